@@ -1,0 +1,58 @@
+"""Tokens -> blocks -> chained hashes: the one definition of "equal prefix" in analyzer and server.
+
+A block is `block_size` consecutive tokens. Its hash is H(parent hash, tokens), the first parent is
+a root made from the model and the isolation salt; so equal hash means equal prefix, same model,
+same isolation domain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+
+DIGEST_BYTES = 16
+
+
+def root_hash(model_id: str = "", salt: str = "") -> bytes:
+    """Parent of the first block. Different model or salt: no block is ever shared."""
+    return hashlib.blake2b(f"{model_id}\0{salt}".encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def block_hashes(tokens: Sequence[int], block_size: int, root: bytes) -> list[bytes]:
+    """Chained 128-bit hashes of the full blocks of `tokens`; a partial last block has none.
+
+    Returns `len(tokens) // block_size` digests. Token ids must fit 32 bits (OverflowError if not).
+    `root` is `root_hash(...)` or the hash of the block before `tokens[0]`.
+    """
+    packed = array("i", tokens).tobytes()
+    width = 4 * block_size
+    chain: list[bytes] = []
+    parent = root
+    for start in range(0, len(packed) - width + 1, width):
+        parent = hashlib.blake2b(
+            parent + packed[start : start + width], digest_size=DIGEST_BYTES
+        ).digest()
+        chain.append(parent)
+    return chain
+
+
+def prompt_hash(tokens: Sequence[int], root: bytes) -> bytes:
+    """Key of a whole prompt, partial last block included: equal only for the identical prompt."""
+    return hashlib.blake2b(
+        array("i", tokens).tobytes(), key=root, digest_size=DIGEST_BYTES
+    ).digest()
+
+
+def num_full_blocks(num_tokens: int, block_size: int) -> int:
+    """Full blocks in `num_tokens` tokens."""
+    return num_tokens // block_size
+
+
+def max_hit_blocks(num_prompt_tokens: int, block_size: int) -> int:
+    """Most blocks of a prompt that can hit: the last token is always computed (vLLM's rule).
+
+    floor((n - 1) / B): a fully cached prompt whose length is a multiple of B recomputes its last
+    block, since the logits of its last token are needed.
+    """
+    return max(0, (num_prompt_tokens - 1) // block_size)

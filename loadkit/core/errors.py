@@ -1,0 +1,56 @@
+"""The error tree. Every message says what is wrong, where, and what to do.
+
+LoadkitError                 root; never raised itself
+├── InputError       exit 2  a log, profile, option or endpoint that the user can correct
+│   └── FormatError  exit 2  a row of a log that does not fit its format; carries file and line
+├── CannotMeasure    exit 3  the input is fine but no honest figure can be made from it
+└── GateFailed       exit 1  the gate was asked and said FAIL
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LoadkitError(Exception):
+    """Root of all errors that loadkit raises on purpose; `exit_code` is what the CLI returns."""
+
+    exit_code = 2
+
+
+class InputError(LoadkitError):
+    """Bad usage, configuration or input. `where` is a file, `file:line`, option or URL."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | Path | None = None, remedy: str | None = None):
+        self.what, self.where, self.remedy = what, where, remedy
+        place = f"{where}: " if where is not None else ""
+        super().__init__(f"{place}{what}" + (f" ({remedy})" if remedy else ""))
+
+
+class FormatError(InputError):
+    """A row that does not fit its format. `line` counts from 1."""
+
+    def __init__(self, what: str, *, path: str | Path, line: int, remedy: str | None = None):
+        super().__init__(what, where=f"{path}:{line}", remedy=remedy)
+        self.path, self.line = path, line
+
+
+class CannotMeasure(LoadkitError):
+    """Nothing honest can be said: too few samples, nothing reported, no request sent.
+
+    `code` is one of the gate's codes where one applies, so a caller need not parse the text.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, code: str | None = None, remedy: str | None = None):
+        self.what, self.code, self.remedy = what, code, remedy
+        super().__init__(what + (f" ({remedy})" if remedy else ""))
+
+
+class GateFailed(LoadkitError):
+    """The gate's verdict is FAIL."""
+
+    exit_code = 1

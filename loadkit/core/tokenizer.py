@@ -1,0 +1,100 @@
+"""The served tokenizer and its chat template: the one place that turns text into token ids.
+
+Analyzer and reference server both use it, so they agree on every token by construction.
+`transformers` is imported on first use only (extra `text` or `server`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadkit.core.errors import InputError
+
+Message = dict[str, Any]
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer with its chat template. Build it with `load_tokenizer`."""
+
+    def __init__(self, hf_tokenizer: Any, name: str):
+        self.hf = hf_tokenizer
+        self.name = name
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of plain text (a /v1/completions prompt); BOS as the tokenizer adds it."""
+        ids: list[int] = self.hf.encode(text, add_special_tokens=add_special_tokens)
+        return ids
+
+    def render_chat(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
+        """Text of a chat request after the template, generation prompt included.
+
+        Raises InputError if the tokenizer has no template or the template refuses the messages.
+        """
+        if not getattr(self.hf, "chat_template", None):
+            raise InputError(
+                "the tokenizer has no chat template",
+                where=self.name,
+                remedy="use a chat model's tokenizer, or log `prompt` instead of `messages`",
+            )
+        try:
+            text: str = self.hf.apply_chat_template(
+                list(messages), tools=tools or None, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # jinja2 raises what the template's author chose
+            raise InputError(
+                f"the chat template refused the messages: {error}", where=self.name
+            ) from error
+        return text
+
+    def encode_chat(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None
+    ) -> list[int]:
+        """Token ids of a chat request as a server sees them, generation prompt included."""
+        return self.encode(self.render_chat(messages, tools), add_special_tokens=False)
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """Ids of already rendered texts, no special tokens added; all cores for fast tokenizers."""
+        batch = list(texts)
+        if not batch:
+            return []
+        ids: list[list[int]] = self.hf(batch, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        text: str = self.hf.decode(
+            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over vocabulary, merges and chat template: equal means equal token ids."""
+        backend = getattr(self.hf, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend is not None else repr(sorted(self.hf.get_vocab()))
+        template = str(getattr(self.hf, "chat_template", None))
+        return hashlib.sha256(f"{vocabulary}\0{template}".encode()).hexdigest()[:16]
+
+
+def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
+    """Load a tokenizer from a folder or a hub name. InputError if it is not to be had."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise InputError(
+            "tokenising text needs the package `transformers`",
+            where="--tokenizer",
+            remedy="pip install 'loadkit-llm[text]'",
+        ) from error
+    try:
+        return Tokenizer(AutoTokenizer.from_pretrained(str(name_or_path)), str(name_or_path))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no tokenizer found: {str(error).splitlines()[0]}",
+            where=str(name_or_path),
+            remedy="give a folder with tokenizer.json, or a hub name that this machine can reach",
+        ) from error

@@ -1,0 +1,64 @@
+"""A log in memory: requests as columns, their block chains as one CSR array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests in order of arrival. n = requests, m = block touches, u = distinct blocks.
+
+    block_ids holds dense ids 0..u-1; equal id means equal prefix (ids are chained). A format that
+    gives an id to the partial last block keeps it (Mooncake); others have full blocks only.
+
+    The resident chain is what a request leaves in the cache when it completes: the prompt's blocks
+    and the full blocks of the reply. None: replies are not in the log, prompt blocks stand for all.
+    partial_page says that a request also occupied a page for its unfinished last block, which can
+    never hit but takes room in an engine's LRU queue.
+    """
+
+    block_size: int
+    prompt_tokens: IntArray  # (n,)
+    block_ptr: IntArray  # (n + 1,)
+    block_ids: IntArray  # (m,)
+    prompt_key: IntArray  # (n,) equal for identical whole prompts
+    session: IntArray  # (n,) dense ids
+    num_sessions: int
+    sessions_inferred: bool
+    output_tokens: IntArray  # (n,) UNKNOWN where the log does not say
+    arrival_s: FloatArray | None = None  # (n,) None: a corpus without time
+    completed_s: FloatArray | None = None  # (n,) when replies entered the cache
+    resident_ptr: IntArray | None = None  # (n + 1,)
+    resident_ids: IntArray | None = None
+    partial_page: npt.NDArray[np.bool_] | None = None  # (n,)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def num_requests(self) -> int:
+        return len(self.prompt_tokens)
+
+    @property
+    def num_blocks(self) -> int:
+        """Block touches of prompts, m."""
+        return len(self.block_ids)
+
+    @property
+    def num_unique_blocks(self) -> int:
+        """Distinct prompt blocks (blocks only seen in replies do not count)."""
+        return len(np.unique(self.block_ids))
+
+    @property
+    def num_ids(self) -> int:
+        """Size of the id space, replies included."""
+        top = int(self.block_ids.max(initial=-1))
+        if self.resident_ids is not None:
+            top = max(top, int(self.resident_ids.max(initial=-1)))
+        return top + 1
