@@ -1,0 +1,260 @@
+"""Profiles: a runnable workload as one YAML file, every figure with its source.
+
+A profile is read from a name of a bundled folder or from a path, checked by pydantic (unknown keys
+refused), and can be changed by `--set a.b=c`. YAML is read safely, without aliases, up to 1 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from loadkit.core.errors import InputError
+
+MAX_PROFILE_BYTES = 1 << 20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Distribution(_Part):
+    """A declared distribution; `source` says where its figures come from."""
+
+    distribution: Literal["constant", "geometric", "lognormal", "uniform"] = Field(
+        description="constant: mean; geometric: mean >= 1; lognormal: median and sigma; uniform"
+    )
+    mean: float | None = Field(None, description="mean (constant and geometric)")
+    median: float | None = Field(None, description="median (lognormal)")
+    sigma: float | None = Field(None, ge=0, description="sigma of the logarithm (lognormal)")
+    min: float = Field(0.0, description="values below are raised to it")
+    max: float = Field(description="values above are lowered to it")
+    source: str = Field(min_length=1, description="where these figures come from")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Distribution:
+        needed = {"lognormal": ("median", "sigma"), "uniform": ()}.get(self.distribution, ("mean",))
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"{self.distribution} needs `{name}`")
+        if self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+
+class SystemPrompts(_Part):
+    """System prompts that sessions share, with Zipf popularity: share of rank k ~ 1 / k**exponent."""
+
+    count: int = Field(ge=1, le=10_000, description="how many distinct system prompts")
+    exponent: float = Field(1.0, ge=0, le=4, description="Zipf exponent of their popularity")
+    sentences: int = Field(8, ge=1, le=400, description="length of each, in sentences")
+    source: str = Field(min_length=1, description="where these figures come from")
+
+
+class ConversationTraffic(_Part):
+    """Multi-turn, append-only: history is never rewritten; replies are appended as they come."""
+
+    kind: Literal["conversation"]
+    corpus: str = Field(description="name of a corpus")
+    sessions: int = Field(ge=1, le=1_000_000, description="conversations in the run")
+    system_prompts: SystemPrompts
+    turns: Distribution
+    think_s: Distribution
+    message_sentences: Distribution
+    repeat_share: float = Field(
+        0.0, ge=0, le=1, description="share of sessions that ask one of a few common questions"
+    )
+    repeat_questions: int = Field(4, ge=1, description="how many common questions there are")
+    repeat_source: str = Field("", description="where repeat_share comes from")
+    replies: Literal["live", "recorded"] = Field("live", description="what is appended as reply")
+
+
+class CorpusTraffic(_Part):
+    """Randomized single-turn prompts drawn from a corpus without repetition."""
+
+    kind: Literal["corpus"]
+    corpus: str = Field(description="name of a corpus, or path of a JSONL file of prompts")
+    requests: int = Field(ge=1, le=10_000_000, description="requests in the run")
+    message_sentences: Distribution
+    wrap: Literal["refuse", "allow"] = Field(
+        "refuse", description="what to do when a finite corpus runs out (a wrap makes replay)"
+    )
+
+
+class ReplayTraffic(_Part):
+    """Send logged or drawn prompts again: a log with its timestamps, or a few prompts repeated."""
+
+    kind: Literal["replay"]
+    log: str | None = Field(None, description="an OpenAI-style JSONL log; None: draw from `corpus`")
+    corpus: str | None = Field(None, description="corpus to draw prompts from when there is no log")
+    distinct_prompts: int | None = Field(
+        None, ge=1, description="use only so many prompts (None: every row of the log)"
+    )
+    requests: int | None = Field(
+        None, ge=1, description="requests in the run (None: each prompt once)"
+    )
+    message_sentences: Distribution | None = None
+    speed: float = Field(1.0, gt=0, description="factor on the log's timestamps")
+    wrap: Literal["refuse", "allow"] = Field(
+        "refuse", description="sending a prompt again is a wrap: allow it only on purpose"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ReplayTraffic:
+        if (self.log is None) == (self.corpus is None):
+            raise ValueError("replay needs exactly one of `log` and `corpus`")
+        return self
+
+
+Traffic = Annotated[
+    ConversationTraffic | CorpusTraffic | ReplayTraffic, Field(discriminator="kind")
+]
+
+
+class OpenLoop(_Part):
+    """Sessions start at planned times whether or not earlier ones have finished."""
+
+    loop: Literal["open"]
+    process: Literal["poisson", "constant", "log"] = Field(
+        "poisson", description="log: the log's own timestamps (replay only)"
+    )
+    rate_per_s: float | None = Field(None, gt=0, description="session starts per second")
+
+    @model_validator(mode="after")
+    def _has_rate(self) -> OpenLoop:
+        if self.process != "log" and self.rate_per_s is None:
+            raise ValueError(f"{self.process} arrivals need `rate_per_s`")
+        return self
+
+
+class ClosedLoop(_Part):
+    """A fixed number of users, each starting its next session when the last has ended."""
+
+    loop: Literal["closed"]
+    users: int = Field(ge=1, le=100_000, description="concurrent users")
+
+
+class Request(_Part):
+    """What every request asks for."""
+
+    max_tokens: Distribution
+    temperature: float = Field(0.0, ge=0, le=2)
+    ignore_eos: bool = Field(False, description="ask the server to go on after the end token")
+    timeout_s: float = Field(120.0, gt=0, description="deadline of one request, send to last byte")
+
+
+class Expected(_Part):
+    """Hit rate this kind of service is known to see, as a range for orientation (never used)."""
+
+    hit_rate_low: float = Field(ge=0, le=1)
+    hit_rate_high: float = Field(ge=0, le=1)
+    source: str = Field(min_length=1)
+
+
+class Profile(_Part):
+    """A runnable workload."""
+
+    schema_: Literal["loadkit.profile/1"] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    summary: str = Field(min_length=1, description="one line for the list of profiles")
+    seed: int = Field(1, ge=0, description="same seed, same bytes")
+    traffic: Traffic
+    arrivals: OpenLoop | ClosedLoop = Field(discriminator="loop")
+    request: Request
+    max_duration_s: float = Field(600.0, gt=0, description="the run is stopped after so long")
+    expected: Expected | None = None
+
+
+class _NoAliasLoader(yaml.SafeLoader):
+    """Safe loader that refuses aliases, so a few lines cannot grow into gigabytes."""
+
+    def compose_node(self, parent: Any, index: int) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not allowed", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def data_root(kind: str) -> Path:
+    """Folder of bundled `profiles` or `corpora`: in the wheel, or beside the package."""
+    packaged = Path(str(files("loadkit"))) / "_data" / kind
+    return packaged if packaged.is_dir() else Path(str(files("loadkit"))).parent / kind
+
+
+def names() -> list[str]:
+    """Names of the bundled profiles."""
+    return sorted(path.parent.name for path in data_root("profiles").glob("*/profile.yaml"))
+
+
+def find(name_or_path: str) -> Path:
+    """File of a profile given by bundled name, folder or path. InputError if there is none."""
+    bundled = data_root("profiles") / name_or_path / "profile.yaml"
+    for path in (Path(name_or_path), Path(name_or_path) / "profile.yaml", bundled):
+        if path.is_file():
+            return path
+    raise InputError(
+        "no such profile",
+        where=name_or_path,
+        remedy=f"give a path, or one of: {', '.join(names())}",
+    )
+
+
+def load_yaml(path: Path) -> Any:
+    """Parse a small YAML file safely. InputError with file:line."""
+    if path.stat().st_size > MAX_PROFILE_BYTES:
+        raise InputError("larger than 1 MiB", where=path, remedy="profiles are small text files")
+    try:
+        return yaml.load(path.read_text("utf-8"), Loader=_NoAliasLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"not valid YAML: {error}", where=path) from error
+
+
+def apply_setting(data: dict[str, Any], setting: str) -> None:
+    """Apply one `a.b=c` to raw profile data; the value is read as YAML."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"not of the form a.b=c: {setting!r}", where="--set")
+    *parents, last = key.split(".")
+    node = data
+    for name in parents:
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise InputError(f"{name!r} in {key!r} is not a section", where="--set")
+        node = child
+    try:
+        node[last] = yaml.load(text, Loader=_NoAliasLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"not a YAML value: {text!r}", where=f"--set {key}") from error
+
+
+def load(name_or_path: str, settings: Sequence[str] = ()) -> Profile:
+    """Read, override and validate a profile. Every error names the file, the key and the cause."""
+    path = find(name_or_path)
+    data = load_yaml(path)
+    if not isinstance(data, dict):
+        raise InputError("a profile is a mapping of keys", where=path)
+    for setting in settings:
+        apply_setting(data, setting)
+    try:
+        return Profile.model_validate(data)
+    except ValidationError as error:
+        raise InputError(_explain(error), where=path) from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "profile"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{key}: {first['msg']}, got {first.get('input')!r}{more}"

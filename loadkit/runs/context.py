@@ -1,0 +1,53 @@
+"""What the launcher knows about a run besides its records; input of the run folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class PrefixCounters(msgspec.Struct, frozen=True):
+    """Prefix-cache counters of a server at one moment, in tokens, summed over engines.
+
+    queries: prompt tokens looked up. hits: prompt tokens found. source: metric family's dialect
+    ("vllm", "sglang", "llamacpp"). by_cause: loadkit:prefix_cache_tokens_total, empty elsewhere.
+    """
+
+    source: str
+    queries: float
+    hits: float
+    by_cause: dict[str, float] = {}
+
+
+class RunContext(msgspec.Struct, kw_only=True):
+    """Everything `finish_run` needs that is not in a record. None: not known.
+
+    scheduled: requests in the plan that the run set out to send (a run ended early has fewer
+    records; the difference is counted as not_sent). block_size and capacity_blocks describe the
+    server's cache; without a tokenizer and block size there is no prediction. mutations: requests
+    that the append-only guard refused. missing_workers: load workers that died or never reported.
+    """
+
+    profile: dict[str, Any]
+    url: str
+    model: str
+    seed: int
+    started_unix_s: float
+    duration_s: float
+    processes: int
+    loop: str
+    kind: str
+    scheduled: int
+    wraps: int = 0
+    truncations: int = 0
+    mutations: int = 0
+    missing_workers: int = 0
+    tokenizer: str | None = None
+    block_size: int | None = None
+    capacity_blocks: int | None = None
+    server_tokenizer_fingerprint: str | None = None
+    counters_before: PrefixCounters | None = None
+    counters_after: PrefixCounters | None = None
+    versions: dict[str, str] = {}
+    notes: list[str] = []

@@ -1,0 +1,82 @@
+"""One finished request, as a worker journals it and as the run folder keeps it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent"]
+OUTCOMES: tuple[str, ...] = (
+    "ok",
+    "http_error",
+    "cut",
+    "timeout",
+    "malformed",
+    "cancelled",
+    "not_sent",
+)
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was sent and what came back. Times are seconds after the run's start, monotonic clock.
+
+    Not reported is None, never 0: `cached_tokens`, `prompt_tokens` and `output_tokens` are the
+    server's usage. `server_split` is a reference server's own split by cause, else None.
+    Every scheduled request ends in exactly one `outcome`:
+
+    - ok: a complete answer. http_error: a status of 400 or more (in `status`).
+    - cut: the stream or connection ended early. timeout: a deadline of ours passed.
+    - malformed: bytes that are no HTTP, SSE or JSON. cancelled: we hung up on purpose.
+    - not_sent: never started (no connection, run stopped, or refused by the append-only guard).
+    """
+
+    session: str
+    turn: int
+    name: str
+    worker: int
+    outcome: Outcome
+    intended_s: float
+    sent_s: float | None = None
+    connect_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    completed_s: float | None = None
+    gaps_s: list[float] = []
+    status: int | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    server_split: dict[str, int] | None = None
+    messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
+    reply: str = ""
+    reply_token_ids: list[int] | None = None
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Start of send to first non-empty token; None without one."""
+        if self.sent_s is None or self.first_token_s is None:
+            return None
+        return self.first_token_s - self.sent_s
+
+    @property
+    def e2e_s(self) -> float | None:
+        """Intended send to the end of the answer (open loop counts from the intended time)."""
+        return None if self.completed_s is None else self.completed_s - self.intended_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """(last token - first token) / (output tokens - 1); None with fewer than two tokens."""
+        if self.first_token_s is None or self.last_token_s is None or not self.output_tokens:
+            return None
+        if self.output_tokens < 2:
+            return None
+        return (self.last_token_s - self.first_token_s) / (self.output_tokens - 1)
+
+    @property
+    def schedule_delay_s(self) -> float | None:
+        """Actual minus intended send."""
+        return None if self.sent_s is None else self.sent_s - self.intended_s
