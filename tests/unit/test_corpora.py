@@ -1,0 +1,56 @@
+"""Corpora: own text, the same bytes for the same seed, rich enough not to repeat."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from loadkit import corpora
+from loadkit.core.errors import InputError
+
+
+@pytest.mark.parametrize("name", corpora.names())
+def test_every_bundled_corpus_gives_the_bytes_its_card_declares(name: str) -> None:
+    corpus = corpora.load(name)
+    assert corpus.sample_sha256() == corpus.card.sample_sha256
+    assert corpus.card.licence == "Apache-2.0"
+    assert (corpora.data_root("corpora") / name / "README.md").is_file()
+
+
+@pytest.mark.parametrize("name", corpora.names())
+def test_every_symbol_of_a_bundled_grammar_expands_without_a_slot_left(name: str) -> None:
+    corpus, rng = corpora.load(name), Random(5)
+    for symbol in corpus.grammar:
+        for _ in range(50):
+            text = corpus.expand(symbol, rng)
+            assert "{" not in text
+            assert "}" not in text
+
+
+def test_ten_thousand_messages_of_five_sentences_are_all_different() -> None:
+    corpus, rng = corpora.load("assistant-chat"), Random(11)
+    assert len({corpus.user_message(rng, 5) for _ in range(10_000)}) == 10_000
+
+
+def grammar_folder(tmp_path: Path, line: str) -> str:
+    source = corpora.data_root("corpora") / "assistant-chat"
+    (tmp_path / "corpus.yaml").write_text((source / "corpus.yaml").read_text("utf-8"), "utf-8")
+    grammar = (source / "grammar.yaml").read_text("utf-8") + line + "\n"
+    (tmp_path / "grammar.yaml").write_text(grammar, "utf-8")
+    return str(tmp_path)
+
+
+def test_an_unknown_symbol_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"extra: unknown symbol 'nothing'"):
+        corpora.load(grammar_folder(tmp_path, 'extra: ["a {nothing}"]'))
+
+
+def test_a_symbol_that_expands_into_itself_ends_in_an_error(tmp_path: Path) -> None:
+    corpus = corpora.load(grammar_folder(tmp_path, 'loop: ["{loop}"]'))
+    with pytest.raises(InputError, match="expands without end"):
+        corpus.expand("loop", Random(1))
+
+
+def test_a_corpus_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(InputError, match="assistant-chat"):
+        corpora.load("no-such-corpus")

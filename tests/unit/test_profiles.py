@@ -1,0 +1,90 @@
+"""Profiles: every mistake is named with file and key, and hostile YAML stays small."""
+
+from pathlib import Path
+
+import pytest
+
+from loadkit import profiles
+from loadkit.core.errors import InputError
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "profile.yaml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def bundled_text(name: str) -> str:
+    return profiles.find(name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_bundled_profile_loads_under_its_folder_name_and_has_a_readme(name: str) -> None:
+    assert profiles.load(name).name == name
+    assert (profiles.find(name).parent / "README.md").is_file()
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, bundled_text("replay-smoke") + "max_durations: 3\n")
+    with pytest.raises(InputError, match=r"profile\.yaml: max_durations: unknown key"):
+        profiles.load(path)
+
+
+def test_an_unknown_key_deep_inside_is_named_with_its_path() -> None:
+    with pytest.raises(InputError, match=r"traffic\.replay\.wrapping: unknown key"):
+        profiles.load("replay-smoke", ["traffic.wrapping=allow"])
+
+
+def test_a_wrong_type_names_the_key_and_the_value() -> None:
+    with pytest.raises(InputError, match=r"arrivals\.closed\.users: .*'x'"):
+        profiles.load("replay-smoke", ["arrivals.users=x"])
+
+
+def test_a_setting_overrides_one_value_and_leaves_the_rest() -> None:
+    changed = profiles.load("replay-smoke", ["arrivals.users=7", "seed=9"])
+    assert changed.model_dump(exclude={"seed", "arrivals"}) == profiles.load(
+        "replay-smoke"
+    ).model_dump(exclude={"seed", "arrivals"})
+    assert (changed.seed, changed.arrivals.users) == (9, 7)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("setting", ["arrivals.users", "=3", "name.x=3"])
+def test_a_setting_that_cannot_be_applied_is_refused(setting: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        profiles.load("replay-smoke", [setting])
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"profile\.yaml:2: not valid YAML"):
+        profiles.load(written(tmp_path, "schema: loadkit.profile/1\nname: [a}\n"))
+
+
+def test_a_bomb_of_aliases_is_refused_at_its_first_alias(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    with pytest.raises(InputError, match="aliases are not allowed"):
+        profiles.load(written(tmp_path, "\n".join(lines)))
+
+
+def test_deep_nesting_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not valid YAML"):
+        profiles.load(written(tmp_path, "[" * 20_000))
+
+
+def test_a_file_over_a_mebibyte_is_not_even_parsed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        profiles.load(written(tmp_path, "#" * (profiles.MAX_PROFILE_BYTES + 1)))
+
+
+def test_a_python_object_in_yaml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not valid YAML"):
+        profiles.load(written(tmp_path, "name: !!python/object/apply:os.system ['true']\n"))
+
+
+def test_a_profile_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(InputError, match="chat-assistant, replay-smoke"):
+        profiles.load("no-such-profile")
+
+
+def test_replay_needs_exactly_one_origin_of_prompts() -> None:
+    with pytest.raises(InputError, match="exactly one of `log` and `corpus`"):
+        profiles.load("replay-smoke", ["traffic.corpus=null"])
