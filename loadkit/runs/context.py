@@ -6,18 +6,9 @@ from typing import Any
 
 import msgspec
 
+from loadkit.client.prometheus import PrefixCounters
 
-class PrefixCounters(msgspec.Struct, frozen=True):
-    """Prefix-cache counters of a server at one moment, in tokens, summed over engines.
-
-    queries: prompt tokens looked up. hits: prompt tokens found. source: metric family's dialect
-    ("vllm", "sglang", "llamacpp"). by_cause: loadkit:prefix_cache_tokens_total, empty elsewhere.
-    """
-
-    source: str
-    queries: float
-    hits: float
-    by_cause: dict[str, float] = {}
+__all__ = ["PrefixCounters", "RunContext"]
 
 
 class RunContext(msgspec.Struct, kw_only=True):

@@ -1,0 +1,70 @@
+"""Token counts out of an answer, in the dialects that servers speak. Not reported is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Usage(NamedTuple):
+    """Tokens of one request as the server counts them; prompt_tokens includes cached ones."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    server_split: dict[str, int] | None = None
+
+
+def read_usage(answer: Mapping[str, Any]) -> Usage:
+    """Usage of a JSON answer or of a stream's last usage event.
+
+    Anthropic's `input_tokens` leaves cached tokens out, so the prompt is the sum of three fields;
+    llama.cpp's `timings.prompt_n` counts only tokens that were not cached.
+    """
+    usage = _mapping(answer, "usage")
+    if "input_tokens" in usage:
+        return _anthropic(usage)
+    prompt, output = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    cached = _count(_mapping(usage, "prompt_tokens_details"), "cached_tokens")
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens")  # DeepSeek
+    timings = _mapping(answer, "timings")  # llama.cpp
+    if cached is None:
+        cached = _count(timings, "cache_n")
+    if prompt is None:
+        prompt = _sum(_count(timings, "cache_n"), _count(timings, "prompt_n"))
+    if output is None:
+        output = _count(timings, "predicted_n")
+    return Usage(prompt, output, cached, _server_split(usage))
+
+
+def _anthropic(usage: Mapping[str, Any]) -> Usage:
+    cached = _count(usage, "cache_read_input_tokens")
+    created = _count(usage, "cache_creation_input_tokens")
+    fresh = _count(usage, "input_tokens")
+    prompt = None if fresh is None else fresh + (cached or 0) + (created or 0)
+    return Usage(prompt, _count(usage, "output_tokens"), cached, _server_split(usage))
+
+
+def _server_split(usage: Mapping[str, Any]) -> dict[str, int] | None:
+    """`usage.loadkit`: the reference server's own split by cause."""
+    split = {key: value for key, value in _mapping(usage, "loadkit").items() if _is_count(value)}
+    return split or None
+
+
+def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(parent: Mapping[str, Any], key: str) -> int | None:
+    value = parent.get(key)
+    return value if _is_count(value) else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right
