@@ -1,0 +1,77 @@
+"""The exact pass put together: per prompt block its stack position, per request why it could hit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from loadkit.analysis.events import events_of, prompts_alone
+from loadkit.analysis.own import own_prefix_blocks
+from loadkit.analysis.stack import stack_positions
+from loadkit.core.errors import InputError
+from loadkit.core.trace import IntArray, Trace
+
+REPLAY_NONE, REPLAY_SAME_SESSION, REPLAY_CROSS_SESSION = 0, 1, 2
+ENGINES = ("vllm",)
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """What one pass over a trace found; every rate at every capacity is counted from it."""
+
+    trace: Trace
+    position: IntArray  # (m,) stack position, 0 never seen; replies and unfinished pages included
+    max_hit_blocks: IntArray  # (n,) the most blocks of the prompt that may hit, by engine rule
+    own_blocks: IntArray  # (n,) leading blocks that the session itself had before
+    replay: npt.NDArray[np.int8]  # (n,) REPLAY_*
+
+    def hit_blocks(self, capacity_blocks: int | None) -> IntArray:
+        """Blocks hit per request (n,) in a cache of that size (None: infinite)."""
+        limit = NEVER if capacity_blocks is None else capacity_blocks
+        hits = (self.position > 0) & (self.position <= limit)
+        total = np.zeros(len(hits) + 1, np.int64)
+        np.cumsum(hits, out=total[1:])
+        found: IntArray = total[self.trace.block_ptr[1:]] - total[self.trace.block_ptr[:-1]]
+        return np.minimum(found, self.max_hit_blocks)
+
+
+def reuse_of(trace: Trace, engine: str = "vllm") -> Reuse:
+    """Run the exact pass. The engine rule: at most floor((n - 1) / B) blocks of a prompt hit."""
+    if engine not in ENGINES:
+        raise InputError(
+            f"unknown engine {engine!r}", where="engine", remedy=f"one of {', '.join(ENGINES)}"
+        )
+    events = events_of(trace)
+    rule = np.maximum(trace.prompt_tokens - 1, 0) // trace.block_size
+    return Reuse(
+        trace=trace,
+        position=stack_positions(trace, events),
+        max_hit_blocks=np.minimum(rule, np.diff(trace.block_ptr)),
+        own_blocks=own_prefix_blocks(trace, events),
+        replay=replay_kinds(trace.prompt_key, trace.session),
+    )
+
+
+def as_given_positions(trace: Trace, reuse: Reuse) -> IntArray:
+    """Stack positions (m,) of the prompt blocks alone, as if replies and pages did not exist."""
+    if trace.resident_ids is None and trace.partial_page is None:
+        return reuse.position
+    return stack_positions(trace, prompts_alone(trace))
+
+
+def replay_kinds(prompt_key: IntArray, session: IntArray) -> npt.NDArray[np.int8]:
+    """REPLAY_* (n,): was this whole prompt sent before, by this session or only by others?"""
+    rows = np.arange(len(prompt_key))
+    kinds = np.zeros(len(prompt_key), np.int8)
+    kinds[_first_row(prompt_key[:, None]) < rows] = REPLAY_CROSS_SESSION
+    kinds[_first_row(np.stack([prompt_key, session], axis=1)) < rows] = REPLAY_SAME_SESSION
+    return kinds
+
+
+def _first_row(keys: IntArray) -> IntArray:
+    """Index (n,) of the first row equal to each row of keys (n, k)."""
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return first[group.reshape(-1)]

@@ -1,0 +1,60 @@
+"""Quantities as people type them: `30k` blocks, `3Mtok`, `20x` traffic."""
+
+from __future__ import annotations
+
+import re
+
+from loadkit.core.errors import InputError
+
+_SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_CAPACITY = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)(tok)?")
+_BYTES = re.compile(r"\d+(?:\.\d+)?\s*[KMGT]i?B")
+_TRAFFIC = re.compile(r"(\d+(?:\.\d+)?)x?")
+
+
+def parse_capacity(text: str, block_size: int) -> int | None:
+    """Cache capacity in blocks: `1000`, `30k`, `1.5M` are blocks, `3Mtok` tokens; `inf` is None.
+
+    k, M and G are powers of 1000. Tokens are rounded down to whole blocks, since a cache has no
+    half pages. Raises InputError for a size in bytes (it needs the model's configuration), a
+    capacity below one block, or anything else.
+    """
+    if text == "inf":
+        return None
+    if _BYTES.fullmatch(text):
+        raise InputError(
+            f"capacity {text!r} is in bytes, which needs the model's size per token",
+            where="--capacity",
+            remedy="give blocks (30k) or tokens (3Mtok)",
+        )
+    match = _CAPACITY.fullmatch(text)
+    if match is None:
+        raise InputError(
+            f"capacity {text!r} is not understood",
+            where="--capacity",
+            remedy="blocks as 1000 or 30k, tokens as 3Mtok, or inf; several with commas",
+        )
+    amount = float(match[1]) * _SUFFIXES[match[2]]
+    blocks = int(amount / block_size if match[3] else amount)
+    if blocks < 1:
+        raise InputError(
+            f"capacity {text!r} is less than one block of {block_size} tokens", where="--capacity"
+        )
+    return blocks
+
+
+def parse_capacities(text: str, block_size: int) -> list[int | None]:
+    """Comma-separated capacities in blocks, in the order given."""
+    return [parse_capacity(part.strip(), block_size) for part in text.split(",")]
+
+
+def parse_traffic(text: str) -> float:
+    """Production traffic as a multiple of the log's: `20x` or `20` is 20.0; must be above 0."""
+    match = _TRAFFIC.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise InputError(
+            f"traffic {text!r} is not understood",
+            where="--traffic",
+            remedy="a multiple of the log's traffic above 0, as 1x or 20x",
+        )
+    return float(match[1])

@@ -1,0 +1,89 @@
+"""Who belongs to which session: ids from the log, or containment where the log has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from loadkit.core.jit import compiled
+from loadkit.core.trace import IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+# A prompt's tail with this many distinct next blocks is shared by many sessions (a system prompt
+# that someone once sent alone) and says nothing about who continues whom.
+TRUNK_CHILDREN = 5
+
+INFERRED = (
+    "sessions are inferred: a request joins the session whose earlier prompt it contains; "
+    "identical prompts join too, so replay across sessions shows as replay within one"
+)
+
+
+def dense_sessions(names: Sequence[str | int | None]) -> tuple[IntArray, list[str]]:
+    """Dense ids in order of first appearance and warnings. A row without a name is its own session."""
+    known: dict[str | int, int] = {}
+    out = np.empty(len(names), np.int64)
+    total = 0
+    for row, name in enumerate(names):
+        out[row] = known.get(name, total) if name is not None else total
+        if out[row] == total:
+            total += 1
+            if name is not None:
+                known[name] = int(out[row])
+    missing = sum(name is None for name in names)
+    warnings = [f"{missing} rows have no session id: each counts as its own session"]
+    return out, warnings if missing else []
+
+
+def infer_sessions(block_ptr: IntArray, block_ids: IntArray, full_blocks: IntArray) -> IntArray:
+    """Dense session ids (n,) by containment, for requests in order of arrival.
+
+    A request joins the session of the deepest block of its chain that ends an earlier prompt; that
+    end is the last full block, since a partial one changes when the prompt goes on. Forks and
+    identical prompts join. A tail with TRUNK_CHILDREN distinct children never links. Prompts
+    without a full block stay alone.
+    """
+    num_ids = int(block_ids.max(initial=-1)) + 1
+    trunk = _num_children(block_ptr, block_ids, num_ids) >= TRUNK_CHILDREN
+    return _link(block_ptr, block_ids, full_blocks, trunk, np.full(num_ids, -1, np.int64))
+
+
+def _num_children(block_ptr: IntArray, block_ids: IntArray, num_ids: int) -> IntArray:
+    """Distinct next blocks of every id: ids have one parent, so counting children once is enough."""
+    parent = np.full(num_ids, -1, np.int64)
+    inner = np.ones(len(block_ids), np.bool_)
+    inner[block_ptr[:-1][np.diff(block_ptr) > 0]] = False
+    touch = np.flatnonzero(inner)
+    parent[block_ids[touch]] = block_ids[touch - 1]
+    return np.bincount(parent[parent >= 0], minlength=num_ids)
+
+
+@compiled
+def _link(
+    block_ptr: IntArray,
+    block_ids: IntArray,
+    full_blocks: IntArray,
+    trunk: BoolArray,
+    tail_session: IntArray,
+) -> IntArray:
+    num_requests = len(block_ptr) - 1
+    session = np.empty(num_requests, np.int64)
+    num_sessions = 0
+    for request in range(num_requests):
+        start = block_ptr[request]
+        end = start + full_blocks[request]
+        found = -1
+        touch = end - 1
+        while found < 0 and touch >= start:
+            found = tail_session[block_ids[touch]]
+            touch -= 1
+        if found < 0:
+            found = num_sessions
+            num_sessions += 1
+        session[request] = found
+        if end > start and not trunk[block_ids[end - 1]]:
+            tail_session[block_ids[end - 1]] = found
+    return session
