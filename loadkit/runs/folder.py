@@ -1,0 +1,165 @@
+"""Build a run folder from the workers' journals.
+
+Everything is written into a hidden folder beside the final one and renamed as the last step, so a
+run folder is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.runs.context import RunContext
+from loadkit.runs.journal import read_journal
+from loadkit.runs.latency import latency
+from loadkit.runs.predict import make_predictions
+from loadkit.runs.prediction import Predictions
+from loadkit.runs.reconcile import reconcile
+from loadkit.runs.record import Record
+from loadkit.runs.sent import in_order_of_sending, write_sent
+from loadkit.runs.splits import RequestSplits, split_requests, total_split
+from loadkit.runs.summary import (
+    invalid_reasons,
+    outcome_counts,
+    public_url,
+    schedule_delay,
+    totals,
+)
+from loadkit.runs.tables import write_requests, write_server_metrics
+
+SCHEMA = "loadkit.run/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Records of all workers. `duplicates`: records found twice byte for byte, kept once."""
+
+    records: list[Record]
+    torn_bytes: int
+    duplicates: int
+
+
+def gather(work: Path) -> Gathered:
+    """Read every journal of a working folder, in order of file name."""
+    records: list[Record] = []
+    torn_bytes, seen, duplicates = 0, set[bytes](), 0
+    for path in sorted((work / "journals").glob("*.journal")):
+        journal = read_journal(path)
+        torn_bytes += journal.torn_bytes
+        for record in journal.records:
+            key = msgspec.msgpack.encode(record)
+            duplicates += key in seen
+            if key not in seen:
+                records.append(record)
+            seen.add(key)
+    return Gathered(records, torn_bytes, duplicates)
+
+
+def finish_run(work: Path, out: Path, context: RunContext) -> dict[str, Any]:
+    """Write the run folder `out` from the working folder `work`; returns run.json's content.
+
+    `out` may exist only as an empty folder (InputError otherwise: no result is overwritten).
+    Raises CannotMeasure (too_few_samples) if no request was sent, after writing the folder.
+    OSError (a full disk) leaves nothing of `out` behind, and `work` as it was.
+    """
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        run = _write(building, gather(work), context)
+        building.replace(out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    if run["requests"]["scheduled"] == run["requests"]["not_sent"]:
+        raise CannotMeasure(
+            "no request was sent",
+            code="too_few_samples",
+            remedy=f"look at the errors in {out / 'requests.parquet'}; is the endpoint up?",
+        )
+    return run
+
+
+def check_free(out: Path) -> None:
+    """InputError if `out` is there already and not an empty folder."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(
+            "already exists", where=out, remedy="name a new folder, or remove this one first"
+        )
+
+
+def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, Any]:
+    answered = in_order_of_sending(gathered.records)
+    sent = folder / "sent.jsonl.gz"
+    write_sent(answered, sent)
+    facts, predictions, notes = make_predictions(sent, answered, context)
+    best = predictions.best if predictions else None
+    splits = split_requests(answered, best)
+    run = _run_json(gathered, answered, splits, predictions, context)
+    run["tokenizer"] = msgspec.to_builtins(facts)
+    run["notes"] = [*context.notes, *notes]
+    write_requests(gathered.records, answered, splits, best, folder / "requests.parquet")
+    write_server_metrics(context, folder / "server_metrics.parquet")
+    text = msgspec.json.format(msgspec.json.encode(run), indent=2)
+    (folder / "run.json").write_bytes(text + b"\n")
+    return run
+
+
+def _run_json(
+    gathered: Gathered,
+    answered: Sequence[Record],
+    splits: RequestSplits,
+    predictions: Predictions | None,
+    context: RunContext,
+) -> dict[str, Any]:
+    counts = outcome_counts(gathered.records, context.scheduled)
+    delay = schedule_delay(gathered.records)
+    reasons = invalid_reasons(counts, delay, gathered.torn_bytes, context)
+    return {
+        "schema": SCHEMA,
+        "status": "invalid" if reasons else "ok",
+        "reasons": reasons,
+        **_setting(context),
+        "requests": counts,
+        "sessions": len({record.session for record in answered}),
+        "wraps": context.wraps,
+        "truncations": context.truncations,
+        "mutations": context.mutations,
+        "torn_bytes": gathered.torn_bytes,
+        "duplicate_records": gathered.duplicates,
+        "missing_workers": context.missing_workers,
+        "schedule_delay_s": delay,
+        "totals": totals(answered),
+        "split": total_split(splits),
+        "latency": latency(answered, splits.splits),
+        "reconciliation": reconcile(gathered.records, answered, context, predictions),
+    }
+
+
+def _setting(context: RunContext) -> dict[str, Any]:
+    return {
+        "profile": context.profile,
+        "seed": context.seed,
+        "versions": context.versions,
+        "endpoint": {
+            "url": public_url(context.url),
+            "model": context.model,
+            "block_size": context.block_size,
+            "capacity_blocks": context.capacity_blocks,
+            "tokenizer_fingerprint": context.server_tokenizer_fingerprint,
+        },
+        "block_size": context.block_size,
+        "capacity_blocks": context.capacity_blocks,
+        "started_unix_s": context.started_unix_s,
+        "duration_s": context.duration_s,
+        "processes": context.processes,
+        "loop": context.loop,
+        "kind": context.kind,
+    }

@@ -1,0 +1,83 @@
+"""Make the predictions for a run with the analyzer's own code: the sent log in, columns out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from loadkit import analysis
+from loadkit.core.errors import LoadkitError
+from loadkit.core.tokenizer import Tokenizer, load_tokenizer
+from loadkit.runs.context import RunContext
+from loadkit.runs.prediction import Prediction, Predictions
+from loadkit.runs.record import Record
+from loadkit.runs.sent import write_sent
+from loadkit.traces import read_log
+
+REPLAY_KINDS: tuple[str | None, ...] = (None, "same_session", "cross_session")
+
+
+class TokenizerFacts(msgspec.Struct, frozen=True):
+    """The tokenizer that the prediction was made with."""
+
+    name: str
+    fingerprint: str
+
+
+Outcome = tuple[TokenizerFacts | None, Predictions | None, list[str]]
+
+
+def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext) -> Outcome:
+    """Tokenizer, predictions and notes for the log `sent`, which has a row per answered request.
+
+    None with a note that says why, if there is no tokenizer or block size, the tokenizer is not the
+    server's, or the analyzer refuses the log: a finished run is kept whatever the prediction does.
+    """
+    if not answered:
+        return None, None, []
+    if context.tokenizer is None or context.block_size is None:
+        return None, None, ["no prediction: it needs the served tokenizer and the block size"]
+    try:
+        tokenizer = load_tokenizer(context.tokenizer)
+        facts = TokenizerFacts(tokenizer.name, tokenizer.fingerprint)
+        if context.server_tokenizer_fingerprint not in (None, facts.fingerprint):
+            return facts, None, ["no prediction: the server has another tokenizer than this one"]
+        return facts, _both(sent, answered, tokenizer, context), []
+    except LoadkitError as error:
+        return None, None, [f"no prediction: {error}"]
+
+
+def _both(
+    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
+) -> Predictions:
+    best = _predict(sent, tokenizer, context)
+    if all(record.reply_token_ids is None for record in answered):
+        return Predictions(best, None)
+    handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=sent.parent)
+    os.close(handle)
+    try:
+        write_sent(answered, Path(name), token_ids=False)
+        return Predictions(best, _predict(Path(name), tokenizer, context))
+    finally:
+        Path(name).unlink()
+
+
+def _predict(log: Path, tokenizer: Tokenizer, context: RunContext) -> Prediction:
+    trace = read_log(
+        [log], format="openai", tokenizer=tokenizer, block_size=context.block_size
+    ).trace
+    infinite = analysis.per_request(trace, None)
+    limited = context.capacity_blocks is not None
+    resident = analysis.per_request(trace, context.capacity_blocks).hit_tokens if limited else None
+    return Prediction(
+        prompt_tokens=trace.prompt_tokens,
+        replay=tuple(REPLAY_KINDS[kind] for kind in np.asarray(infinite.replay)),
+        own_prefix_tokens=infinite.own_prefix_tokens,
+        reusable_tokens=infinite.reusable_tokens,
+        resident_tokens=resident,
+    )

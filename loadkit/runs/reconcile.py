@@ -1,0 +1,152 @@
+"""Do three witnesses of one run agree? Usage fields, Prometheus counters, the analyzer's prediction.
+
+All figures are tokens. A gap is split into named parts; only what no name explains is
+`unexplained`, and there is no tolerance. `agrees` is True when unexplained is 0 for cached and for
+prompt tokens, False when it is not, None when a witness is missing or when requests that the server
+may have counted never gave their usage (then nobody can tell).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadkit.runs.context import PrefixCounters, RunContext
+from loadkit.runs.prediction import Prediction, Predictions
+from loadkit.runs.record import Record
+from loadkit.runs.splits import has_usable_usage
+
+_MAYBE_COUNTED = ("cut", "timeout", "malformed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What one source says about the whole run; None: it does not say."""
+
+    cached_tokens: int | None
+    prompt_tokens: int | None
+
+
+def usage_witness(answered: Sequence[Record]) -> Witness:
+    """Sums of the usage fields over answered requests; None if not one reported."""
+    usable = [record for record in answered if has_usable_usage(record)]
+    if not usable:
+        return Witness(None, None)
+    return Witness(
+        sum(record.cached_tokens or 0 for record in usable),
+        sum(record.prompt_tokens or 0 for record in usable),
+    )
+
+
+def prometheus_witness(before: PrefixCounters | None, after: PrefixCounters | None) -> Witness:
+    """Growth of the server's counters over the run; None if one is missing or a counter fell
+    (the server was started again in between)."""
+    if before is None or after is None:
+        return Witness(None, None)
+    hits, queries = round(after.hits - before.hits), round(after.queries - before.queries)
+    return Witness(None, None) if min(hits, queries) < 0 else Witness(hits, queries)
+
+
+def prediction_witness(prediction: Prediction | None) -> Witness:
+    """Expected hit tokens at the server's capacity (infinite if not known), tokenizer's count."""
+    if prediction is None:
+        return Witness(None, None)
+    return Witness(int(prediction.expected_tokens.sum()), int(prediction.prompt_tokens.sum()))
+
+
+def num_unanswered(records: Sequence[Record]) -> int:
+    """Requests that reached the server, perhaps its counters too, but whose usage we never saw."""
+    return sum(_unanswered(record) for record in records)
+
+
+def _unanswered(record: Record) -> bool:
+    if record.sent_s is None:
+        return False
+    if record.outcome == "ok":
+        return not has_usable_usage(record)
+    failed_inside = record.outcome == "http_error" and (record.status or 0) >= 500
+    return failed_inside or record.outcome in _MAYBE_COUNTED
+
+
+def retokenised_tokens(predictions: Predictions | None) -> int | None:
+    """Tokens that a text-only prediction expects to hit but that cannot: the reply, tokenised again
+    as part of the next prompt, is not the ids that were generated. None: not to be told apart."""
+    if predictions is None or predictions.from_text is None:
+        return None
+    from_text = prediction_witness(predictions.from_text).cached_tokens
+    best = prediction_witness(predictions.best).cached_tokens
+    assert from_text is not None
+    assert best is not None
+    return from_text - best
+
+
+def reconcile(
+    records: Sequence[Record],
+    answered: Sequence[Record],
+    context: RunContext,
+    predictions: Predictions | None,
+) -> dict[str, Any]:
+    """The `reconciliation` section of run.json."""
+    best = predictions.best if predictions else None
+    usage = usage_witness(answered)
+    prometheus = prometheus_witness(context.counters_before, context.counters_after)
+    prediction = prediction_witness(best)
+    unanswered = num_unanswered(records)
+    pairs = {
+        "usage_vs_prometheus": _compare(usage, prometheus, unanswered),
+        "usage_vs_prediction": _compare(usage, prediction, unanswered),
+    }
+    retokenised = retokenised_tokens(predictions)
+    return {
+        "cached_tokens": _three("cached_tokens", usage, prometheus, prediction),
+        "prompt_tokens": _three("prompt_tokens", usage, prometheus, prediction),
+        "prediction_capacity_blocks": context.capacity_blocks if best else None,
+        "prediction_infinite_tokens": int(best.reusable_tokens.sum()) if best else None,
+        "prediction_from_text_tokens": _plus(prediction.cached_tokens, retokenised),
+        "retokenised_tokens": retokenised,
+        "unanswered_requests": unanswered,
+        **pairs,
+        "agrees": _all_agree([pair["agrees"] for pair in pairs.values()]),
+    }
+
+
+def _three(field: str, usage: Witness, prometheus: Witness, prediction: Witness) -> dict[str, Any]:
+    return {
+        "usage": getattr(usage, field),
+        "prometheus": getattr(prometheus, field),
+        "prediction": getattr(prediction, field),
+    }
+
+
+def _plus(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right
+
+
+def _compare(usage: Witness, other: Witness, unanswered: int) -> dict[str, Any]:
+    """Unexplained tokens: usage minus the other witness. Retokenised tokens are already outside:
+    the prediction is made from the generated ids."""
+    cached = _difference(usage.cached_tokens, other.cached_tokens)
+    prompt = _difference(usage.prompt_tokens, other.prompt_tokens)
+    agrees: bool | None
+    if cached is None or prompt is None:
+        agrees = None
+    elif cached == prompt == 0:
+        agrees = True
+    else:
+        agrees = None if unanswered else False
+    return {
+        "unexplained_cached_tokens": cached,
+        "unexplained_prompt_tokens": prompt,
+        "agrees": agrees,
+    }
+
+
+def _difference(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left - right
+
+
+def _all_agree(answers: Sequence[bool | None]) -> bool | None:
+    if False in answers:
+        return False
+    return None if None in answers else True

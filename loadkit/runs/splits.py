@@ -1,0 +1,151 @@
+"""Split of each answered request's prompt tokens by cause, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadkit.core.split import Split, attribute
+from loadkit.runs.prediction import Prediction
+from loadkit.runs.record import Record
+
+PARTS = (
+    "replay_same_session",
+    "replay_cross_session",
+    "continuation",
+    "shared",
+    "miss",
+    "miss_capacity",
+    "miss_compulsory",
+)
+
+
+def has_usable_usage(record: Record) -> bool:
+    """Whether the server said how many of how many prompt tokens came from its cache.
+
+    A count above the prompt's length is impossible and counts as not reported.
+    """
+    if record.cached_tokens is None or record.prompt_tokens is None:
+        return False
+    return 0 <= record.cached_tokens <= record.prompt_tokens
+
+
+def split_source(answered: Sequence[Record], prediction: Prediction | None) -> str | None:
+    """Who says what caused a hit: "server" if every answer carries its split, "attributed" if the
+    server's count is split by the prediction, None if neither is to be had."""
+    usable = [record for record in answered if has_usable_usage(record)]
+    if usable and all(record.server_split is not None for record in usable):
+        return "server"
+    return "attributed" if usable and prediction is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSplits:
+    """Splits of the answered requests, in their order.
+
+    source: see `split_source`. splits: None where usage or source is missing. replay:
+    "same_session", "cross_session" or None for a prompt that was new when it was sent.
+    """
+
+    source: str | None
+    splits: tuple[Split | None, ...]
+    replay: tuple[str | None, ...]
+
+
+def split_requests(answered: Sequence[Record], prediction: Prediction | None) -> RequestSplits:
+    """Split every answered request. `prediction` must have the same rows in the same order."""
+    source = split_source(answered, prediction)
+    replay = _repeats(answered) if prediction is None else prediction.replay
+    splits: list[Split | None] = []
+    for row, record in enumerate(answered):
+        if source is None or not has_usable_usage(record):
+            splits.append(None)
+        elif source == "server":
+            splits.append(_from_server(record, replay[row]))
+        else:
+            splits.append(_attributed(record, prediction, row))
+    return RequestSplits(source, tuple(splits), replay)
+
+
+def _from_server(record: Record, repeat: str | None) -> Split:
+    """The server's own split. A server knows prompts, not our sessions: if it reports `replay`
+    as one number, our record of who sent the prompt before says which kind it was."""
+    said = record.server_split or {}
+    same, cross = said.get("replay_same_session", 0), said.get("replay_cross_session", 0)
+    rest = said.get("replay", same + cross) - same - cross
+    if repeat == "same_session":
+        same += rest
+    else:
+        cross += rest
+    return Split(
+        prompt_tokens=record.prompt_tokens or 0,
+        replay_same_session=same,
+        replay_cross_session=cross,
+        continuation=said.get("continuation", 0),
+        shared=said.get("shared", 0),
+        miss_capacity=said.get("miss_capacity", 0),
+    )
+
+
+def _attributed(record: Record, prediction: Prediction | None, row: int) -> Split:
+    assert prediction is not None
+    assert record.cached_tokens is not None
+    assert record.prompt_tokens is not None
+    split = attribute(
+        record.cached_tokens,
+        prompt_tokens=record.prompt_tokens,
+        own_prefix_tokens=int(prediction.own_prefix_tokens[row]),
+        replay=prediction.replay[row],
+    )
+    lost = max(0, int(prediction.reusable_tokens[row]) - record.cached_tokens)
+    return Split(
+        split.prompt_tokens,
+        split.replay_same_session,
+        split.replay_cross_session,
+        split.continuation,
+        split.shared,
+        miss_capacity=min(lost, split.miss),
+    )
+
+
+def _repeats(answered: Sequence[Record]) -> tuple[str | None, ...]:
+    """Replay kind from the messages alone: was the identical prompt sent before, and by whom."""
+    senders: dict[str, set[str]] = {}
+    kinds: list[str | None] = []
+    for record in answered:
+        before = senders.setdefault(repr((record.messages, record.tools)), set())
+        if not before:
+            kinds.append(None)
+        else:
+            kinds.append("same_session" if record.session in before else "cross_session")
+        before.add(record.session)
+    return tuple(kinds)
+
+
+def total_split(requests: RequestSplits) -> dict[str, Any]:
+    """The `split` section of run.json, summed over the requests that have a split.
+
+    Every figure is None, not 0, when no request has one.
+    """
+    known = [split for split in requests.splits if split is not None]
+    total = sum(known, Split(0)) if known else None
+    return {
+        "source": requests.source,
+        "requests": len(known),
+        "prompt_tokens": total.prompt_tokens if total else None,
+        "hit": total.hit if total else None,
+        **{name: getattr(total, name) if total else None for name in PARTS},
+        "hit_rate": total.rate("hit") if total else None,
+        **{f"{name}_rate": total.rate(name) if total else None for name in PARTS},
+        "organic_hit_rate": _organic(requests),
+    }
+
+
+def _organic(requests: RequestSplits) -> float | None:
+    """Genuine hit tokens / prompt tokens of the requests whose prompt was new when it was sent."""
+    fresh = Split(0)
+    for split, replay in zip(requests.splits, requests.replay, strict=True):
+        if split is not None and replay is None:
+            fresh += split
+    return fresh.rate("genuine")

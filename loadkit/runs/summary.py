@@ -1,0 +1,89 @@
+"""Counts of a run: outcomes, totals, schedule delay, and whether its figures may be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from loadkit.runs.context import RunContext
+from loadkit.runs.latency import summarize
+from loadkit.runs.record import OUTCOMES, Record
+from loadkit.runs.splits import has_usable_usage
+
+# Later than this at p99, an open loop no longer offers the load it was asked for. A loose limit: a
+# cache's hit rate bears some delay. Latency figures deserve a look at schedule_delay_s itself.
+MAX_SCHEDULE_DELAY_P99_S = 1.0
+
+
+def outcome_counts(records: Sequence[Record], scheduled: int) -> dict[str, int]:
+    """`scheduled` and each outcome; they always add up.
+
+    A planned request without a record (its worker died, the run ended early) is not_sent. Should
+    there be more records than planned, `scheduled` says how many there are.
+    """
+    counts = Counter(str(record.outcome) for record in records)
+    counts["not_sent"] += max(0, scheduled - len(records))
+    return {"scheduled": max(scheduled, len(records)), **{name: counts[name] for name in OUTCOMES}}
+
+
+def totals(answered: Sequence[Record]) -> dict[str, int | None]:
+    """Token sums over answered requests as far as the server reported them; None: never did."""
+    usable = [record for record in answered if has_usable_usage(record)]
+    impossible = [r for r in answered if r.cached_tokens is not None and not has_usable_usage(r)]
+    return {
+        "prompt_tokens": _sum(answered, "prompt_tokens"),
+        "output_tokens": _sum(answered, "output_tokens"),
+        "cached_tokens": _sum(usable, "cached_tokens"),
+        "requests_without_cached_tokens": len(answered) - len(usable),
+        "requests_with_impossible_usage": len(impossible),
+    }
+
+
+def _sum(records: Sequence[Record], field: str) -> int | None:
+    known = [value for record in records if (value := getattr(record, field)) is not None]
+    return sum(known) if known else None
+
+
+def schedule_delay(records: Sequence[Record]) -> dict[str, Any]:
+    """n, p50, p99 and max of actual minus intended send, over requests that were sent."""
+    figures = summarize(record.schedule_delay_s for record in records)
+    return {name: figures[name] for name in ("n", "p50", "p99", "max")}
+
+
+def invalid_reasons(
+    counts: dict[str, int], delay: dict[str, Any], torn_bytes: int, context: RunContext
+) -> list[dict[str, str]]:
+    """Why the figures of this run must not be used; empty for a sound run."""
+    checks = [
+        (
+            counts["scheduled"] == counts["not_sent"],
+            "too_few_samples",
+            "no request was sent",
+        ),
+        (
+            context.missing_workers > 0,
+            "missing_workers",
+            f"{context.missing_workers} of {context.processes} load workers died or never reported",
+        ),
+        (
+            torn_bytes > 0,
+            "torn_journal",
+            f"{torn_bytes} bytes of journals were cut short: a worker was killed while writing",
+        ),
+        (
+            context.loop == "open" and (delay["p99"] or 0.0) > MAX_SCHEDULE_DELAY_P99_S,
+            "invalid_timing",
+            f"requests were sent late: p99 of the schedule delay is {delay['p99'] or 0.0:.2f} s,"
+            f" the limit {MAX_SCHEDULE_DELAY_P99_S:.0f} s; use more processes or less traffic",
+        ),
+    ]
+    return [{"code": code, "message": message} for holds, code, message in checks if holds]
+
+
+def public_url(url: str) -> str:
+    """The URL without user, password, query or fragment: those may hold secrets."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
