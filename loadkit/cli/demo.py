@@ -1,1 +1,34 @@
-def demo() -> None: ...
+"""`loadkit demo`: the replay mirage on a real model behind a real prefix cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="folder for logs, runs and report")
+    ] = Path("loadkit-demo"),
+    force: Annotated[bool, typer.Option(help="replace the folder of an earlier demo")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="model folder or name (default: SmolLM2-135M)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Run production-like and staging traffic against the reference server and compare them."""
+    from loadkit.cli.demo_view import Display
+    from loadkit.demo import run_demo
+
+    with Display() as display:
+        result = run_demo(out, model=model, force=force, show=display)
+    if as_json:
+        import json
+
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        display.summary(result)
+    if not result.worked:
+        raise typer.Exit(3)
