@@ -56,6 +56,17 @@ def read_log(
     return Log(reader(paths, block_size=block_size), name, tuple(paths))
 
 
+def read_trace(
+    paths: Sequence[Path],
+    *,
+    format: str = "auto",
+    tokenizer: Tokenizer | None = None,
+    block_size: int | None = None,
+) -> Trace:
+    """`read_log` for callers that need the Trace alone."""
+    return read_log(paths, format=format, tokenizer=tokenizer, block_size=block_size).trace
+
+
 def detect(paths: Sequence[Path]) -> str:
     """Name of the format that the first row fits. FormatError names the keys if none does."""
     place, row = first_row(paths)

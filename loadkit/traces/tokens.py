@@ -68,7 +68,7 @@ class TokenTraceBuilder:
         self._names: list[str | int | None] = []
         self._arrival: list[float | None] = []
         self._latency: list[float | None] = []
-        self._any_reply = False
+        self._num_replies = 0
 
     def add(self, request: TokenRequest) -> None:
         """Add a request. OverflowError if a token id does not fit 32 bits."""
@@ -86,7 +86,7 @@ class TokenTraceBuilder:
         self._names.append(request.session)
         self._arrival.append(request.arrival_s)
         self._latency.append(request.latency_s)
-        self._any_reply |= request.reply is not None
+        self._num_replies += request.reply is not None
 
     def build(self, warnings: Sequence[str] = ()) -> Trace:
         """The Trace in order of arrival. InputError if only some requests have an arrival time."""
@@ -108,11 +108,17 @@ class TokenTraceBuilder:
             output_tokens=np.array(self._outputs, np.int64)[order],
             arrival_s=arrival_s,
             completed_s=self._completed(arrival_s, order),
-            resident_ptr=resident[0] if self._any_reply else None,
-            resident_ids=resident[1] if self._any_reply else None,
+            resident_ptr=resident[0] if self._num_replies else None,
+            resident_ids=resident[1] if self._num_replies else None,
             partial_page=np.array(self._kv_tokens, np.int64)[order] % self.block_size != 0,
-            warnings=(*warnings, *notes, *more),
+            warnings=(*warnings, *notes, *more, *self._reply_notes()),
         )
+
+    def _reply_notes(self) -> list[str]:
+        missing = len(self._length) - self._num_replies
+        if not self._num_replies or not missing:
+            return []
+        return [f"{missing} requests have no reply in the log: only their prompts enter the cache"]
 
     def _order(self) -> tuple[IntArray, FloatArray | None, list[str]]:
         count = len(self._arrival)
