@@ -137,7 +137,7 @@ def _run_json(
         "missing_workers": context.missing_workers,
         "schedule_delay_s": delay,
         "totals": totals(answered),
-        "split": total_split(splits),
+        "split": total_split(splits, answered),
         "latency": latency(answered, splits.splits),
         "reconciliation": reconcile(gathered.records, answered, context, predictions),
     }

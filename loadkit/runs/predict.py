@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from loadkit import analysis
 from loadkit.core.errors import LoadkitError
@@ -71,13 +70,12 @@ def _predict(log: Path, tokenizer: Tokenizer, context: RunContext) -> Prediction
     trace = read_log(
         [log], format="openai", tokenizer=tokenizer, block_size=context.block_size
     ).trace
-    infinite = analysis.per_request(trace, None)
+    requests = analysis.per_request(trace, context.capacity_blocks)
     limited = context.capacity_blocks is not None
-    resident = analysis.per_request(trace, context.capacity_blocks).hit_tokens if limited else None
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
-        replay=tuple(REPLAY_KINDS[kind] for kind in np.asarray(infinite.replay)),
-        own_prefix_tokens=infinite.own_prefix_tokens,
-        reusable_tokens=infinite.reusable_tokens,
-        resident_tokens=resident,
+        replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
+        own_prefix_tokens=requests.own_prefix_tokens,
+        reusable_tokens=requests.reusable_tokens,
+        resident_tokens=requests.resident_tokens if limited else None,
     )

@@ -9,7 +9,7 @@ may have counted never gave their usage (then nobody can tell).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadkit.runs.context import PrefixCounters, RunContext
@@ -99,8 +99,9 @@ def reconcile(
     }
     retokenised = retokenised_tokens(predictions)
     return {
-        "cached_tokens": _three("cached_tokens", usage, prometheus, prediction),
-        "prompt_tokens": _three("prompt_tokens", usage, prometheus, prediction),
+        "usage": asdict(usage),
+        "prometheus": asdict(prometheus),
+        "prediction": asdict(prediction),
         "prediction_capacity_blocks": context.capacity_blocks if best else None,
         "prediction_infinite_tokens": int(best.reusable_tokens.sum()) if best else None,
         "prediction_from_text_tokens": _plus(prediction.cached_tokens, retokenised),
@@ -108,14 +109,6 @@ def reconcile(
         "unanswered_requests": unanswered,
         **pairs,
         "agrees": _all_agree([pair["agrees"] for pair in pairs.values()]),
-    }
-
-
-def _three(field: str, usage: Witness, prometheus: Witness, prediction: Witness) -> dict[str, Any]:
-    return {
-        "usage": getattr(usage, field),
-        "prometheus": getattr(prometheus, field),
-        "prediction": getattr(prediction, field),
     }
 
 

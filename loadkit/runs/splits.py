@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from loadkit.core.split import Split, attribute
@@ -123,23 +124,46 @@ def _repeats(answered: Sequence[Record]) -> tuple[str | None, ...]:
     return tuple(kinds)
 
 
-def total_split(requests: RequestSplits) -> dict[str, Any]:
+def total_split(requests: RequestSplits, answered: Sequence[Record]) -> dict[str, Any]:
     """The `split` section of run.json, summed over the requests that have a split.
 
-    Every figure is None, not 0, when no request has one.
+    Every figure is None, not 0, when no request has one. `answered` runs parallel to `requests`.
     """
     known = [split for split in requests.splits if split is not None]
+    sessions = {r.session for r, s in zip(answered, requests.splits, strict=True) if s is not None}
     total = sum(known, Split(0)) if known else None
     return {
         "source": requests.source,
         "requests": len(known),
+        "sessions": len(sessions),
         "prompt_tokens": total.prompt_tokens if total else None,
         "hit": total.hit if total else None,
         **{name: getattr(total, name) if total else None for name in PARTS},
         "hit_rate": total.rate("hit") if total else None,
         **{f"{name}_rate": total.rate(name) if total else None for name in PARTS},
         "organic_hit_rate": _organic(requests),
+        "hit_rate_half_width": half_width(requests, answered),
     }
+
+
+def half_width(requests: RequestSplits, answered: Sequence[Record]) -> float | None:
+    """Half width of the 95% interval of the hit rate, from how much sessions differ; None for one.
+
+    The hit rate is a ratio r = sum h / sum p over S sessions (hit and prompt tokens), so its
+    variance is about S / (S - 1) * sum (h - r p)^2 / (sum p)^2 (Cochran, Sampling Techniques, 6.4,
+    with clusters). Sessions, not requests, are the units: requests of one session are alike.
+    It says how far another draw of such sessions would move the rate, not how production differs.
+    """
+    sessions: dict[str, Split] = {}
+    for split, record in zip(requests.splits, answered, strict=True):
+        if split is not None:
+            sessions[record.session] = sessions.get(record.session, Split(0)) + split
+    total, count = sum(sessions.values(), Split(0)), len(sessions)
+    rate = total.rate("hit")
+    if rate is None or count < 2:
+        return None
+    squares = sum((one.hit - rate * one.prompt_tokens) ** 2 for one in sessions.values())
+    return 1.96 * sqrt(count / (count - 1) * squares) / total.prompt_tokens
 
 
 def _organic(requests: RequestSplits) -> float | None:

@@ -104,7 +104,7 @@ def test_server_counters_before_and_after_are_kept(work: Path, tmp_path: Path) -
         ("after", "queries", 104.0),
         ("after", "hits", 3.0),
     ]
-    assert run["reconciliation"]["cached_tokens"]["prometheus"] == 2
+    assert run["reconciliation"]["prometheus"]["cached_tokens"] == 2
 
 
 def test_a_run_in_which_nothing_was_sent_cannot_be_measured_but_leaves_its_folder(

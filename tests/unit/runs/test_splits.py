@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from run_builders import answered
 
 from loadkit.core.split import Split
@@ -62,9 +63,10 @@ def test_the_servers_own_split_is_preferred_and_its_replays_get_a_kind_from_the_
 def test_without_usage_or_prediction_there_is_no_split_not_a_split_of_zero() -> None:
     silent = [answered("a", 0, 0.0, cached_tokens=None)]
     assert split_requests(silent, predicted(replay=(None,))).source is None
-    counted_only = split_requests([answered("a", 0, 0.0, cached_tokens=9)], None)
+    counted = [answered("a", 0, 0.0, cached_tokens=9)]
+    counted_only = split_requests(counted, None)
     assert counted_only.splits == (None,)
-    total = total_split(counted_only)
+    total = total_split(counted_only, counted)
     assert total["source"] is None
     assert total["hit"] is None
     assert total["hit_rate"] is None
@@ -74,7 +76,7 @@ def test_more_cached_than_prompt_tokens_counts_as_not_reported() -> None:
     records = [answered("a", 0, 0.0, cached_tokens=101), answered("a", 1, 1.0, cached_tokens=50)]
     result = split_requests(records, predicted(replay=(None, None)))
     assert result.splits[0] is None
-    assert total_split(result)["prompt_tokens"] == 100
+    assert total_split(result, records)["prompt_tokens"] == 100
 
 
 def test_the_parts_of_a_total_sum_to_its_prompt_tokens() -> None:
@@ -88,7 +90,7 @@ def test_the_parts_of_a_total_sum_to_its_prompt_tokens() -> None:
         own_prefix_tokens=np.array([0, 48, 0]),
         reusable_tokens=np.array([0, 80, 96]),
     )
-    total = total_split(split_requests(records, prediction))
+    total = total_split(split_requests(records, prediction), records)
     assert total["prompt_tokens"] == 300
     assert (total["replay_cross_session"], total["continuation"], total["shared"]) == (96, 48, 16)
     assert total["hit"] == 160
@@ -101,4 +103,18 @@ def test_the_parts_of_a_total_sum_to_its_prompt_tokens() -> None:
 def test_a_replayed_prompt_without_a_hit_is_not_organic_traffic() -> None:
     records = [answered("a", 0, 0.0, cached_tokens=50), answered("b", 0, 1.0, cached_tokens=0)]
     prediction = predicted(replay=(None, "cross_session"))
-    assert total_split(split_requests(records, prediction))["organic_hit_rate"] == 0.5
+    assert total_split(split_requests(records, prediction), records)["organic_hit_rate"] == 0.5
+
+
+def test_the_half_width_comes_from_differences_between_sessions() -> None:
+    # two sessions of 100 tokens with 20 and 40 hits: r = 0.3, deviations 10, 10;
+    # 1.96 * sqrt(2 / 1 * 200) / 200 = 0.196
+    records = [answered("a", 0, 0.0, cached_tokens=20), answered("b", 0, 1.0, cached_tokens=40)]
+    result = split_requests(records, predicted(replay=(None, None)))
+    assert total_split(result, records)["hit_rate_half_width"] == pytest.approx(0.196)
+
+
+def test_one_session_says_nothing_about_the_spread() -> None:
+    records = [answered("a", turn, turn, cached_tokens=20 * turn) for turn in range(3)]
+    result = split_requests(records, predicted(replay=(None, None, None)))
+    assert total_split(result, records)["hit_rate_half_width"] is None
