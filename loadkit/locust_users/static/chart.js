@@ -1,0 +1,188 @@
+// The split over time: one column a period, stacked from the bottom up as genuine reuse
+// (continuation, shared), then replay, then miss. So the upper edge of replay is the hit rate, and
+// what replay adds to the genuine part is seen at once.
+
+import { PARTS, clock, html, percent, svg } from "./dom.js";
+
+const MAX_COLUMNS = 60;
+const MARGIN = { left: 46, right: 12, top: 10, bottom: 26 };
+const SHARE_HEIGHT = 236;
+const VOLUME_HEIGHT = 46;
+const GAP = 26;
+const HEIGHT = MARGIN.top + SHARE_HEIGHT + GAP + VOLUME_HEIGHT + MARGIN.bottom;
+const PERIODS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
+
+// Series of `loadkit.live/1` -> columns {at, width, tokens, continuation, ...}, fewer and wider.
+export function columnsOf(series) {
+  if (!series.at_s.length) return [];
+  const end = series.at_s[series.at_s.length - 1] + series.width_s;
+  const width = series.width_s * Math.max(1, Math.ceil(end / series.width_s / MAX_COLUMNS));
+  const columns = new Map();
+  series.at_s.forEach((at, i) => {
+    const start = Math.floor(at / width) * width;
+    const column = columns.get(start) ?? { at: start, width, tokens: 0 };
+    for (const { key } of PARTS) {
+      column[key] = (column[key] ?? 0) + series[key][i];
+      column.tokens += series[key][i];
+    }
+    columns.set(start, column);
+  });
+  return [...columns.values()].filter((column) => column.tokens > 0);
+}
+
+export function hitRateOf(column) {
+  return column.tokens ? 1 - column.miss / column.tokens : null;
+}
+
+export function drawChart(view, pixels) {
+  const columns = columnsOf(view.series);
+  const last = columns[columns.length - 1];
+  const frame = frameOf(pixels, last ? last.at + last.width : 10);
+  const picture = svg("svg", {
+    class: "lk-chart",
+    viewBox: `0 0 ${pixels} ${HEIGHT}`,
+    height: HEIGHT,
+    role: "img",
+    "aria-label": spoken(view, columns),
+  });
+  picture.append(hatching(), ...grid(frame));
+  for (const column of columns) picture.append(stack(column, frame));
+  picture.append(...expected(view.expected_hit_rate, frame), soFar(columns, frame));
+  picture.append(...volume(columns, frame));
+  if (!columns.length) picture.append(waiting(view, frame));
+  return picture;
+}
+
+function frameOf(pixels, end) {
+  const width = pixels - MARGIN.left - MARGIN.right;
+  return {
+    end,
+    pixels,
+    x: (at) => MARGIN.left + (width * at) / end,
+    y: (share) => MARGIN.top + SHARE_HEIGHT * (1 - share),
+    floor: MARGIN.top + SHARE_HEIGHT + GAP + VOLUME_HEIGHT,
+  };
+}
+
+function waiting(view, frame) {
+  const text = view.requests ? "No cached tokens reported yet." : "Waiting for the first request to finish.";
+  return svg("text", { class: "lk-waiting", x: frame.pixels / 2, y: frame.y(0.62), "text-anchor": "middle" }, text);
+}
+
+function spoken(view, columns) {
+  if (!columns.length) return "Split of prompt tokens over time. Nothing measured yet.";
+  return (
+    `Split of prompt tokens over ${clock(columns.at(-1).at + columns.at(-1).width)}. ` +
+    `Hit rate so far ${percent(view.hit_rate)}, organic hit rate ` +
+    `${percent(view.organic_hit_rate)}. The same numbers are in the tables.`
+  );
+}
+
+// Replay is hatched as well as red: not told by its colour alone.
+function hatching() {
+  const pattern = svg(
+    "pattern",
+    { id: "lk-hatch", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+    svg("rect", { width: 7, height: 7, class: "lk-fill-replay" }),
+    svg("rect", { width: 2, height: 7, class: "lk-hatch-line" }),
+  );
+  return svg("defs", {}, pattern);
+}
+
+function grid(frame) {
+  const right = frame.pixels - MARGIN.right;
+  const lines = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
+    svg("line", { class: "lk-grid", x1: MARGIN.left, x2: right, y1: frame.y(share), y2: frame.y(share) }),
+    svg("text", { class: "lk-tick", x: MARGIN.left - 8, y: frame.y(share) + 4, "text-anchor": "end" }, `${100 * share}%`),
+  ]);
+  const most = Math.max(2, Math.floor(frame.pixels / 90));
+  const step = PERIODS_S.find((period) => frame.end / period <= most) ?? 7 * 86400;
+  for (let at = 0; at <= frame.end; at += step) {
+    const anchor = frame.x(at) > right - 14 ? "end" : "middle";
+    lines.push(svg("text", { class: "lk-tick", x: frame.x(at), y: frame.floor + 17, "text-anchor": anchor }, clock(at)));
+  }
+  return lines;
+}
+
+function stack(column, frame) {
+  const group = svg("g", {}, svg("title", {}, describe(column)));
+  let below = 0;
+  for (const { key } of PARTS) {
+    const share = column.tokens ? column[key] / column.tokens : 0;
+    if (share > 0) group.append(block(column, frame, key, below, share));
+    below += share;
+  }
+  return group;
+}
+
+function block(column, frame, key, below, share) {
+  const [left, right] = [frame.x(column.at), frame.x(column.at + column.width)];
+  return svg("rect", {
+    class: `lk-part-${key}`,
+    x: left,
+    y: frame.y(below + share),
+    width: Math.max(0.5, right - left),
+    height: SHARE_HEIGHT * share,
+  });
+}
+
+export function describe(column) {
+  const parts = PARTS.map(({ key, label }) => `${label} ${percent(column.tokens ? column[key] / column.tokens : null)}`);
+  return `${clock(column.at)} to ${clock(column.at + column.width)}: ${parts.join(", ")} of ${column.tokens.toLocaleString("en-US")} prompt tokens`;
+}
+
+function expected(range, frame) {
+  if (!range) return [];
+  const [left, right] = [MARGIN.left, frame.pixels - MARGIN.right];
+  const line = (rate, name) =>
+    svg("line", { class: name, x1: left, x2: right, y1: frame.y(rate), y2: frame.y(rate) });
+  return [
+    svg("rect", {
+      class: "lk-band",
+      x: left,
+      y: frame.y(range.high),
+      width: right - left,
+      height: Math.max(1, frame.y(range.low) - frame.y(range.high)),
+    }),
+    line(range.low, "lk-band-edge"),
+    line(range.high, "lk-band-edge"),
+    line(range.estimate, "lk-band-middle"),
+  ];
+}
+
+// Token-weighted hit rate from the start to the end of each column.
+function soFar(columns, frame) {
+  let [hits, tokens] = [0, 0];
+  const points = columns.map((column) => {
+    hits += column.tokens - column.miss;
+    tokens += column.tokens;
+    return tokens ? `${frame.x(column.at + column.width)},${frame.y(hits / tokens)}` : null;
+  });
+  return svg("g", {}, ...["lk-sofar-halo", "lk-sofar"].map((name) =>
+    svg("polyline", { class: name, points: points.filter(Boolean).join(" ") })));
+}
+
+function volume(columns, frame) {
+  const most = Math.max(1, ...columns.map((column) => column.tokens));
+  const bars = columns.map((column) => {
+    const [left, right] = [frame.x(column.at), frame.x(column.at + column.width)];
+    const height = (VOLUME_HEIGHT * column.tokens) / most;
+    return svg("rect", { class: "lk-volume", x: left, y: frame.floor - height, width: Math.max(0.5, right - left - 0.7), height });
+  });
+  const title = columns.length ? `Prompt tokens a second (most: ${Math.round(most / columns[0].width).toLocaleString("en-US")})` : "Prompt tokens a second";
+  const base = svg("line", { class: "lk-axis", x1: MARGIN.left, x2: frame.pixels - MARGIN.right, y1: frame.floor, y2: frame.floor });
+  return [...bars, base, svg("text", { class: "lk-tick", x: MARGIN.left, y: frame.floor - VOLUME_HEIGHT - 8 }, title)];
+}
+
+export function seriesTable(series) {
+  const head = ["Time", ...PARTS.map((part) => part.label), "Hit rate", "Prompt tokens"];
+  const rows = columnsOf(series).map((column) =>
+    html("tr", {},
+      html("th", { scope: "row" }, clock(column.at)),
+      ...PARTS.map(({ key }) => html("td", {}, percent(column.tokens ? column[key] / column.tokens : null))),
+      html("td", {}, percent(hitRateOf(column))),
+      html("td", {}, column.tokens.toLocaleString("en-US"))));
+  return html("table", {},
+    html("thead", {}, html("tr", {}, ...head.map((text) => html("th", { scope: "col" }, text)))),
+    html("tbody", {}, ...rows));
+}
