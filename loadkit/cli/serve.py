@@ -1,1 +1,106 @@
-def serve() -> None: ...
+"""`loadkit serve`: the reference server. Imports torch and the server only when it is run."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loadkit.core.errors import InputError
+
+PACKAGES = ("torch", "transformers", "starlette", "uvicorn")
+API_KEY_VARIABLE = "LOADKIT_API_KEY"
+
+
+def serve(
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub name; default: SmolLM2-135M-Instruct.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
+    block_size: Annotated[int, typer.Option(min=1, help="Tokens in a block.")] = 16,
+    num_blocks: Annotated[
+        int | None, typer.Option(min=1, help="Blocks the prefix cache holds [default: 2048].")
+    ] = None,
+    kv_cache_tokens: Annotated[
+        int | None, typer.Option(min=1, help="The same in tokens, rounded down to blocks.")
+    ] = None,
+    max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens a step computes.")] = 512,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests computed at once.")] = 16,
+    max_queue_tokens: Annotated[
+        int, typer.Option(min=1, help="Prompt tokens that may wait; above it: 429.")
+    ] = 262_144,
+    max_queue_requests: Annotated[
+        int, typer.Option(min=1, help="Requests that may wait; above it: 429.")
+    ] = 1024,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    served_model_name: Annotated[str | None, typer.Option(help="Name in the API.")] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File with the key clients must send; or set {API_KEY_VARIABLE}."),
+    ] = None,
+    exit_with_parent: Annotated[
+        bool, typer.Option(help="End when the process that started this one ends.")
+    ] = False,
+) -> None:
+    """Serve an OpenAI-compatible API that reports why each cached token hit."""
+    _require_packages()
+    engine = import_module("reference_server.engine")  # by name: loadkit must not depend on torch
+    server = import_module("reference_server.server")
+    settings = server.ServerSettings(
+        model=model,
+        host=host,
+        port=port,
+        served_model_name=served_model_name,
+        device=device,
+        threads=threads,
+        exit_with_parent=exit_with_parent,
+        api_key=_read_key(api_key_file),
+        engine=engine.EngineSettings(
+            block_size=block_size,
+            num_blocks=_pool_blocks(num_blocks, kv_cache_tokens, block_size),
+            max_batch_tokens=max_batch_tokens,
+            max_num_seqs=max_num_seqs,
+            max_queue_tokens=max_queue_tokens,
+            max_queue_requests=max_queue_requests,
+        ),
+    )
+    server.serve(settings)
+
+
+def _require_packages() -> None:
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the reference server needs {', '.join(missing)}",
+            where="loadkit serve",
+            remedy="pip install 'loadkit-llm[server]'",
+        )
+
+
+def _pool_blocks(num_blocks: int | None, tokens: int | None, block_size: int) -> int:
+    if num_blocks is not None and tokens is not None:
+        raise InputError("give one of them", where="--num-blocks, --kv-cache-tokens")
+    if tokens is None:
+        return num_blocks or 2048
+    if tokens < block_size:
+        raise InputError("is less than one block", where="--kv-cache-tokens")
+    return tokens // block_size
+
+
+def _read_key(path: Path | None) -> str | None:
+    """The key from the file, else from the environment; None: the server asks for none."""
+    if path is None:
+        return os.environ.get(API_KEY_VARIABLE) or None
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the key: {error}", where=path) from error
+    if not key:
+        raise InputError("the file is empty", where=path)
+    return key

@@ -1,0 +1,150 @@
+"""Answers: one JSON object, or server-sent events; both end when the client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from reference_server.api_errors import ApiError
+from reference_server.engine import Engine
+from reference_server.generation import Delta, Generation, usage
+from reference_server.request import Request
+
+EVENT_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+]
+JSON_HEADERS = [(b"content-type", b"application/json")]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What chat and text completions put around the same tokens."""
+
+    chat: bool
+    model: str
+    include_usage: bool
+    token_ids: bool
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def envelope(self, choices: list[dict[str, Any]], *, chunk: bool) -> dict[str, Any]:
+        kind = "text_completion"
+        if self.chat:
+            kind = "chat.completion.chunk" if chunk else "chat.completion"
+        prefix = "chatcmpl" if self.chat else "cmpl"
+        return {
+            "id": f"{prefix}-{self.id}",
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def whole(self, request: Request, deltas: list[Delta]) -> dict[str, Any]:
+        """The answer to a request that does not stream."""
+        text = "".join(delta.text for delta in deltas)
+        body: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
+        if not self.chat:
+            body = {"text": text}
+        choice = {"index": 0, **body, "logprobs": None, "finish_reason": deltas[-1].finish_reason}
+        if self.token_ids:
+            choice["token_ids"] = [delta.token_id for delta in deltas]
+        answer = self.envelope([choice], chunk=False) | {"usage": usage(request)}
+        return answer | self._prompt_ids(request)
+
+    def opening(self, request: Request) -> dict[str, Any]:
+        """First chunk of a chat stream: the role, and the prompt's ids if wanted."""
+        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        return self.envelope([choice], chunk=True) | self._prompt_ids(request)
+
+    def chunk(self, request: Request, delta: Delta, *, first: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {"delta": {"content": delta.text}}
+        if not self.chat:
+            body = {"text": delta.text}
+        choice = {"index": 0, **body, "logprobs": None, "finish_reason": delta.finish_reason}
+        if self.token_ids:
+            choice["token_ids"] = [delta.token_id]
+        made = self.envelope([choice], chunk=True)
+        return made | self._prompt_ids(request) if first and not self.chat else made
+
+    def closing(self, request: Request) -> dict[str, Any]:
+        """The usage chunk: no choices, as OpenAI's include_usage says."""
+        return self.envelope([], chunk=True) | {"usage": usage(request)}
+
+    def _prompt_ids(self, request: Request) -> dict[str, Any]:
+        return {"prompt_token_ids": request.tokens[: request.num_prompt]} if self.token_ids else {}
+
+
+class GenerationResponse:
+    """An ASGI app that answers with the request's tokens and aborts it if the client leaves."""
+
+    def __init__(self, engine: Engine, generation: Generation, request: Request, shape: Shape):
+        self.engine, self.generation, self.request, self.shape = engine, generation, request, shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await until_disconnect(receive, self._answer(send))
+        finally:
+            if self.request.finish_reason is None:
+                self.engine.abort(self.request)
+
+    async def _answer(self, send: Send) -> None:
+        deltas = [delta async for delta in self.generation.deltas()]
+        body = orjson.dumps(self.shape.whole(self.request, deltas))
+        await send({"type": "http.response.start", "status": 200, "headers": JSON_HEADERS})
+        await send({"type": "http.response.body", "body": body})
+
+
+class StreamedGeneration(GenerationResponse):
+    """The same as server-sent events: one chunk a token, usage if asked, then [DONE]."""
+
+    async def _answer(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": EVENT_STREAM_HEADERS}
+        await send(start)
+        async for event in self._events():
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        first = True
+        try:
+            async for delta in self.generation.deltas():
+                if first and self.shape.chat:
+                    yield _event(self.shape.opening(self.request))
+                yield _event(self.shape.chunk(self.request, delta, first=first))
+                first = False
+            if self.shape.include_usage:
+                yield _event(self.shape.closing(self.request))
+        except ApiError as error:  # the status line is out: the error becomes an event
+            yield _event(error.body)
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work unless the client goes away first; then it is cancelled."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,168 @@
+"""The server process: bind, load in the background, serve, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from loadkit.core.errors import InputError
+from loadkit.core.tokenizer import load_tokenizer
+from reference_server.api import make_app
+from reference_server.engine import Engine, EngineSettings
+from reference_server.service import DRAINING, READY, Service
+
+KEEP_ALIVE_S = 120
+DRAIN_S = 30
+PARENT_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`model` None: the default SmolLM2. `port` 0: any free one. `api_key` is never printed."""
+
+    model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_model_name: str | None = None
+    device: str = "auto"
+    threads: int = 1
+    exit_with_parent: bool = False
+    api_key: str | None = field(default=None, repr=False)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Prints `loadkit serve: ready on URL` once on stdout.
+
+    InputError for an address that cannot be bound or a model that cannot be loaded. The port
+    answers 503 while the model loads.
+    """
+    if settings.exit_with_parent:
+        _watch_parent(os.getppid())
+    listener = _bind(settings.host, settings.port)
+    service = Service(_served_name(settings), settings.api_key)
+    server = _Server(service)
+    loading = _Loading(settings, service, server, _url(listener))
+    loading.start()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
+    server.run(sockets=[listener])
+    if service.engine is not None:
+        service.engine.stop()
+    if loading.error is not None:
+        raise loading.error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that tells the service when the drain begins."""
+
+    def __init__(self, service: Service):
+        config = uvicorn.Config(
+            make_app(service),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.status = DRAINING
+        super().handle_exit(sig, frame)
+
+
+class _Loading(threading.Thread):
+    """Loads the model beside the event loop; a failure ends the server and is kept in `error`."""
+
+    def __init__(
+        self, settings: ServerSettings, service: Service, server: uvicorn.Server, url: str
+    ):
+        super().__init__(name="load", daemon=True)
+        self.settings, self.service, self.server, self.url = settings, service, server, url
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            load(self.settings, self.service)
+        except BaseException as error:  # the thread's edge: `serve` raises it again
+            self.error = error
+            self.server.should_exit = True
+            return
+        if self.service.status == READY:
+            print(f"loadkit serve: ready on {self.url}", flush=True)
+
+
+def load(settings: ServerSettings, service: Service) -> None:
+    """Load weights and tokenizer, allocate the pool, start the engine."""
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    import torch
+    from transformers.utils import logging
+
+    from reference_server.model_runner import TransformersRunner
+    from reference_server.weights import load_model, prepare_default_model
+
+    torch.set_num_threads(settings.threads)
+    logging.disable_progress_bar()
+    path = settings.model or str(prepare_default_model())
+    tokenizer = load_tokenizer(path)
+    model = load_model(path, settings.device)
+    num_pages = settings.engine.num_blocks + settings.engine.max_num_seqs + 1
+    runner = TransformersRunner(model, num_pages=num_pages, block_size=settings.engine.block_size)
+    engine = Engine(runner, settings.engine, service.metrics)
+    engine.start()
+    service.install(engine, tokenizer, _eos_ids(model, tokenizer.hf))
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """End-of-reply tokens: the generation config's, and the tokenizer's."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ids = named if isinstance(named, list) else [named]
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def _served_name(settings: ServerSettings) -> str:
+    if settings.served_model_name:
+        return settings.served_model_name
+    return Path(settings.model).name if settings.model else "SmolLM2-135M-Instruct"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; its port is real even where 0 was asked for."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen: {error}", where=f"--host {host} --port {port}") from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _watch_parent(parent: int) -> None:
+    """End this process when the one that started it is gone: nobody is left to be served."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        print("loadkit serve: the parent process is gone", file=sys.stderr, flush=True)
+        os._exit(0)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -1,0 +1,202 @@
+"""What the HTTP routes stand on: model, tokenizer and engine, and whether they are there yet."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from loadkit.core.blocks import root_hash
+from loadkit.core.errors import InputError
+from loadkit.core.tokenizer import Tokenizer
+from reference_server.api_errors import ApiError
+from reference_server.engine import Engine, EngineDead, QueueFull
+from reference_server.generation import Generation
+from reference_server.metrics import Metrics
+from reference_server.request import Request, SamplingParams
+from reference_server.schema import ChatRequest, CompletionRequest, GenerationRequest, Message
+
+LOADING, READY, DRAINING = "loading", "ready", "draining"
+RETRY_AFTER_S = 1
+MAX_SESSION_CHARS = 256
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Service:
+    """`api_key` None: everybody may call. `install` makes a loading service ready."""
+
+    model_name: str
+    api_key: str | None = None
+    status: str = LOADING
+    tokenizer: Tokenizer | None = None
+    engine: Engine | None = None
+    eos_ids: frozenset[int] = frozenset()
+    metrics: Metrics = field(init=False)
+    _tokenizing: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.model_name)
+        self._tokenizing = ThreadPoolExecutor(1, "tokenize")
+
+    def install(self, engine: Engine, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
+        self.engine, self.tokenizer, self.eos_ids = engine, tokenizer, eos_ids
+        self.metrics.watch(engine)
+        if self.status == LOADING:
+            self.status = READY
+
+    # -- state
+
+    @property
+    def health(self) -> str:
+        """ "ready", or why not."""
+        return "engine_dead" if self.engine and self.engine.error else self.status
+
+    def require_ready(self) -> tuple[Engine, Tokenizer]:
+        health = self.health
+        if health != READY or self.engine is None or self.tokenizer is None:
+            raise unavailable(health)
+        return self.engine, self.tokenizer
+
+    # -- from a request body to a queued request
+
+    async def submit(
+        self, body: ChatRequest | CompletionRequest, session: str | None
+    ) -> tuple[Generation, Request]:
+        """Tokenise, check and queue. ApiError: 400, 404, 429 or 503."""
+        engine, tokenizer = self.require_ready()
+        self.check_model(body.model)
+        generation = Generation(tokenizer.decode, body.stop)
+        request = await self.off_loop(lambda: self._build(body, session, generation))
+        generation.request = request
+        try:
+            engine.submit(request)
+        except QueueFull as error:
+            raise ApiError(
+                429,
+                f"the queue is full: {error}",
+                code="queue_full",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            ) from error
+        except EngineDead as error:
+            raise unavailable(self.health) from error
+        return generation, request
+
+    async def off_loop(self, work: Callable[[], Result]) -> Result:
+        """Run tokenising work on its own thread; one, since tokenizers are not re-entrant."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
+    def check_model(self, name: str | None) -> None:
+        if name is not None and name != self.model_name:
+            raise ApiError(
+                404,
+                f"the model {name!r} is not served here, {self.model_name!r} is",
+                code="model_not_found",
+                param="model",
+            )
+
+    def encode(self, body: ChatRequest | CompletionRequest) -> list[int]:
+        if isinstance(body, ChatRequest):
+            return self.encode_chat(body.messages, body.tools)
+        if isinstance(body.prompt, str):
+            return self.encode_text(body.prompt, body.add_special_tokens)
+        return self.check_ids(body.prompt, "prompt")
+
+    def encode_chat(self, messages: list[Message], tools: list[Any] | None) -> list[int]:
+        _, tokenizer = self.require_ready()
+        try:
+            return tokenizer.encode_chat([m.for_template() for m in messages], tools)
+        except InputError as error:
+            raise ApiError(400, error.what, code="invalid_messages", param="messages") from error
+
+    def encode_text(self, text: str, add_special_tokens: bool) -> list[int]:
+        _, tokenizer = self.require_ready()
+        return tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def check_ids(self, ids: list[int], param: str) -> list[int]:
+        engine, _ = self.require_ready()
+        vocab_size = engine.runner.vocab_size
+        if max(ids, default=0) >= vocab_size:
+            message = f"token ids must be below {vocab_size}"
+            raise ApiError(400, message, code="invalid_token_id", param=param)
+        return ids
+
+    def _build(
+        self, body: ChatRequest | CompletionRequest, session: str | None, generation: Generation
+    ) -> Request:
+        engine, _ = self.require_ready()
+        tokens = self.encode(body)
+        if not tokens:
+            raise ApiError(400, "the prompt has no tokens", code="empty_prompt", param="prompt")
+        max_tokens = self._max_tokens(body.wanted_tokens, len(tokens))
+        return Request(
+            tokens=tokens,
+            block_size=engine.settings.block_size,
+            root=root_hash(self.model_name, self._salt(body)),
+            params=self._sampling(body, max_tokens),
+            session=self._session(body, session),
+            observe=generation.observe,
+            on_finish=generation.finish,
+        )
+
+    def _max_tokens(self, wanted: int | None, num_prompt: int) -> int:
+        """As asked, or all that fits. 400 if it can never fit the context or the pool."""
+        engine, _ = self.require_ready()
+        room = engine.max_new_tokens(num_prompt)
+        if room < (wanted or 1):
+            raise ApiError(
+                400,
+                f"at most {engine.max_new_tokens(0)} tokens fit; the request has {num_prompt} "
+                f"prompt tokens and asks for {wanted or 'at least 1'} more",
+                code="context_length_exceeded",
+                param="max_tokens",
+            )
+        return wanted or room
+
+    def _sampling(self, body: GenerationRequest, max_tokens: int) -> SamplingParams:
+        """OpenAI's defaults: temperature 1, top_p 1."""
+        if body.min_tokens > max_tokens:
+            message = f"min_tokens is above max_tokens ({max_tokens})"
+            raise ApiError(400, message, code="invalid_value", param="min_tokens")
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            seed=body.seed,
+            min_tokens=body.min_tokens,
+            ignore_eos=body.ignore_eos,
+            eos_ids=self.eos_ids,
+        )
+
+    # -- isolation
+
+    @property
+    def tenant(self) -> str:
+        """Digest of the API key; '' without a key."""
+        return _digest(self.api_key) if self.api_key else ""
+
+    def _salt(self, body: GenerationRequest) -> str:
+        """The isolation domain: the tenant, or the salt that the request names."""
+        return self.tenant if body.cache_salt is None else body.cache_salt
+
+    def _session(self, body: GenerationRequest, header: str | None) -> str | None:
+        """Session key, scoped by tenant. None: the request is its own session."""
+        session = header or (body.metadata or {}).get("session_id")
+        if not session:
+            return None
+        if len(session) > MAX_SESSION_CHARS:
+            message = f"a session id has at most {MAX_SESSION_CHARS} characters"
+            raise ApiError(400, message, code="invalid_value", param="session_id")
+        return _digest(f"{self.tenant}\0{session}")
+
+
+def unavailable(health: str) -> ApiError:
+    headers = {"Retry-After": "5"} if health == LOADING else None
+    return ApiError(503, f"not serving: {health}", code=health, headers=headers)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
