@@ -66,9 +66,9 @@ class _Parser:
 
     def __init__(self, receipt: Receipt):
         self.receipt = receipt
-        self._parser = httptools.HttpResponseParser(self)
         self.on_header = receipt.on_header
         self.on_body = receipt.on_body
+        self._parser = httptools.HttpResponseParser(self)  # looks the callbacks up at once
 
     def on_headers_complete(self) -> None:
         self.receipt.status = self._parser.get_status_code()

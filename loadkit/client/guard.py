@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
+REWRITTEN = "append-only history rewritten"
 Verdict = Literal["first", "extended", "resent"]
 
 
@@ -20,7 +21,7 @@ class Mutation(Exception):
     def __init__(self, session: str, message_index: int | None, known: int):
         self.session, self.message_index = session, message_index
         place = "its tools changed" if message_index is None else f"at message {message_index}"
-        super().__init__(f"append-only history rewritten {place} (of {known} already sent)")
+        super().__init__(f"{REWRITTEN} {place} (of {known} already sent)")
 
 
 class AppendOnlyGuard:

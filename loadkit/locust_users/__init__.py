@@ -1,0 +1,19 @@
+"""Traffic through Locust: the only package that imports locust.
+
+`launcher` and `settings` belong to the parent process and import no locust; so this file does not
+either, and the user classes are found here only when asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+USERS = ("LoadkitUser", "ReplayUser", "CorpusUser", "ConversationUser")
+
+
+def __getattr__(name: str) -> Any:
+    if name in USERS:
+        from loadkit.locust_users import users
+
+        return getattr(users, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,103 @@
+"""When sessions start: at planned times (open loop), or when a user is free (closed loop).
+
+Locust has no open loop of its own. Ours is one Locust user a worker that starts one greenlet per
+session at its planned time, so a slow server never slows the arrivals down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Group
+
+from loadkit.locust_users.session import STOPPED, WARM_LEAD_S, sleep_until
+from loadkit.locust_users.worker import LoadWorker
+from loadkit.traffic.plan import SessionPlan
+
+Player = Callable[[SessionPlan, float], None]
+
+
+class Dispatcher:
+    """Hands out a worker's sessions until none is left, the time is up, or it is stopped.
+
+    When `finished` is set, every turn of every session has its record. `on_finish` is called just
+    before, and again for each user that comes later and finds nothing to do.
+    """
+
+    def __init__(self, worker: LoadWorker, on_finish: Callable[[], None]):
+        self.worker = worker
+        self.finished = Event()
+        self._on_finish = on_finish
+        self._waiting = deque(worker.sessions)
+        self._unstarted: list[SessionPlan] = []
+        self._playing = Group()
+        self._is_driven = False
+        self._num_users = 0
+        self._timer = gevent.spawn(self._limit_duration)
+
+    def drive(self, play: Player) -> None:
+        """Run by each Locust user; returns when there is nothing left for it to do.
+
+        When the last user of the worker leaves, or is killed, the run of this worker is over.
+        """
+        self._num_users += 1
+        try:
+            if self.worker.settings.loop == "closed":
+                self._drive_closed(play)
+            elif not self._is_driven:
+                self._is_driven = True
+                self._drive_open(play)
+            else:
+                self.finished.wait()  # a second user adds nothing to a planned schedule
+        finally:
+            self._num_users -= 1
+            if self._num_users == 0:
+                self.stop(STOPPED)
+
+    def stop(self, reason: str) -> None:
+        """End what is under way (its requests become `cancelled`) and record what never started."""
+        self._skip_all(self._waiting, reason)
+        self._playing.kill()
+        self._skip_all(self._unstarted, reason)
+        if not self.finished.is_set():
+            self.worker.finish()
+            self.finished.set()
+        self._on_finish()
+
+    def _skip_all(self, sessions: deque[SessionPlan] | list[SessionPlan], reason: str) -> None:
+        while sessions:
+            self.worker.lane.skip(sessions.pop(), reason)
+
+    def _drive_open(self, play: Player) -> None:
+        """A session stays in `_waiting` while we sleep, so that a stop meanwhile records it."""
+        start_at = self.worker.lane.start_at
+        while self._waiting:
+            sleep_until(start_at + self._waiting[0].start_s - 2 * WARM_LEAD_S)
+            if self._waiting:
+                session = self._waiting.popleft()
+                self._start(play, session, start_at + session.start_s)
+        self._playing.join()
+
+    def _drive_closed(self, play: Player) -> None:
+        """Each session in a greenlet of the group, so that `stop` reaches it like an open one."""
+        sleep_until(self.worker.lane.start_at)
+        while self._waiting:
+            self._start(play, self._waiting.popleft(), time.monotonic()).join()
+
+    def _start(self, play: Player, session: SessionPlan, intended_at: float) -> gevent.Greenlet:
+        """A greenlet killed before its first instruction never runs: `_unstarted` remembers it."""
+        self._unstarted.append(session)
+        return self._playing.spawn(self._play, play, session, intended_at)
+
+    def _play(self, play: Player, session: SessionPlan, intended_at: float) -> None:
+        self._unstarted.remove(session)
+        play(session, intended_at)
+
+    def _limit_duration(self) -> None:
+        limit_s = self.worker.settings.max_duration_s
+        sleep_until(self.worker.lane.start_at + limit_s)
+        self.stop(f"max_duration_s ({limit_s:g} s) was reached")

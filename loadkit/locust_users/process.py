@@ -1,0 +1,120 @@
+"""Locust as a child process: its own process group, ended whatever happens. No locust import."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from loadkit.client.secret import KEY_VARIABLES, Secret
+from loadkit.locust_users.settings import WORK_VARIABLE, Settings, WorkFolder
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+STOP_GRACE_S = 5.0
+LOG_TAIL_BYTES = 4000
+
+
+class LocustProcess:
+    """`locust -f locustfile.py` for one working folder; a context manager that ends it.
+
+    The API key travels in the environment alone. Locust's log goes to `locust.log`.
+    """
+
+    def __init__(
+        self,
+        work: WorkFolder,
+        settings: Settings,
+        *,
+        key: Secret | None,
+        web_host: str = "127.0.0.1",
+        web_port: int = 8089,
+    ):
+        self.work = work
+        self._command = _command(settings, web_host, web_port)
+        self._environment = _environment(work, key)
+
+    def __enter__(self) -> LocustProcess:
+        with self.work.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self.work.path,  # a locust.conf of the caller's folder must not apply
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Exit code, or None when it still runs after `timeout_s`."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """SIGTERM to the parent, which tells its workers; then SIGKILL to all that is left."""
+        if self.exit_code() is None:
+            self._process.terminate()
+            self.wait(STOP_GRACE_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def log_tail(self) -> str:
+        """End of Locust's log, for a failure's message."""
+        text = self.work.log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-12:])
+
+
+def _command(settings: Settings, web_host: str, web_port: int) -> list[str]:
+    users = settings.users if settings.loop == "closed" else settings.processes
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", settings.url]
+    command += ["--users", str(users), "--spawn-rate", str(users), "--exit-code-on-error", "0"]
+    if settings.web:
+        command += ["--web-host", web_host, "--web-port", str(web_port)]
+    else:
+        command += ["--headless", "--only-summary"]
+    if settings.processes > 1:
+        port = str(free_port())
+        command += ["--processes", str(settings.processes)]
+        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        command += ["--master-host", "127.0.0.1", "--master-port", port]
+    return command
+
+
+def _environment(work: WorkFolder, key: Secret | None) -> dict[str, str]:
+    """Ours without Locust's own variables, which could change the run, and without other keys."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LOCUST_") and name not in KEY_VARIABLES
+    }
+    kept[WORK_VARIABLE] = str(work.path)
+    if key is not None:
+        kept[KEY_VARIABLES[0]] = key.reveal()
+    return kept
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,124 @@
+"""What the launcher tells its load workers, and where everything lies in the working folder.
+
+Must not import locust: the parent process reads and writes this too. No API key is ever in here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from loadkit.core.errors import InputError
+
+WORK_VARIABLE = "LOADKIT_WORK"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag."""
+
+    url: str
+    model: str
+    kind: str
+    loop: str
+    users: int = 1
+    processes: int = 1
+    temperature: float = 0.0
+    ignore_eos: bool = False
+    timeout_s: float = 120.0
+    max_duration_s: float = 600.0
+    return_token_ids: bool = False
+    web: bool = False
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one worker is, `elapsed_s` after the run's start; written now and then, and last
+    when it has finished."""
+
+    worker: int
+    done: int
+    elapsed_s: float = 0.0
+    finished: bool = False
+    mutations: int = 0
+    resends: int = 0
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The moment that a run's times count from: monotonic for intervals, unix for the reader."""
+
+    monotonic_s: float
+    unix_s: float
+
+
+class WorkFolder:
+    """Paths of a run's private working folder, and reading and writing what lies there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.plan = path / "plan.json"
+        self.log = path / "locust.log"
+        self._settings = path / "settings.json"
+        self._start = path / "start.json"
+
+    @classmethod
+    def from_environment(cls) -> WorkFolder:
+        """Folder named by LOADKIT_WORK. InputError when it is not set."""
+        path = os.environ.get(WORK_VARIABLE)
+        if not path:
+            raise InputError(
+                "not set", where=f"${WORK_VARIABLE}", remedy="start runs with `loadkit run`"
+            )
+        return cls(Path(path))
+
+    def create(self, settings: Settings) -> None:
+        """Fill a new folder (0700 is up to the caller) with settings and empty rooms."""
+        for room in ("journals", "status"):
+            (self.path / room).mkdir(mode=0o700)
+        self._settings.write_bytes(msgspec.json.encode(settings))
+
+    def settings(self) -> Settings:
+        return msgspec.json.decode(self._settings.read_bytes(), type=Settings)
+
+    def journal(self, worker: int) -> Path:
+        return self.path / "journals" / f"worker-{worker}.journal"
+
+    def has_journals(self) -> bool:
+        return any((self.path / "journals").glob("*.journal"))
+
+    def write_status(self, status: WorkerStatus) -> None:
+        path = self.path / "status" / f"worker-{status.worker}.json"
+        _replace(path, msgspec.json.encode(status))
+
+    def statuses(self) -> list[WorkerStatus]:
+        """Last status of each worker that has reported at all."""
+        return [
+            msgspec.json.decode(path.read_bytes(), type=WorkerStatus)
+            for path in sorted((self.path / "status").glob("worker-*.json"))
+        ]
+
+    def begin(self, lead_s: float) -> Start:
+        """The run's start, `lead_s` from now: the first worker to ask sets it for all of them."""
+        start = Start(time.monotonic() + lead_s, time.time() + lead_s)
+        mine = self._start.with_suffix(f".{os.getpid()}.tmp")
+        mine.write_bytes(msgspec.json.encode(start))
+        try:
+            os.link(mine, self._start)  # unlike rename, fails when another was first
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+        return msgspec.json.decode(self._start.read_bytes(), type=Start)
+
+    def started(self) -> Start | None:
+        """The run's start; None before any worker has begun."""
+        if not self._start.exists():
+            return None
+        return msgspec.json.decode(self._start.read_bytes(), type=Start)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

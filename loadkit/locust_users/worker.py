@@ -1,0 +1,77 @@
+"""What a load worker owns: its journal, its status file, its sessions. One per process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from loadkit.client.endpoint import Endpoint
+from loadkit.client.secret import read_api_key
+from loadkit.client.stream import StreamClient
+from loadkit.locust_users.live import get_live
+from loadkit.locust_users.session import Lane
+from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
+from loadkit.runs.journal import JournalWriter
+from loadkit.runs.record import Record
+from loadkit.traffic.plan import SessionPlan
+
+STATUS_INTERVAL_S = 0.25
+
+
+class LoadWorker:
+    """Journals, counts and reports each finished request, in this order.
+
+    report: called with the record once it is safe on disk (Locust's request event).
+    """
+
+    def __init__(
+        self,
+        work: WorkFolder,
+        settings: Settings,
+        sessions: tuple[SessionPlan, ...],
+        *,
+        worker: int,
+        start_at: float,
+        report: Callable[[Record], None],
+    ):
+        self.work, self.settings, self.sessions, self.worker = work, settings, sessions, worker
+        client = StreamClient(
+            Endpoint.parse(settings.url), key=read_api_key(), timeout_s=settings.timeout_s
+        )
+        self.lane = Lane(client, settings, worker=worker, start_at=start_at, emit=self._emit)
+        self.num_done = 0
+        self.is_finished = False
+        self._report = report
+        self._journal = JournalWriter(work.journal(worker))
+        self._status_due = 0.0
+
+    def _emit(self, record: Record) -> None:
+        self._journal.append(record)
+        self.num_done += 1
+        get_live().observe(record)
+        if time.monotonic() >= self._status_due:
+            self.write_status()
+        self._report(record)
+
+    def write_status(self) -> None:
+        """Tell the launcher how far this worker is. Never ahead of the journal."""
+        self._status_due = time.monotonic() + STATUS_INTERVAL_S
+        guard = self.lane.guard
+        self.work.write_status(
+            WorkerStatus(
+                worker=self.worker,
+                done=self.num_done,
+                elapsed_s=time.monotonic() - self.lane.start_at,
+                finished=self.is_finished,
+                mutations=guard.num_refused,
+                resends=guard.num_resent,
+            )
+        )
+
+    def finish(self) -> None:
+        """All sessions have their records: close the journal and say so. Once is enough."""
+        if not self.is_finished:
+            self.is_finished = True
+            self._journal.close()
+            self.lane.client.close()
+            self.write_status()
