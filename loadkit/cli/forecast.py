@@ -1,1 +1,65 @@
-def forecast() -> None: ...
+"""`loadkit forecast LOG... --traffic 1x`: the hit rate that production will see."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loadkit.cli.analyze import (
+    AsJson,
+    BlockSize,
+    LogFiles,
+    LogFormat,
+    OutputFile,
+    TokenizerName,
+)
+
+
+def forecast(
+    logs: LogFiles,
+    traffic: Annotated[
+        str, typer.Option(help="Production's traffic as a multiple of the log's.", metavar="20x")
+    ] = "1x",
+    capacity: Annotated[
+        str | None,
+        typer.Option(help="Cache size: 30k (blocks), 3Mtok (tokens); infinite unless given."),
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="Servers with a cache each.", min=1)] = 1,
+    routing: Annotated[
+        str, typer.Option(help="pooled, sticky, random or prefix-aware.", metavar="NAME")
+    ] = "pooled",
+    horizon: Annotated[
+        float | None, typer.Option(help="Seconds from a cold start.", metavar="S")
+    ] = None,
+    format: LogFormat = "auto",
+    tokenizer: TokenizerName = None,
+    block_size: BlockSize = None,
+    json: AsJson = False,
+    output: OutputFile = None,
+) -> None:
+    """Hit rate to expect in production. Exit 3 where no honest figure can be given."""
+    from loadkit.cli import forecast_view, log_input
+    from loadkit.core.errors import CannotMeasure
+    from loadkit.core.units import parse_capacity, parse_traffic
+    from loadkit.forecast import forecast as forecast_trace
+
+    times = parse_traffic(traffic)
+    log = log_input.read(logs, format, tokenizer, block_size)
+    answer = forecast_trace(
+        log.trace,
+        times,
+        parse_capacity(capacity, log.trace.block_size) if capacity else None,
+        replicas=replicas,
+        routing=routing,
+        horizon_s=horizon,
+        tokenizer_fingerprint=log.tokenizer_fingerprint,
+    )
+    if output is not None:
+        log_input.write_json(output, answer.to_dict())
+    if json:
+        print(log_input.as_json(answer.to_dict()))
+    else:
+        forecast_view.show(answer)
+    if answer.status != "ok":
+        raise CannotMeasure(f"no forecast: {answer.needs}", code="forecast_refused")

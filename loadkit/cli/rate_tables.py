@@ -1,0 +1,97 @@
+"""Rates on a terminal: the split by cause, the curve over capacity, the same colours everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from loadkit.analysis.summary import CurvePoint
+
+# Glyphs differ too, so that a bar can be read without colours.
+STYLES = {
+    "replay": ("red", "▓"),
+    "continuation": ("green", "█"),
+    "shared": ("blue", "▒"),
+    "miss": ("bright_black", "·"),
+}
+BAR_WIDTH = 30
+_PIPE_WIDTH = 100
+_MEANING = {
+    "replay_same_session": "same prompt again by its own session",
+    "replay_cross_session": "same prompt as another session's",
+    "continuation": "the session's own earlier turns",
+    "shared": "what other sessions put there",
+    "miss": "the rest",
+}
+
+
+def console() -> Console:
+    """Tables go to stdout; a pipe gets a fixed width and no colours. Markup in texts stays text."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def percent(rate: float | None) -> str:
+    """`34.7%`, or `n/a` where there was nothing to divide by."""
+    return "n/a" if rate is None else f"{100 * rate:.1f}%"
+
+
+def count(number: int) -> str:
+    """`73.6 M`, `122 k`, `940`."""
+    for size, suffix in ((10**9, " G"), (10**6, " M"), (10**4, " k")):
+        if number >= size:
+            unit = 10**3 if suffix == " k" else size
+            return f"{number / unit:.3g}{suffix}"
+    return str(number)
+
+
+def split_table(rates: dict[str, float | None]) -> Table:
+    """Causes with their share of prompt tokens; `rates` has the keys of the split."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for cause, meaning in _MEANING.items():
+        style, glyph = _style(cause)
+        bar = Text(glyph * round(BAR_WIDTH * (rates[cause] or 0)), style)
+        name = Text(cause.replace("_", " "), style)
+        table.add_row(name, percent(rates[cause]).rjust(6), bar, Text(meaning, "dim"))
+    return table
+
+
+def curve_table(curve: Sequence[CurvePoint]) -> Table:
+    """Hit rate over capacity; the bar is coloured by cause."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("blocks", "tokens", "hit rate", "evicted", "block hits"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("by cause", no_wrap=True)
+    for point in curve:
+        table.add_row(
+            "infinite" if point.capacity_blocks is None else f"{point.capacity_blocks:,}",
+            "" if point.capacity_tokens is None else count(point.capacity_tokens),
+            percent(point.hit_rate),
+            percent(point.miss_capacity),
+            percent(point.block_hit_rate),
+            _stacked(point),
+        )
+    return table
+
+
+def _stacked(point: CurvePoint) -> Text:
+    """Bar whose pieces end at the rounded running sum, so that they never outgrow the hit rate."""
+    bar, total, drawn = Text(), 0.0, 0
+    for cause in ("replay_same_session", "replay_cross_session", "continuation", "shared"):
+        total += getattr(point, cause) or 0
+        end = round(BAR_WIDTH * total)
+        style, glyph = _style(cause)
+        bar.append(glyph * (end - drawn), style)
+        drawn = end
+    style, glyph = STYLES["miss"]
+    return bar.append(glyph * (BAR_WIDTH - drawn), style)
+
+
+def _style(cause: str) -> tuple[str, str]:
+    return STYLES["replay" if cause.startswith("replay") else cause]
