@@ -139,6 +139,7 @@ def _run_json(
         "totals": totals(answered),
         "split": total_split(splits, answered),
         "latency": latency(answered, splits.splits),
+        "curve": predictions.curve if predictions else [],
         "reconciliation": reconcile(gathered.records, answered, context, predictions),
     }
 

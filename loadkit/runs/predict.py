@@ -12,6 +12,7 @@ import msgspec
 from loadkit import analysis
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
+from loadkit.core.trace import Trace
 from loadkit.runs.context import RunContext
 from loadkit.runs.prediction import Prediction, Predictions
 from loadkit.runs.record import Record
@@ -54,28 +55,32 @@ def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext
 def _both(
     sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
 ) -> Predictions:
-    best = _predict(sent, tokenizer, context)
+    trace = _read(sent, tokenizer, context)
+    best = _predict(trace, context.capacity_blocks)
+    curve = analysis.analyze(trace).to_dict()["curve"]
     if all(record.reply_token_ids is None for record in answered):
-        return Predictions(best, None)
+        return Predictions(best, None, curve)
     handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=sent.parent)
     os.close(handle)
     try:
         write_sent(answered, Path(name), token_ids=False)
-        return Predictions(best, _predict(Path(name), tokenizer, context))
+        from_text = _predict(_read(Path(name), tokenizer, context), context.capacity_blocks)
     finally:
         Path(name).unlink()
+    return Predictions(best, from_text, curve)
 
 
-def _predict(log: Path, tokenizer: Tokenizer, context: RunContext) -> Prediction:
-    trace = read_log(
-        [log], format="openai", tokenizer=tokenizer, block_size=context.block_size
-    ).trace
-    requests = analysis.per_request(trace, context.capacity_blocks)
-    limited = context.capacity_blocks is not None
+def _read(log: Path, tokenizer: Tokenizer, context: RunContext) -> Trace:
+    size = context.block_size
+    return read_log([log], format="openai", tokenizer=tokenizer, block_size=size).trace
+
+
+def _predict(trace: Trace, capacity_blocks: int | None) -> Prediction:
+    requests = analysis.per_request(trace, capacity_blocks)
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
         own_prefix_tokens=requests.own_prefix_tokens,
         reusable_tokens=requests.reusable_tokens,
-        resident_tokens=requests.resident_tokens if limited else None,
+        resident_tokens=None if capacity_blocks is None else requests.resident_tokens,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from loadkit.core.trace import IntArray
 
@@ -33,7 +34,9 @@ class Predictions:
 
     best: replies as the generated token ids where the server gave them, else as text.
     from_text: every reply as re-tokenised text; None if no reply came with token ids.
+    curve: hit rate by cause over capacity of what was sent, as in `loadkit analyze --json`.
     """
 
     best: Prediction
     from_text: Prediction | None
+    curve: list[dict[str, Any]] = field(default_factory=list)

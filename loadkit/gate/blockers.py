@@ -1,0 +1,133 @@
+"""Why nothing can be decided: each check gives a reason or None; any reason means INCONCLUSIVE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loadkit.gate.inputs import Expected, Measured
+from loadkit.gate.verdict import Code, Reason
+
+# 30 requests and 10 sessions: below, the spread between sessions is itself unknown (the error of a
+# standard deviation from n values is about 1 / sqrt(2 (n - 1)): 24% at 10), so is any half width.
+MIN_REQUESTS = 30
+MIN_SESSIONS = 10
+# A rate that another draw would move by more than 10 points tells nothing apart.
+MAX_HALF_WIDTH = 0.10
+# More answers than this without cached tokens, and the rest may not stand for all.
+MAX_UNREPORTED_SHARE = 0.01
+# vLLM keeps a block or two for itself, so capacities of one setting differ slightly.
+MAX_CAPACITY_DIFFERENCE = 0.01
+
+_SEND_MORE = "send more sessions, each with its own prompts"
+_SAME_SETTING = (
+    "run `loadkit forecast` again with the tokenizer, block size and capacity that is tested"
+)
+
+
+def blockers(run: Measured, expected: Expected) -> Iterator[Reason]:
+    """Every reason for which this run or this forecast cannot be judged."""
+    for check in (_invalid_run, _refused, _other_setting, _not_reported, _too_few):
+        yield from check(run, expected)
+
+
+def _invalid_run(run: Measured, _: Expected) -> Iterator[Reason]:
+    for reason in run.reasons if run.status == "invalid" else []:
+        code: Code = "invalid_timing" if reason.code == "invalid_timing" else "too_few_samples"
+        yield Reason(code, f"the run is invalid: {reason.message}", None, None, "repeat the run")
+    if run.status == "invalid" and not run.reasons:
+        yield Reason("too_few_samples", "the run is invalid", None, None, "repeat the run")
+
+
+def _refused(_: Measured, expected: Expected) -> Iterator[Reason]:
+    if expected.status != "ok" or expected.hit_rate.estimate is None:
+        needs = expected.needs or "the log is too small for the traffic asked about"
+        message = "the forecast names no rate that can be relied on"
+        yield Reason("forecast_refused", message, None, None, needs)
+
+
+def _other_setting(run: Measured, expected: Expected) -> Iterator[Reason]:
+    ours = run.tokenizer.fingerprint if run.tokenizer else run.endpoint.tokenizer_fingerprint
+    scenario = expected.scenario
+    pairs: tuple[tuple[str, object, object], ...] = (
+        ("block size", run.block_size, scenario.block_size),
+        ("tokenizer", ours, expected.log.tokenizer_fingerprint),
+    )
+    for name, measured, forecast in pairs:
+        if None not in (measured, forecast) and measured != forecast:
+            message = f"the run has {name} {measured}, the forecast {forecast}"
+            yield Reason("forecast_refused", message, None, None, _SAME_SETTING)
+    if _capacities_differ(run.capacity_blocks, scenario.capacity_blocks):
+        message = (
+            f"the run has a cache of {run.capacity_blocks} blocks,"
+            f" the forecast is for {scenario.capacity_blocks}"
+        )
+        yield Reason(
+            "forecast_refused",
+            message,
+            run.capacity_blocks,
+            scenario.capacity_blocks,
+            _SAME_SETTING,
+        )
+
+
+def _capacities_differ(measured: int | None, forecast: int | None) -> bool:
+    if measured is None or forecast is None:  # a forecast without capacity is an upper bound
+        return False
+    return abs(measured - forecast) > MAX_CAPACITY_DIFFERENCE * max(measured, forecast)
+
+
+def _not_reported(run: Measured, _: Expected) -> Iterator[Reason]:
+    answered = run.requests.get("ok", 0)
+    silent = answered - run.split.requests
+    if not answered or silent <= MAX_UNREPORTED_SHARE * answered:
+        return
+    if run.reconciliation.usage.cached_tokens is None:
+        yield Reason(
+            "not_reported",
+            f"the server reported no cached tokens in {answered} answers",
+            None,
+            None,
+            "vLLM: --enable-prompt-tokens-details; SGLang: --enable-cache-report",
+        )
+    elif run.split.source is None:
+        yield Reason(
+            "not_reported",
+            "cached tokens were reported, but without a prediction they cannot be split by cause",
+            None,
+            None,
+            "run with --tokenizer and the server's block size",
+        )
+    else:
+        yield Reason(
+            "not_reported",
+            f"{silent} of {answered} answers came without cached tokens",
+            silent,
+            0,
+            "find out which answers lack usage: requests.parquet, column cached_tokens",
+        )
+
+
+def _too_few(run: Measured, _: Expected) -> Iterator[Reason]:
+    answered, sessions = run.requests.get("ok", 0), run.split.sessions
+    if answered < MIN_REQUESTS:
+        message = f"{answered} requests were answered, at least {MIN_REQUESTS} are needed"
+        yield Reason("too_few_samples", message, answered, MIN_REQUESTS, _SEND_MORE)
+    elif run.split.requests and sessions < MIN_SESSIONS:
+        message = f"the run has {sessions} sessions, at least {MIN_SESSIONS} are needed"
+        yield Reason("too_few_samples", message, sessions, MIN_SESSIONS, _SEND_MORE)
+
+
+def too_uncertain(run: Measured) -> Reason | None:
+    """The reason why a rate that looks right is not good enough: its half width is too large."""
+    half_width, sessions = run.split.hit_rate_half_width, run.split.sessions
+    if half_width is None or half_width <= MAX_HALF_WIDTH:
+        return None
+    needed = round(sessions * (half_width / MAX_HALF_WIDTH) ** 2)
+    return Reason(
+        "too_few_samples",
+        f"another draw of {sessions} such sessions would move the hit rate by"
+        f" ±{100 * half_width:.0f} points, more than the {100 * MAX_HALF_WIDTH:.0f} that may be",
+        half_width,
+        MAX_HALF_WIDTH,
+        f"send about {needed} sessions",
+    )

@@ -1,0 +1,168 @@
+"""Why staging is not production: each check gives a reason or None; any reason means FAIL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loadkit.gate.inputs import Expected, Measured
+from loadkit.gate.verdict import Comparison, Reason
+
+# The least allowance: block rounding alone moves short prompts by a point or so.
+MIN_ALLOWANCE = 0.02
+
+_NEW_PROMPTS = (
+    "send what users send: sessions with their own prompts (`loadkit run chat-assistant`), or a"
+    " corpus without repetition"
+)
+
+
+def compare(run: Measured, expected: Expected) -> Comparison:
+    """The figures that are compared; None where one of them is not known."""
+    rate, split = expected.hit_rate, run.split
+    known = split.hit_rate is not None
+    return Comparison(
+        measured=split.hit_rate,
+        expected_low=rate.estimate if rate.low is None else rate.low,
+        expected_high=rate.estimate if rate.high is None else rate.high,
+        allowance=max(split.hit_rate_half_width or 0.0, MIN_ALLOWANCE) if known else None,
+        measured_replay=split.replay_rate if known else None,
+        expected_replay=expected.split.replay_rate if expected.split else None,
+    )
+
+
+def hard_failures(run: Measured) -> Iterator[Reason]:
+    """Faults that need no sample size: counts of the run itself."""
+    yield from _warm_cache(run)
+    if run.wraps:
+        yield Reason(
+            "wrapped_corpus",
+            f"the corpus or log was started again {run.wraps} times, so prompts were sent again",
+            run.wraps,
+            0,
+            "use a larger corpus or fewer requests",
+        )
+    if run.mutations:
+        yield Reason(
+            "append_only_violation",
+            f"{run.mutations} requests rewrote their session's history and were not sent",
+            run.mutations,
+            0,
+            "append to the history; never edit, reorder or drop earlier messages",
+        )
+
+
+def _warm_cache(run: Measured) -> Iterator[Reason]:
+    found = run.reconciliation
+    cached, possible = found.usage.cached_tokens, found.prediction_infinite_tokens
+    if cached is None or possible is None or cached <= possible:
+        return
+    aside = ""
+    if found.unanswered_requests:
+        aside = f" ({found.unanswered_requests} requests without an answer may have put some there)"
+    yield Reason(
+        "warm_cache",
+        f"the server took {cached:,} tokens from its cache, but what was sent could reuse at most"
+        f" {possible:,}: the cache was not empty at the start{aside}",
+        cached,
+        possible,
+        "reset the prefix cache before the run, and let nobody else use the server",
+    )
+
+
+def rate_failures(run: Measured, rates: Comparison) -> Iterator[Reason]:
+    """Faults of the hit rate: too high, right for the wrong reason, too low."""
+    if rates.measured is None or rates.expected_low is None or rates.expected_high is None:
+        return
+    allowance = rates.allowance or MIN_ALLOWANCE
+    if rates.measured > rates.expected_high + allowance:
+        yield _above(run, rates, rates.expected_high + allowance)
+    elif _excess_replay(rates) > allowance:
+        yield _wrong_reason(rates)
+    elif underperforms := _underperforms(run):
+        yield underperforms
+    elif rates.measured < rates.expected_low - allowance:
+        yield _below(rates)
+
+
+def _excess_replay(rates: Comparison) -> float:
+    """Share of prompt tokens that were hit as replays, beyond what production has; an unknown
+    expectation counts as none, so that replays are never excused by not knowing."""
+    return max(0.0, (rates.measured_replay or 0.0) - (rates.expected_replay or 0.0))
+
+
+def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
+    measured, high = rates.measured or 0.0, rates.expected_high or 0.0
+    excess = _excess_replay(rates)
+    head = (
+        f"staging measured a hit rate of {_percent(measured)} (token-weighted), production should"
+        f" see {_percent(high)}{_plus(limit - high)}"
+    )
+    if measured - excess <= limit:
+        why = (
+            f"; {_points(rates.measured_replay)} of it are prompts that had been sent before"
+            f" ({_points(run.split.replay_cross_session_rate)} by another session); without the"
+            f" replays that production does not have, {_percent(measured - excess)} is left"
+        )
+        return Reason("replay_mirage", head + why, measured, high, _NEW_PROMPTS)
+    parts = {
+        "replay": rates.measured_replay or 0.0,
+        "continuation": run.split.continuation_rate or 0.0,
+        "shared prefixes": run.split.shared_rate or 0.0,
+    }
+    largest = max(parts, key=lambda name: parts[name])
+    why = f"; replays do not explain it: most hits come from {largest} ({_points(parts[largest])})"
+    remedy = "compare turns, system prompts and their popularity with the production log's"
+    return Reason("unlike_production", head + why, measured, high, remedy)
+
+
+def _wrong_reason(rates: Comparison) -> Reason:
+    return Reason(
+        "unlike_production",
+        f"the hit rate of {_percent(rates.measured)} is as high as production's, but for another"
+        f" reason: {_points(rates.measured_replay)} of it are replayed prompts, production has"
+        f" {_points(rates.expected_replay)}",
+        rates.measured_replay,
+        rates.expected_replay,
+        _NEW_PROMPTS,
+    )
+
+
+def _underperforms(run: Measured) -> Reason | None:
+    """The server served less from its cache than LRU of its size would; needs its capacity."""
+    found, tokens = run.reconciliation, run.split.prompt_tokens
+    cached, resident = found.usage.cached_tokens, found.prediction.cached_tokens
+    if found.prediction_capacity_blocks is None or not tokens or cached is None or resident is None:
+        return None
+    if (resident - cached) / tokens <= MIN_ALLOWANCE:
+        return None
+    return Reason(
+        "cache_underperforms",
+        f"the server took {cached:,} tokens from its cache, but {resident:,} of what was sent were"
+        f" there to take in {found.prediction_capacity_blocks:,} blocks",
+        cached / tokens,
+        resident / tokens,
+        "look for cache resets, salts, another eviction policy or a smaller cache than reported",
+    )
+
+
+def _below(rates: Comparison) -> Reason:
+    return Reason(
+        "unlike_production",
+        f"staging measured a hit rate of {_percent(rates.measured)} (token-weighted), production"
+        f" should see at least {_percent(rates.expected_low)}: its prompts share less",
+        rates.measured,
+        rates.expected_low,
+        "compare turns, system prompts and their popularity with the production log's",
+    )
+
+
+def _percent(rate: float | None) -> str:
+    return "an unknown rate" if rate is None else f"{100 * rate:.1f}%"
+
+
+def _points(rate: float | None) -> str:
+    return "an unknown number of points" if rate is None else f"{100 * rate:.1f} points"
+
+
+def _plus(allowance: float) -> str:
+    return f" (at most {100 * allowance:.1f} points more by chance)"

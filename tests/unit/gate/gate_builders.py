@@ -1,0 +1,87 @@
+"""A run and a forecast that pass, to change one thing at a time."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+RUN: dict[str, Any] = {
+    "schema": "loadkit.run/1",
+    "status": "ok",
+    "reasons": [],
+    "endpoint": {"url": "http://127.0.0.1:1", "model": "m", "tokenizer_fingerprint": None},
+    "tokenizer": {"name": "t", "fingerprint": "aa"},
+    "block_size": 16,
+    "capacity_blocks": 2000,
+    "requests": {"scheduled": 60, "ok": 60, "not_sent": 0},
+    "wraps": 0,
+    "mutations": 0,
+    "split": {
+        "source": "server",
+        "requests": 60,
+        "sessions": 20,
+        "prompt_tokens": 10_000,
+        "hit_rate": 0.40,
+        "hit_rate_half_width": 0.05,
+        "replay_same_session_rate": 0.0,
+        "replay_cross_session_rate": 0.02,
+        "continuation_rate": 0.20,
+        "shared_rate": 0.18,
+    },
+    "reconciliation": {
+        "usage": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "prometheus": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "prediction": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "prediction_infinite_tokens": 4100,
+        "prediction_capacity_blocks": 2000,
+        "unanswered_requests": 0,
+    },
+}
+EXPECTED: dict[str, Any] = {
+    "schema": "loadkit.forecast/1",
+    "status": "ok",
+    "hit_rate": {"estimate": 0.41, "low": 0.41, "high": 0.41, "confidence": None},
+    "split": {
+        "replay_same_session": 0.0,
+        "replay_cross_session": 0.03,
+        "continuation": 0.2,
+        "shared": 0.18,
+        "miss": 0.59,
+    },
+    "scenario": {"traffic": 1.0, "block_size": 16, "capacity_blocks": 2000},
+    "log": {"tokenizer_fingerprint": "aa"},
+    "needs": None,
+}
+
+
+def changed(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy with values replaced; `a__b=1` replaces base["a"]["b"]."""
+    data = copy.deepcopy(base)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = data
+        for name in parents:
+            node = node[name]
+        node[last] = value
+    return data
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    return changed(RUN, **changes)
+
+
+def expected(**changes: Any) -> dict[str, Any]:
+    return changed(EXPECTED, **changes)
+
+
+def mirage() -> dict[str, Any]:
+    """92% measured, 88 points of it replays of other sessions' prompts."""
+    return run(
+        split__hit_rate=0.92,
+        split__replay_cross_session_rate=0.88,
+        split__continuation_rate=0.0,
+        split__shared_rate=0.04,
+        reconciliation__usage__cached_tokens=9200,
+        reconciliation__prediction__cached_tokens=9200,
+        reconciliation__prediction_infinite_tokens=9200,
+    )

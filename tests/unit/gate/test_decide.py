@@ -1,0 +1,227 @@
+"""The gate's verdicts, one change of a passing run at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gate_builders import expected, mirage, run
+
+from loadkit.core.errors import InputError
+from loadkit.gate import decide
+
+
+def codes(measured: dict[str, Any], forecast: dict[str, Any] | None = None) -> list[str]:
+    return [reason.code for reason in decide(measured, forecast or expected()).reasons]
+
+
+def verdict(measured: dict[str, Any], forecast: dict[str, Any] | None = None) -> str:
+    return decide(measured, forecast or expected()).verdict
+
+
+def test_a_run_like_production_passes_without_reasons() -> None:
+    answer = decide(run(), expected())
+    assert (answer.verdict, answer.reasons, answer.exit_code) == ("PASS", (), 0)
+
+
+def test_replays_that_lift_the_rate_are_a_mirage_and_the_message_has_the_figures() -> None:
+    answer = decide(mirage(), expected())
+    assert (answer.verdict, answer.exit_code) == ("FAIL", 1)
+    [reason] = answer.reasons
+    assert reason.code == "replay_mirage"
+    assert (reason.measured, reason.expected) == (0.92, 0.41)
+    for figure in ("92.0%", "41.0%", "88.0 points"):
+        assert figure in reason.message
+    assert "chat-assistant" in reason.remedy
+
+
+def test_retries_of_the_same_session_are_a_mirage_too() -> None:
+    retries = mirage()
+    retries["split"]["replay_same_session_rate"] = retries["split"]["replay_cross_session_rate"]
+    retries["split"]["replay_cross_session_rate"] = 0.0
+    assert codes(retries) == ["replay_mirage"]
+
+
+def test_a_rate_too_high_without_replays_is_unlike_production_for_a_named_cause() -> None:
+    shared = run(split__hit_rate=0.9, split__shared_rate=0.68)
+    [reason] = decide(shared, expected()).reasons
+    assert reason.code == "unlike_production"
+    assert "shared prefixes (68.0 points)" in reason.message
+
+
+def test_replays_that_explain_only_a_part_are_not_blamed_for_all() -> None:
+    # 90% measured; without 10 points of replays 80% is left, far above 41%
+    both = run(split__hit_rate=0.9, split__replay_cross_session_rate=0.13, split__shared_rate=0.57)
+    assert codes(both) == ["unlike_production"]
+
+
+def test_replays_that_production_has_too_are_no_mirage() -> None:
+    forecast = expected(
+        hit_rate={"estimate": 0.92, "low": 0.92, "high": 0.92}, split__replay_cross_session=0.88
+    )
+    assert verdict(mirage(), forecast) == "PASS"
+
+
+def test_the_right_rate_made_of_replays_does_not_pass() -> None:
+    made_up = run(
+        split__replay_cross_session_rate=0.40,
+        split__continuation_rate=0.0,
+        split__shared_rate=0.0,
+    )
+    assert verdict(made_up) == "FAIL"
+    assert codes(made_up) == ["unlike_production"]
+
+
+def test_replays_are_not_excused_by_a_forecast_without_split() -> None:
+    assert verdict(run(split__replay_cross_session_rate=0.2), expected(split=None)) == "FAIL"
+
+
+def test_too_low_a_rate_is_unlike_production_too() -> None:
+    low = run(
+        split__hit_rate=0.2,
+        reconciliation__usage__cached_tokens=2000,
+        reconciliation__prediction__cached_tokens=2000,
+    )
+    assert codes(low) == ["unlike_production"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "half_width", "answer"),
+    [
+        (0.43, 0.0, "PASS"),  # 41% + the least allowance of 2 points
+        (0.4301, 0.0, "FAIL"),
+        (0.4599, 0.05, "PASS"),  # 41% + a half width of 5 points
+        (0.4601, 0.05, "FAIL"),
+        (0.39, 0.0, "PASS"),
+        (0.3899, 0.0, "FAIL"),
+    ],
+)
+def test_the_allowance_is_the_half_width_but_at_least_two_points(
+    rate: float, half_width: float, answer: str
+) -> None:
+    near = run(split__hit_rate=rate, split__hit_rate_half_width=half_width)
+    assert verdict(near) == answer
+
+
+def test_the_forecasts_interval_counts_where_it_has_one() -> None:
+    wide = expected(hit_rate={"estimate": 0.41, "low": 0.30, "high": 0.55})
+    assert verdict(run(split__hit_rate=0.56), wide) == "PASS"
+    assert verdict(run(split__hit_rate=0.61), wide) == "FAIL"
+
+
+def test_a_very_uncertain_rate_never_passes() -> None:
+    vague = run(split__hit_rate_half_width=0.3)
+    assert (verdict(vague), codes(vague)) == ("INCONCLUSIVE", ["too_few_samples"])
+
+
+def test_more_cached_tokens_than_the_stream_could_reuse_mean_a_warm_cache() -> None:
+    warm = run(reconciliation__usage__cached_tokens=4101)
+    [reason] = decide(warm, expected()).reasons
+    assert (reason.code, reason.measured, reason.expected) == ("warm_cache", 4101, 4100)
+    assert verdict(run(reconciliation__usage__cached_tokens=4100)) == "PASS"
+
+
+def test_a_cache_that_serves_less_than_it_holds_underperforms() -> None:
+    weak = run(reconciliation__usage__cached_tokens=3700)
+    [reason] = decide(weak, expected()).reasons
+    assert (reason.code, reason.measured, reason.expected) == ("cache_underperforms", 0.37, 0.4)
+
+
+def test_without_a_known_capacity_a_cache_is_not_blamed() -> None:
+    unknown = run(
+        reconciliation__usage__cached_tokens=3700, reconciliation__prediction_capacity_blocks=None
+    )
+    assert verdict(unknown) == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"wraps": 3}, "wrapped_corpus"), ({"mutations": 1}, "append_only_violation")],
+)
+def test_faults_of_the_traffic_fail_whatever_the_rate(change: dict[str, Any], code: str) -> None:
+    assert verdict(run(**change)) == "FAIL"
+    assert codes(run(**change)) == [code]
+
+
+def test_a_mirage_is_named_before_the_wrap_that_made_it() -> None:
+    wrapped = mirage() | {"wraps": 11}
+    assert codes(wrapped) == ["replay_mirage", "wrapped_corpus"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"requests__ok": 29, "split__requests": 29}, "too_few_samples"),
+        ({"split__sessions": 9}, "too_few_samples"),
+        ({"split__requests": 50}, "not_reported"),
+        ({"status": "invalid"}, "too_few_samples"),
+        ({"status": "invalid", "reasons": [{"code": "invalid_timing", "message": "late"}]}, "invalid_timing"),
+        ({"status": "invalid", "reasons": [{"code": "missing_workers", "message": "1"}]}, "too_few_samples"),
+        ({"block_size": 32}, "forecast_refused"),
+        ({"tokenizer__fingerprint": "bb"}, "forecast_refused"),
+        ({"capacity_blocks": 1000}, "forecast_refused"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_is_inconclusive(change: dict[str, Any], code: str) -> None:
+    answer = decide(run(**change), expected())
+    assert (answer.verdict, answer.exit_code) == ("INCONCLUSIVE", 3)
+    assert [reason.code for reason in answer.reasons] == [code]
+
+
+def test_a_run_that_cannot_be_judged_is_not_failed_for_its_rate() -> None:
+    assert verdict(mirage() | {"block_size": 32}) == "INCONCLUSIVE"
+
+
+def test_a_server_that_reports_nothing_is_told_which_flag_is_missing() -> None:
+    silent = run(reconciliation__usage__cached_tokens=None)
+    silent["split"] = {"source": None, "requests": 0, "hit_rate": None}
+    [reason] = decide(silent, expected()).reasons
+    assert reason.code == "not_reported"
+    assert "--enable-prompt-tokens-details" in reason.remedy
+
+
+def test_counts_without_a_split_are_not_enough() -> None:
+    unsplit = run()
+    unsplit["split"] = {"source": None, "requests": 0, "hit_rate": None}
+    [reason] = decide(unsplit, expected()).reasons
+    assert reason.code == "not_reported"
+    assert "split by cause" in reason.message
+
+
+def test_a_refused_forecast_is_inconclusive_and_says_what_it_needs() -> None:
+    refused = expected(status="inconclusive", hit_rate={}, needs="two more hours of log")
+    [reason] = decide(run(), refused).reasons
+    assert (reason.code, reason.remedy) == ("forecast_refused", "two more hours of log")
+
+
+def test_an_infinite_forecast_is_an_upper_bound_for_any_capacity() -> None:
+    infinite = expected(scenario__capacity_blocks=None)
+    assert verdict(run(), infinite) == "PASS"
+    assert codes(mirage(), infinite) == ["replay_mirage"]
+
+
+def test_a_capacity_within_a_percent_is_the_same() -> None:
+    assert verdict(run(capacity_blocks=1999)) == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("measured", "forecast", "place"),
+    [
+        (run(split__hit_rate=1.01), expected(), "--measured.*hit_rate"),
+        (run(), expected(hit_rate={"estimate": 41}), "--expected.*estimate"),
+        (run(schema="loadkit.run/9"), expected(), "--measured.*schema"),
+        ({}, expected(), "--measured"),
+        (run(), {"schema": "loadkit.analysis/1"}, "--expected"),
+    ],
+)
+def test_what_is_no_run_or_forecast_is_refused_with_its_place(
+    measured: dict[str, Any], forecast: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(InputError, match=place):
+        decide(measured, forecast)
+
+
+def test_the_json_has_its_schema_and_every_reason_its_fields() -> None:
+    data = decide(mirage(), expected()).to_dict()
+    assert data["schema"] == "loadkit.gate/1"
+    assert set(data["reasons"][0]) == {"code", "message", "measured", "expected", "remedy"}

@@ -1,0 +1,53 @@
+"""`loadkit gate` at the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate_builders import expected, mirage, run
+
+
+def gate(folder: Path, measured: dict[str, Any] | None, *extra: str) -> Any:
+    (folder / "run").mkdir()
+    if measured is not None:
+        (folder / "run" / "run.json").write_text(json.dumps(measured))
+    (folder / "f.json").write_text(json.dumps(expected()))
+    options = ["--measured", str(folder / "run"), "--expected", str(folder / "f.json"), *extra]
+    command = [sys.executable, "-c", "from loadkit.cli import main; main()", "gate", *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("measured", "code", "word"),
+    [
+        (run(), 0, "PASS"),
+        (mirage(), 1, "replay_mirage"),
+        (run(split__sessions=3), 3, "INCONCLUSIVE"),
+    ],
+)
+def test_the_verdict_is_the_exit_code_and_stands_in_the_text(
+    tmp_path: Path, measured: dict[str, Any], code: int, word: str
+) -> None:
+    done = gate(tmp_path, measured)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert word in done.stdout
+
+
+def test_json_is_one_object_on_stdout_and_in_the_file(tmp_path: Path) -> None:
+    done = gate(tmp_path, mirage(), "--json", "-o", str(tmp_path / "gate.json"))
+    answer = json.loads(done.stdout)
+    assert answer["verdict"] == "FAIL"
+    assert json.loads((tmp_path / "gate.json").read_text()) == answer
+
+
+def test_a_folder_that_is_no_run_is_bad_input_in_one_line(tmp_path: Path) -> None:
+    done = gate(tmp_path, None)
+    assert done.returncode == 2
+    assert done.stderr.startswith("loadkit: ")
+    assert "no run.json here" in done.stderr
+    assert done.stderr.count("\n") == 1
