@@ -2,7 +2,7 @@
 
 Answers are a staging test that gets stuck: at first sessions with shared system prompts and a
 growing history, later more and more of the same prompt again. $LIVE_SPEEDUP: seconds of the
-script that pass in one second of the test.
+script that pass in one second of the test. $LIVE_LOGIN: what `--web-login` needs to be complete.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ STARTED = [0.0]
 @events.init.add_listener
 def connect(environment, **_):
     install(environment, expected_hit_rate={"estimate": 0.31, "low": 0.27, "high": 0.36})
+    if os.environ.get("LIVE_LOGIN"):
+        environment.web_ui.app.secret_key = "only for this test"
+        environment.web_ui.login_manager.user_loader(lambda _: None)
 
 
 @events.test_start.add_listener

@@ -1,0 +1,81 @@
+"""Locust processes with a web interface, and a browser to look at them, for the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+SUPPORT = Path(__file__).parents[1] / "support"
+LIVE_LOCUSTFILE = SUPPORT / "live_locustfile.py"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        assert process.poll() is None, log.read_text()
+        try:
+            httpx.get(url, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"no web interface at {url}:\n{log.read_text()}")
+
+
+@contextmanager
+def locust_with_scripted_records(
+    folder: Path, *options: str, path: str = "", **variables: str
+) -> Iterator[tuple[httpx.Client, int]]:
+    """Locust with `live_locustfile.py`. A client for its interface, and its process id."""
+    port, log = free_port(), folder / "locust.log"
+    command = [sys.executable, "-m", "locust", "-f", str(LIVE_LOCUSTFILE)]
+    command += ["--web-port", str(port), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    base = f"http://127.0.0.1:{port}{path}"
+    try:
+        wait_until_up(base, process, log)
+        with httpx.Client(base_url=base) as client:
+            yield client, process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def browse(url: str, *options: str) -> dict[str, Any]:
+    """Start the test in a browser and read the loadkit tab; see `browse_tab.py`."""
+    chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    if shutil.which(chromium) is None:
+        missing = f"no Chromium at {chromium} (set $CHROMIUM)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    command = [sys.executable, str(SUPPORT / "browse_tab.py"), url, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
