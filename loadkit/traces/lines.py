@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,16 +64,15 @@ def decode_rows(lines: Iterator[Line], row_type: type[Row]) -> Iterator[tuple[Pl
         try:
             yield place, decoder.decode(line.data)
         except msgspec.ValidationError as error:
-            raise place.error(f"the row does not fit the format: {error}") from error
+            raise _misfit(line, error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _not_json(line, error) from error
 
 
 def first_row(paths: Sequence[Path]) -> tuple[Place, dict[str, Any]]:
     """The first row as a plain dict. InputError if there is none, FormatError if it is no object."""
-    for place, row in decode_rows(read_lines(paths), msgspec.Raw):
-        line = Line(place.path, place.number, bytes(row), True)
-        return next(decode_rows(iter([line]), dict[str, Any]))
+    for place, row in decode_rows(read_lines(paths), dict[str, Any]):
+        return place, row
     raise empty_log(paths)
 
 
@@ -109,7 +109,7 @@ def _open_zst(path: Path) -> BinaryIO:
             where=path,
             remedy="pip install zstandard, or decompress the file",
         ) from error
-    return cast(BinaryIO, zstandard.open(path, "rb"))
+    return cast(BinaryIO, io.BufferedReader(zstandard.open(path, "rb")))
 
 
 def _lines_of(path: Path, file: BinaryIO) -> Iterator[Line]:
@@ -126,14 +126,21 @@ def _lines_of(path: Path, file: BinaryIO) -> Iterator[Line]:
             yield Line(path, number, stripped, complete)
 
 
+def _misfit(line: Line, error: Exception) -> FormatError:
+    """The error of a line that is JSON but not what the format asks for."""
+    place = Place(line.path, line.number)
+    if not line.data.startswith(b"{"):
+        remedy = "write one object a line (JSONL), not a JSON array"
+        return place.error("the line is no JSON object", remedy)
+    return place.error(f"the row does not fit the format: {error}")
+
+
 def _not_json(line: Line, error: Exception) -> FormatError:
     place = Place(line.path, line.number)
     if isinstance(error, UnicodeDecodeError) or not _is_utf8(line.data):
         return place.error("the line is not UTF-8", "convert the log to UTF-8")
     if line.data.startswith(b"["):
-        return place.error(
-            "the line is no JSON object", "write one object a line (JSONL), not a JSON array"
-        )
+        return _misfit(line, error)
     if not line.complete and line.data.startswith(b"{"):
         return place.error(
             "the last line is cut off: JSON ends in the middle",

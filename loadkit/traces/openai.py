@@ -45,7 +45,7 @@ class Row(msgspec.Struct):
 
     messages: list[dict[str, Any]] | None = None
     prompt: str | TokenIds | None = None
-    tools: list[Any] | None = None
+    tools: list[dict[str, Any]] | None = None
     timestamp: float | None = None
     session_id: str | int | None = None
     cache_salt: str | None = None

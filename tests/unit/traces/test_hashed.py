@@ -1,0 +1,36 @@
+"""loadkit's own log of hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadkit.core.errors import FormatError
+from loadkit.traces import hashed
+
+WriteLog = Callable[..., Path]
+
+
+def row(hashes: list[int], tokens: int, at_s: float, **more: Any) -> dict[str, Any]:
+    return {"timestamp_s": at_s, "prompt_tokens": tokens, "hashes": hashes, **more}
+
+
+def test_rows_become_columns_in_seconds(write_log: WriteLog) -> None:
+    log = write_log(
+        row([2**63 + 1], 20, 0.5, session="s", tenant="t", output_tokens=4, block_size=16),
+        row([2**63 + 1, 9], 35, 2, session="s", tenant="t", block_size=16),
+    )
+    trace = hashed.read([log])
+    assert trace.block_size == 16
+    assert trace.block_ids.tolist() == [0, 0, 1]
+    assert trace.session.tolist() == [0, 0]
+    assert trace.arrival_s is not None
+    assert trace.arrival_s.tolist() == [0.5, 2]
+
+
+def test_a_hash_with_two_parents_is_refused(write_log: WriteLog) -> None:
+    with pytest.raises(FormatError, match="another parent"):
+        hashed.read([write_log(row([1, 2], 32, 0), row([3, 2], 32, 1))])

@@ -1,0 +1,88 @@
+"""Files that are damaged, compressed or no logs at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from loadkit.core.errors import FormatError, InputError
+from loadkit.traces import read_log
+from loadkit.traces.lines import read_lines
+
+ROW = json.dumps({"timestamp": 0, "input_length": 5, "hash_ids": [1]}).encode()
+
+
+def test_lines_count_from_one_and_blank_ones_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"\n{}\r\n  \n[]")
+    lines = [(line.number, line.data, line.complete) for line in read_lines([path])]
+    assert lines == [(2, b"{}", True), (4, b"[]", False)]
+
+
+def test_gz_and_zst_give_the_same_trace_as_plain(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    plain, gz, zst = (tmp_path / name for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst"))
+    plain.write_bytes(ROW + b"\n")
+    gz.write_bytes(gzip.compress(ROW + b"\n"))
+    zst.write_bytes(zstandard.compress(ROW + b"\n"))
+    lengths = [read_log([path]).trace.prompt_tokens.tolist() for path in (plain, gz, zst)]
+    assert lengths == [[5], [5], [5]]
+
+
+def test_a_truncated_last_line_is_told_apart_from_nonsense(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(ROW + b"\n" + ROW[:30])
+    with pytest.raises(FormatError, match=r"log\.jsonl:2: the last line is cut off"):
+        read_log([path])
+
+
+def test_a_last_line_without_newline_is_fine_if_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(ROW)
+    assert read_log([path]).trace.num_requests == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_an_empty_log_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content)
+    for format in ("auto", "mooncake", "openai", "hashed"):
+        with pytest.raises(InputError, match="the log has no request"):
+            read_log([path], format=format)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}\n", b'{"prompt": "\xe9"}\n'])
+def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"prompt": [1]}\n' + content)
+    with pytest.raises(FormatError, match=r":2: the line is not UTF-8"):
+        read_log([path])
+
+
+def test_a_json_array_is_refused_with_a_hint(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_bytes(b"[\n" + ROW + b"\n]")
+    with pytest.raises(FormatError, match=r":1: .*not a JSON array"):
+        read_log([path])
+
+
+@pytest.mark.parametrize("name", ["cut.jsonl.gz", "not.jsonl.gz", "not.jsonl.zst"])
+def test_a_damaged_archive_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    data = gzip.compress(ROW * 1000, mtime=0)[:-9] if name.startswith("cut") else ROW
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        read_log([path])
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_log([tmp_path / "nowhere.jsonl"])
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="directory"):
+        read_log([tmp_path])
