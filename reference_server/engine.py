@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -15,21 +16,21 @@ from reference_server.block_tree import BlockTree
 from reference_server.request import ABORT, ERROR, Chunk, Request
 from reference_server.scheduler import Scheduler
 
-MAX_FAILED_STEPS = 3
-
 
 class ModelRunner(Protocol):
     """Computes chunks. Pages and blocks are the scheduler's business; the runner only obeys.
 
     `execute` writes the K/V of each chunk through its request's page table and returns, in the
     same order, the next token of a chunk that `samples` and None for the others. It may be asked
-    for the same chunk again after it raised.
+    for the same chunk again after it raised. `probe` raises if the model cannot run at all.
     """
 
     vocab_size: int
     max_model_len: int
 
     def execute(self, chunks: Sequence[Chunk]) -> list[int | None]: ...
+
+    def probe(self) -> None: ...
 
 
 class Listener:
@@ -94,7 +95,6 @@ class Engine:
         self._queued: dict[Request, int] = {}
         self._queued_tokens = 0
         self._stopping = False
-        self._failed_steps = 0
         self._thread: threading.Thread | None = None
 
     # -- from any thread
@@ -165,6 +165,10 @@ class Engine:
         with self._wake:
             self._stopping = True
             self._wake.notify()
+        self.join(timeout_s)
+
+    def join(self, timeout_s: float = 30.0) -> None:
+        """Wait for the thread's end, if it was started."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -218,26 +222,23 @@ class Engine:
     def _execute(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[int | None]]:
         """Run a step; if it raises, run each chunk alone, so that only the faulty one fails."""
         try:
-            sampled = self.runner.execute(chunks)
+            return chunks, self.runner.execute(chunks)
         except Exception:
             return self._execute_alone(chunks)
-        self._failed_steps = 0
-        return chunks, sampled
 
     def _execute_alone(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[int | None]]:
+        """Where nothing works, not even a probe, the engine ends with the probe's error."""
         done: list[Chunk] = []
         sampled: list[int | None] = []
-        last_error: Exception | None = None
         for chunk in chunks:
             try:
                 sampled += self.runner.execute([chunk])
                 done.append(chunk)
-            except Exception as error:  # the request's fault; recorded as its finish reason
-                last_error = error
+            except Exception as error:  # this request's fault: its finish reason says so
+                print(f"loadkit serve: a request failed: {error!r:.500}", file=sys.stderr)
                 self.scheduler.fail(chunk.request)
-        self._failed_steps = 0 if done else self._failed_steps + 1
-        if last_error is not None and self._failed_steps >= MAX_FAILED_STEPS:
-            raise last_error
+        if not done:
+            self.runner.probe()
         return done, sampled
 
     def _note_tokens(self, chunks: Sequence[Chunk], sampled: Sequence[int | None]) -> None:

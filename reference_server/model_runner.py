@@ -11,7 +11,7 @@ from torch import Tensor
 from loadkit.core.errors import InputError
 from reference_server.attention import ATTENTION_NAME, Row, Step, choose_backend
 from reference_server.block_tree import SCRATCH_PAGE
-from reference_server.request import Chunk
+from reference_server.request import Chunk, Request, SamplingParams
 from reference_server.sampling import Sampler
 
 
@@ -53,6 +53,12 @@ class TransformersRunner:
             for index, token in zip(sampling, sampled, strict=True):
                 tokens[index] = token
         return tokens
+
+    def probe(self) -> None:
+        """One token into the scratch page; raises if model or device are broken."""
+        request = Request([0], self.block_size, b"", SamplingParams(max_tokens=1))
+        request.pages = [SCRATCH_PAGE]
+        self.execute([Chunk(request, 0, 1)])
 
     def _forward(self, chunks: Sequence[Chunk], wanted: list[int], step: Step) -> Tensor:
         """Logits (len(wanted), vocab) of these rows of the flat batch."""

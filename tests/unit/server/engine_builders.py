@@ -1,0 +1,142 @@
+"""A model runner without a model, and helpers to drive an engine with it, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reference_server.block_tree import BlockTree
+from reference_server.engine import Engine, EngineSettings
+from reference_server.request import Chunk, Request, SamplingParams
+
+ROOT = b"root"
+SEED = 7
+
+
+def roll(state: int, token: int) -> int:
+    """The stub's "K/V" of a token: depends on every token before it."""
+    return (state * 1_000_003 + token * 7919 + 13) % (2**61 - 1)
+
+
+def next_token(state: int, vocabulary: int) -> int:
+    return (state >> 7) % vocabulary
+
+
+def expected_reply(prompt: Sequence[int], num: int, vocabulary: int) -> list[int]:
+    """What the stub model says to a prompt, whatever the cache does."""
+    state = SEED
+    for token in prompt:
+        state = roll(state, token)
+    reply = []
+    for _ in range(num):
+        reply.append(next_token(state, vocabulary))
+        state = roll(state, reply[-1])
+    return reply
+
+
+class CheckingRunner:
+    """Keeps what was written to each slot and checks on every step that a chunk finds its own
+    prefix behind its page table: any page shared, freed or reused wrongly is an AssertionError."""
+
+    max_model_len = 10_000
+
+    def __init__(self, block_size: int, vocabulary: int = 3):
+        self.block_size, self.vocab_size = block_size, vocabulary
+        self.memory: dict[tuple[int, int], int] = {}
+        self.broken = False
+        self.fail_for: set[Request] = set()
+        self.wrong_accesses: list[str] = []
+        self.tree: BlockTree | None = None  # set: writing into a resident page is a fault
+
+    def execute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+        self.probe()
+        if any(chunk.request in self.fail_for for chunk in chunks):
+            raise ValueError("this request breaks the model")
+        for chunk in chunks:
+            self._write(chunk)
+        return [self._read(chunk) for chunk in chunks]
+
+    def probe(self) -> None:
+        if self.broken:
+            raise RuntimeError("the device is lost")
+
+    def _write(self, chunk: Chunk) -> None:
+        state = SEED
+        resident = {node.page for node in self.tree.nodes.values()} if self.tree else set()
+        for position, token in enumerate(chunk.request.tokens[: chunk.end]):
+            state = roll(state, token)
+            if position >= max(chunk.start, chunk.first_writable):
+                slot = self._slot(chunk, position)
+                if slot[0] in resident:
+                    self.wrong_accesses.append(f"write into resident page {slot[0]} of {chunk}")
+                self.memory[slot] = state
+
+    def _read(self, chunk: Chunk) -> int | None:
+        state = SEED
+        for position, token in enumerate(chunk.request.tokens[: chunk.end]):
+            state = roll(state, token)
+            if self.memory.get(self._slot(chunk, position)) != state:
+                self.wrong_accesses.append(f"read at {position} of {chunk}")
+        return next_token(state, self.vocab_size) if chunk.samples else None
+
+    def _slot(self, chunk: Chunk, position: int) -> tuple[int, int]:
+        page = chunk.request.pages[position // self.block_size]
+        return page, position % self.block_size
+
+
+def make_engine(
+    num_blocks: int,
+    *,
+    block_size: int = 4,
+    max_batch_tokens: int = 16,
+    max_num_seqs: int = 4,
+    vocabulary: int = 3,
+) -> Engine:
+    settings = EngineSettings(
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_batch_tokens=max_batch_tokens,
+        max_num_seqs=max_num_seqs,
+    )
+    runner = CheckingRunner(block_size, vocabulary)
+    engine = Engine(runner, settings)
+    runner.tree = engine.tree
+    return engine
+
+
+def make_request(
+    engine: Engine, prompt: Sequence[int], max_tokens: int = 1, session: str | None = None
+) -> Request:
+    params = SamplingParams(max_tokens=max_tokens)
+    return Request(list(prompt), engine.settings.block_size, ROOT, params, session=session)
+
+
+def run(
+    engine: Engine, prompt: Sequence[int], max_tokens: int = 1, session: str | None = None
+) -> Request:
+    """One request alone, to its end."""
+    request = make_request(engine, prompt, max_tokens, session)
+    engine.submit(request)
+    run_all(engine)
+    return request
+
+
+def run_all(engine: Engine) -> None:
+    while engine.step():
+        check_pages(engine)
+    check_pages(engine)
+
+
+def check_pages(engine: Engine) -> None:
+    """Every page is in exactly one state, capacity is kept, and nothing was read wrongly."""
+    tree: BlockTree = engine.tree
+    running = engine.scheduler.running
+    resident = [node.page for node in tree.nodes.values()]
+    held = [page for r in running for page in r.pages[len(r.nodes) :]]
+    free = tree.num_free_pages
+    assert free + len(resident) + tree.num_dead + len(held) + 1 == tree.num_pages
+    assert len(set(resident + held)) == len(resident) + len(held)
+    assert tree.num_counted <= tree.num_blocks
+    assert all(node.ref >= 0 for node in tree.nodes.values())
+    assert tree.num_pinned == len({n.page for r in running for n in r.nodes})
+    assert tree.num_reserved >= 0
+    assert not engine.runner.wrong_accesses  # type: ignore[attr-defined]
