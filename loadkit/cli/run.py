@@ -1,1 +1,101 @@
-def run() -> None: ...
+"""`loadkit run PROFILE --url URL -o DIR`: traffic at an endpoint, measured into a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from loadkit.client.secret import Secret
+
+
+def run(
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")],
+    url: Annotated[str, typer.Option(help="The endpoint, such as http://127.0.0.1:8000.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Run folder to make.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Model to ask for [default: the only one listed].")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="PATH-OR-NAME", help="The served tokenizer, to predict the split."),
+    ] = None,
+    block_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a block of the server's cache [default: what it says]."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the profile's seed.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Load worker processes.")] = 1,
+    web: Annotated[
+        bool, typer.Option("--web", help="Start it in Locust's web interface; Ctrl-C ends it.")
+    ] = False,
+    web_port: Annotated[int, typer.Option(min=1, max=65535)] = 8089,
+    web_host: Annotated[
+        str, typer.Option(help="Address of the web interface; it has no password.")
+    ] = "127.0.0.1",
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the API key; or set LOADKIT_API_KEY.")
+    ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Empty the server's prefix cache first.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="run.json on stdout, nothing else.")] = False,
+) -> None:
+    """Send a profile's traffic through Locust and measure timing and cached tokens."""
+    from loadkit import profiles
+    from loadkit.cli import run_view
+    from loadkit.client.secret import read_api_key
+    from loadkit.locust_users.launcher import run_profile
+    from loadkit.traffic.build import build_plan
+
+    overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
+    chosen = profiles.load(profile, overrides)
+    key = read_api_key(api_key_file)
+    plan = build_plan(chosen)
+    if reset:
+        _reset(url, key)
+    if web:
+        run_view.announce(web_host, web_port)
+    with run_view.progress(chosen.name, plan.num_requests) as on_progress:
+        result = run_profile(
+            chosen,
+            plan,
+            url=url,
+            out=output,
+            model=model,
+            tokenizer=tokenizer,
+            block_size=block_size,
+            processes=processes,
+            web=web,
+            web_port=web_port,
+            web_host=web_host,
+            api_key=key,
+            on_progress=on_progress,
+        )
+    run_view.show(result, output, as_json=json)
+    run_view.require_valid(result, output)
+
+
+def _reset(url: str, key: Secret | None) -> None:
+    from loadkit.client.control import ControlPlane
+    from loadkit.client.endpoint import Endpoint
+    from loadkit.core.errors import CannotMeasure, InputError
+
+    with ControlPlane(Endpoint.parse(url), key=key) as control:
+        outcome = control.reset_prefix_cache()
+    if outcome == "unsupported":
+        raise InputError(
+            "the server cannot reset its prefix cache", where=url, remedy="leave out --reset"
+        )
+    if outcome == "refused":
+        raise CannotMeasure(
+            "the server did not reset its prefix cache", remedy="are requests still running on it?"
+        )

@@ -66,6 +66,7 @@ class _Parser:
 
     def __init__(self, receipt: Receipt):
         self.receipt = receipt
+        self.keep_alive = False
         self.on_header = receipt.on_header
         self.on_body = receipt.on_body
         self._parser = httptools.HttpResponseParser(self)  # looks the callbacks up at once
@@ -75,6 +76,7 @@ class _Parser:
 
     def on_message_complete(self) -> None:
         if self.receipt.status is not None and self.receipt.status >= 200:
+            self.keep_alive = bool(self._parser.should_keep_alive())  # only known right now
             self.receipt.end("complete")
 
     def feed(self, data: bytes) -> None:
@@ -82,9 +84,6 @@ class _Parser:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self.receipt.end("malformed", f"not HTTP: {error}")
-
-    def may_keep_alive(self) -> bool:
-        return self.receipt.framed and bool(self._parser.should_keep_alive())
 
 
 def exchange(connection: Connection, request: bytes, receipt: Receipt, deadline: float) -> None:
@@ -104,7 +103,7 @@ def exchange(connection: Connection, request: bytes, receipt: Receipt, deadline:
         receipt.end("timeout", "no complete answer before the deadline")
     except OSError as error:
         receipt.end("cut", f"connection lost: {error}")
-    connection.reusable = receipt.ended == "complete" and parser.may_keep_alive()
+    connection.reusable = receipt.ended == "complete" and parser.keep_alive
 
 
 def _receive(connection: Connection, parser: _Parser, deadline: float) -> None:

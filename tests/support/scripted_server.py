@@ -13,6 +13,7 @@ import asyncio
 import json
 import sys
 import time
+from pathlib import Path
 
 seen = []
 counters = {"queries": 0, "hits": 0}
@@ -49,7 +50,7 @@ def plain(status, body, kind=b"application/json"):
 class Server:
     def __init__(self, options):
         self.options = options
-        self.log = open(options.log, "a", buffering=1)  # noqa: SIM115
+        self.log = Path(options.log).open("a", buffering=1)  # noqa: SIM115
 
     async def serve(self, reader, writer):
         try:

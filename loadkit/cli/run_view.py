@@ -1,0 +1,96 @@
+"""What `loadkit run` shows: progress on stderr, a short summary on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from loadkit.cli import log_input
+from loadkit.cli.rate_tables import console, percent, split_table
+from loadkit.core.errors import CannotMeasure
+from loadkit.core.split import CAUSES
+from loadkit.runs.record import OUTCOMES
+
+
+@contextmanager
+def progress(name: str, scheduled: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; yields the function to call with (done, scheduled)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    quiet = not sys.stderr.isatty()
+    with Progress(
+        *columns, TimeElapsedColumn(), console=Console(stderr=True, markup=False), disable=quiet
+    ) as bar:
+        task = bar.add_task(name, total=scheduled)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def announce(host: str, port: int) -> None:
+    """Where the web interface will be."""
+    shown = f"[{host}]" if ":" in host else host
+    print(f"loadkit: press start at http://{shown}:{port}, end with Ctrl-C", file=sys.stderr)
+
+
+def show(run: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    """Summary of run.json, or all of it as JSON."""
+    if as_json:
+        print(log_input.as_json(run))
+        return
+    screen = console()
+    screen.print(f"{run['kind']} traffic at {run['endpoint']['url']}, {run['duration_s']:.1f} s")
+    screen.print(_summary(run))
+    if run["split"]["hit_rate"] is not None:
+        screen.print(split_table({cause: run["split"][f"{cause}_rate"] for cause in CAUSES}))
+    screen.print(f"run folder: {folder}")
+
+
+def require_valid(run: dict[str, Any], folder: Path) -> None:
+    """CannotMeasure (exit 3) when nothing was answered, or the run folder says it is not valid."""
+    if not run["requests"]["ok"]:
+        raise CannotMeasure(
+            f"no request was answered: {_outcomes(run)}",
+            code="too_few_samples",
+            remedy=f"the errors are in {folder / 'requests.parquet'}",
+        )
+    if run["status"] != "ok":
+        reasons = "; ".join(_reason(reason) for reason in run["reasons"])
+        raise CannotMeasure(f"the run is not valid: {reasons}", remedy=f"kept in {folder}")
+
+
+def _reason(reason: Any) -> str:
+    return str(reason.get("message", reason)) if isinstance(reason, dict) else str(reason)
+
+
+def _summary(run: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_row("requests", f"{run['requests']['scheduled']} scheduled: {_outcomes(run)}")
+    table.add_row("hit rate", _hit_rate(run))
+    table.add_row("TTFT", _percentiles(run["latency"]["ttft_s"]))
+    table.add_row("end to end", _percentiles(run["latency"]["e2e_s"]))
+    table.add_row("schedule delay", _percentiles(run["schedule_delay_s"]))
+    return table
+
+
+def _outcomes(run: dict[str, Any]) -> str:
+    counts = run["requests"]
+    return ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
+
+
+def _hit_rate(run: dict[str, Any]) -> str:
+    """Token-weighted: cached tokens that the server reported / prompt tokens."""
+    cached, prompt = run["totals"]["cached_tokens"], run["totals"]["prompt_tokens"]
+    if cached is None or not prompt:
+        return "the server reported no cached tokens"
+    return f"{percent(cached / prompt)} (token-weighted, {cached:,} of {prompt:,} prompt tokens)"
+
+
+def _percentiles(stats: dict[str, Any]) -> str:
+    if not stats["n"]:
+        return "n/a"
+    return f"p50 {1000 * stats['p50']:.1f} ms, p99 {1000 * stats['p99']:.1f} ms"

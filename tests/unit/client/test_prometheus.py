@@ -1,0 +1,80 @@
+"""Prefix-cache counters of each engine, from metrics pages written out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadkit.client.prometheus import parse_prefix_counters
+
+VLLM = """\
+# HELP vllm:prefix_cache_queries_total queries
+# TYPE vllm:prefix_cache_queries_total counter
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} 1000.0
+vllm:prefix_cache_queries_total{engine="1",model_name="m"} 500.0
+# TYPE vllm:prefix_cache_hits_total counter
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 300.0
+vllm:prefix_cache_hits_total{engine="1",model_name="m"} 100.0
+# TYPE vllm:prefix_cache_hits_created gauge
+vllm:prefix_cache_hits_created{engine="0",model_name="m"} 1.7e9
+"""
+
+
+def test_vllm_is_summed_over_engines() -> None:
+    counters = parse_prefix_counters(VLLM)
+    assert counters is not None
+    assert (counters.source, counters.queries, counters.hits) == ("vllm", 1500.0, 400.0)
+    assert counters.by_cause == {}
+
+
+def test_names_without_total_are_the_same_counters() -> None:
+    text = "vllm:prefix_cache_queries 10\nvllm:prefix_cache_hits 4\n"
+    counters = parse_prefix_counters(text)
+    assert counters is not None
+    assert (counters.queries, counters.hits) == (10.0, 4.0)
+
+
+def test_an_external_store_adds_hits_but_no_queries() -> None:
+    external = (
+        "vllm:external_prefix_cache_queries_total 1100\nvllm:external_prefix_cache_hits_total 50\n"
+    )
+    counters = parse_prefix_counters(VLLM + external)
+    assert counters is not None
+    assert (counters.queries, counters.hits) == (1500.0, 450.0)
+
+
+def test_sglang_uses_token_counters_and_never_the_hit_rate_gauge() -> None:
+    text = (
+        "sglang:cache_hit_rate 0.99\n"
+        "sglang:prompt_tokens_total 200\n"
+        'sglang:cached_tokens_total{cache_source="device"} 40\n'
+        'sglang:cached_tokens_total{cache_source="host"} 10\n'
+    )
+    counters = parse_prefix_counters(text)
+    assert counters is not None
+    assert (counters.source, counters.queries, counters.hits) == ("sglang", 200.0, 50.0)
+
+
+def test_llama_cpps_prompt_tokens_are_the_ones_not_cached() -> None:
+    text = "llamacpp:prompt_tokens_total 30\nllamacpp:prompt_tokens_cached_total 70\n"
+    counters = parse_prefix_counters(text)
+    assert counters is not None
+    assert (counters.source, counters.queries, counters.hits) == ("llamacpp", 100.0, 70.0)
+
+
+def test_the_reference_server_adds_tokens_by_cause() -> None:
+    cause = 'loadkit:prefix_cache_tokens_total{cause="replay"} 64\n'
+    counters = parse_prefix_counters(VLLM + cause)
+    assert counters is not None
+    assert counters.by_cause == {"replay": 64.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<html>no metrics here</html>", "http_requests_total 7\n", "sglang:cache_hit_rate 0.5\n"],
+)
+def test_without_such_counters_there_is_none(text: str) -> None:
+    assert parse_prefix_counters(text) is None
+
+
+def test_llama_cpp_without_its_cached_counter_cannot_give_a_rate() -> None:
+    assert parse_prefix_counters("llamacpp:prompt_tokens_total 30\n") is None
