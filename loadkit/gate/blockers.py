@@ -20,7 +20,7 @@ MAX_CAPACITY_DIFFERENCE = 0.01
 
 _SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
-    "run `loadkit forecast` again with the tokenizer, block size and capacity that is tested"
+    "run loadkit forecast again with the tokenizer, block size and capacity that is tested"
 )
 
 

@@ -11,7 +11,7 @@ from loadkit.gate.verdict import Comparison, Reason
 MIN_ALLOWANCE = 0.02
 
 _NEW_PROMPTS = (
-    "send what users send: sessions with their own prompts (`loadkit run chat-assistant`), or a"
+    "send what users send: sessions with their own prompts (loadkit run chat-assistant), or a"
     " corpus without repetition"
 )
 
@@ -99,9 +99,9 @@ def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
     )
     if measured - excess <= limit:
         why = (
-            f"; {_points(rates.measured_replay)} of it are prompts that had been sent before"
-            f" ({_points(run.split.replay_cross_session_rate)} by another session); without the"
-            f" replays that production does not have, {_percent(measured - excess)} is left"
+            f"; {_points(rates.measured_replay)} of it are prompts that {_who(run)} had already"
+            f" sent; without the replays that production does not have,"
+            f" {_percent(measured - excess)} is left"
         )
         return Reason("replay_mirage", head + why, measured, high, _NEW_PROMPTS)
     parts = {
@@ -113,6 +113,15 @@ def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
     why = f"; replays do not explain it: most hits come from {largest} ({_points(parts[largest])})"
     remedy = "compare turns, system prompts and their popularity with the production log's"
     return Reason("unlike_production", head + why, measured, high, remedy)
+
+
+def _who(run: Measured) -> str:
+    cross, same = run.split.replay_cross_session_rate, run.split.replay_same_session_rate
+    if not same:
+        return "other sessions"
+    if not cross:
+        return "the same session"
+    return f"others ({_points(cross)}) or the same session ({_points(same)})"
 
 
 def _wrong_reason(rates: Comparison) -> Reason:

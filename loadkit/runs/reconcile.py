@@ -104,7 +104,7 @@ def reconcile(
         "prediction": asdict(prediction),
         "prediction_capacity_blocks": context.capacity_blocks if best else None,
         "prediction_infinite_tokens": int(best.reusable_tokens.sum()) if best else None,
-        "prediction_from_text_tokens": _plus(prediction.cached_tokens, retokenised),
+        "prediction_from_text_tokens": _plus(prediction.cached_tokens, retokenised or 0),
         "retokenised_tokens": retokenised,
         "unanswered_requests": unanswered,
         **pairs,
@@ -112,8 +112,8 @@ def reconcile(
     }
 
 
-def _plus(left: int | None, right: int | None) -> int | None:
-    return None if left is None or right is None else left + right
+def _plus(left: int | None, right: int) -> int | None:
+    return None if left is None else left + right
 
 
 def _compare(usage: Witness, other: Witness, unanswered: int) -> dict[str, Any]:

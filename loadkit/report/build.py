@@ -1,0 +1,182 @@
+"""Run folders, forecast and verdict -> the report's model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loadkit.core.errors import InputError
+from loadkit.core.trace import FloatArray
+from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Report, Side, Waits
+from loadkit.report.words import percent, points
+
+STAGING, PRODUCTION, EXPECTED = "Staging", "Production-like run", "Expected in production"
+_MAX_ECDF_POINTS = 200
+_NEEDED = (
+    *("profile", "seed", "versions", "endpoint.url", "endpoint.model", "tokenizer", "block_size"),
+    *("capacity_blocks", "duration_s", "processes", "loop", "kind", "status", "reasons"),
+    *("requests.scheduled", "requests.ok", "wraps", "truncations", "mutations", "torn_bytes"),
+    *("schedule_delay_s.p99", "totals.prompt_tokens", "split.hit_rate", "split.source"),
+    *("latency.ttft_s.p99", "latency.ttft_s_by_cause.miss", "latency.e2e_s.p99"),
+    *("reconciliation.usage", "reconciliation.prometheus", "reconciliation.prediction"),
+)
+
+
+def build(
+    staging: Path,
+    *,
+    expected: dict[str, Any] | None = None,
+    production: Path | None = None,
+    gate: dict[str, Any] | None = None,
+    curves: dict[str, Any] | None = None,
+) -> Report:
+    """Read the run folders and put the report together.
+
+    curves: {"staging": [...], "production": [...]} points to show in place of those in the run
+    folders and the forecast. InputError for a folder that is no run folder.
+    """
+    if expected is not None:
+        check(expected, "loadkit.forecast/1", ("hit_rate",), "--expected")
+    if gate is not None:
+        check(gate, "loadkit.gate/1", ("verdict", "reasons"), "--gate")
+    runs = {STAGING: read_run(staging)} | ({PRODUCTION: read_run(production)} if production else {})
+    folders = {STAGING: staging, PRODUCTION: production}
+    sides = [measured_side(label, run) for label, run in runs.items()]
+    if expected is not None:
+        sides.append(expected_side(expected))
+    return Report(
+        title=_title(runs[STAGING]),
+        headline=headline(sides),
+        sides=tuple(sides),
+        curves=tuple(_curves(runs, expected, curves or {})),
+        waits=tuple(_waits(label, folders[label], run) for label, run in runs.items()),
+        facts=tuple(Facts(label, run) for label, run in runs.items()),
+        gate=gate,
+        expected=expected,
+    )
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run folder. InputError if it is not there or not of this version."""
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        remedy = "name a folder that `loadkit run -o` wrote"
+        raise InputError("no run.json here", where=folder, remedy=remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}", where=path) from error
+    check(run, "loadkit.run/1", _NEEDED, path)
+    return dict(run)
+
+
+def check(data: Any, schema: str, needed: tuple[str, ...], where: str | Path) -> None:
+    """InputError unless `data` is an object of that schema with those keys (`a.b` is nested)."""
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        raise InputError(f"not of schema {schema}", where=where)
+    for key in needed:
+        node: Any = data
+        for name in key.split("."):
+            if not isinstance(node, dict) or name not in node:
+                raise InputError(f"the key `{key}` is missing", where=where)
+            node = node[name]
+
+
+def measured_side(label: str, run: dict[str, Any]) -> Side:
+    split = run["split"]
+    rate, half = split["hit_rate"], split.get("hit_rate_half_width")
+    known = rate is not None and half is not None
+    return Side(
+        label=label,
+        measured=True,
+        basis=f"{run['requests']['ok']:,} answered requests in {split.get('sessions', 0):,} sessions",
+        hit_rate=rate,
+        low=max(0.0, rate - half) if known else None,
+        high=min(1.0, rate + half) if known else None,
+        parts={part: split[f"{part}_rate"] for part in PARTS},
+        organic_hit_rate=split["organic_hit_rate"],
+    )
+
+
+def expected_side(expected: dict[str, Any]) -> Side:
+    rate, split = expected.get("hit_rate") or {}, expected.get("split") or {}
+    organic, log = expected.get("organic_hit_rate"), expected.get("log") or {}
+    requests = log.get("requests")
+    return Side(
+        label=EXPECTED,
+        measured=False,
+        basis="forecast" if requests is None else f"forecast from a log of {requests:,} requests",
+        hit_rate=rate.get("estimate"),
+        low=rate.get("low"),
+        high=rate.get("high"),
+        parts={part: split.get(part) for part in PARTS},
+        organic_hit_rate=organic.get("estimate") if isinstance(organic, dict) else organic,
+    )
+
+
+def headline(sides: list[Side]) -> str:
+    """The one sentence to remember."""
+    staging = sides[0]
+    if staging.hit_rate is None:
+        return "Staging shows no hit rate: its server reported no cached tokens that can be split"
+    text = f"Staging shows a {percent(staging.hit_rate, 0)} hit rate"
+    if staging.replay:
+        text += f", {points(staging.replay)} of it replays"
+    for side in reversed(sides[1:]):
+        if side.hit_rate is not None:
+            verb = "measured" if side.measured else "should expect"
+            who = "a production-like run" if side.measured else "production"
+            return f"{text}; {who} {verb} {percent(side.hit_rate, 0)}"
+    return text
+
+
+def _title(run: dict[str, Any]) -> str:
+    name = run["profile"].get("name") if isinstance(run["profile"], dict) else None
+    return f"{name or 'run'} against {run['endpoint']['model']}"
+
+
+def _curves(
+    runs: dict[str, dict[str, Any]], expected: dict[str, Any] | None, given: dict[str, Any]
+) -> list[Curve]:
+    found = [_curve("Staging: what was sent", given.get("staging"), runs[STAGING])]
+    run = runs.get(PRODUCTION, runs[STAGING])
+    if given.get("production") or (expected or {}).get("curve"):
+        points_ = given.get("production") or (expected or {})["curve"]
+        found.append(_curve("Production: the log of the forecast", points_, run))
+    elif PRODUCTION in runs:
+        found.append(_curve("Production-like run: what was sent", None, run))
+    return [curve for curve in found if len(curve.points) > 1]
+
+
+def _curve(label: str, given: list[dict[str, Any]] | None, run: dict[str, Any]) -> Curve:
+    every = given or run.get("curve") or []
+    finite = [p for p in every if p["capacity_tokens"] is not None and p["hit_rate"] is not None]
+    blocks, size = run["capacity_blocks"], run["block_size"]
+    capacity = None if blocks is None or size is None else blocks * size
+    return Curve(label, tuple(sorted(finite, key=lambda p: p["capacity_tokens"])), capacity)
+
+
+def _waits(label: str, folder: Path | None, run: dict[str, Any]) -> Waits:
+    assert folder is not None
+    try:
+        table = pq.read_table(folder / "requests.parquet", columns=["ttft_s", "main_cause"])
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot be read: {error}", where=folder / "requests.parquet") from error
+    waits = np.array([np.nan if v is None else v for v in table["ttft_s"].to_pylist()], float)
+    causes = np.array([cause or "" for cause in table["main_cause"].to_pylist()], dtype=object)
+    known = np.isfinite(waits)
+    by_cause = {cause: np.sort(waits[(causes == cause) & known]) for cause in CAUSES}
+    figures = run["latency"]["ttft_s_by_cause"] | {"all": run["latency"]["ttft_s"]}
+    return Waits(label, figures, {cause: _ecdf(values) for cause, values in by_cause.items()})
+
+
+def _ecdf(values: FloatArray) -> tuple[tuple[float, float], ...]:
+    """Steps of the empirical distribution, thinned to 200 points where there are more."""
+    n = len(values)
+    ranks = np.unique(np.linspace(min(n, 1), n, min(n, _MAX_ECDF_POINTS)).round().astype(np.int64))
+    return tuple((float(values[rank - 1]), float(rank / n)) for rank in ranks)

@@ -1,0 +1,144 @@
+"""The report as one HTML file: no network, no script, everything foreign escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from loadkit.report import tables
+from loadkit.report.charts import NAMES, capacity_chart, split_bars, time_span, wait_chart
+from loadkit.report.model import CAUSES, Report
+from loadkit.report.words import clean, percent, short_count
+
+WIDE, HALF, NARROW = 950.0, 460.0, 332.0
+_STACK = ("continuation", "shared", "replay", "miss_capacity", "miss_compulsory")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("loadkit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: clean(value) if type(value) is str else value,
+    )
+    environment.filters["sentence"] = sentence
+    return environment
+
+
+def sentence(words: str) -> str:
+    """Capital first, full stop last, as prose needs it."""
+    words = clean(words)
+    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?)" else ".")
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    environment = _environment()
+    source, _, _ = PackageLoader("loadkit.report").get_source(environment, "style.css")
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        style=Markup(source), style_hash=Markup(f"sha256-{digest}"), **_content(report)
+    )
+
+
+def _content(report: Report) -> dict[str, Any]:
+    verdict = str((report.gate or {}).get("verdict"))
+    return {
+        "report": report,
+        "verdict_class": verdict if verdict in ("PASS", "FAIL") else "INCONCLUSIVE",
+        "figures": _figures(report),
+        "split_chart": _both(lambda width: split_bars(report.sides, width), WIDE),
+        "split_table": tables.split_table(report.sides),
+        "setting": _setting(report),
+        "capacity_charts": [
+            _both(lambda width, c=curve: capacity_chart(c, width), HALF, curve.label)
+            for curve in report.curves
+        ],
+        "capacity_tables": [tables.capacity_table(curve) for curve in report.curves],
+        "stack_names": [(part, NAMES[part]) for part in _STACK],
+        "wait_charts": _wait_charts(report),
+        "wait_tables": [tables.wait_table(waits) for waits in report.waits],
+        "causes": CAUSES,
+        "agreement": tables.agreement_table(report.facts),
+        "facts": tables.facts_table(report.facts),
+        "notes": _notes(report),
+        "setting_rows": _setting_rows(report),
+    }
+
+
+def _both(draw: Any, width: float, label: str = "") -> dict[str, Any]:
+    return {"wide": draw(width), "narrow": draw(NARROW), "label": label}
+
+
+def _wait_charts(report: Report) -> list[dict[str, Any]]:
+    span = time_span(report.waits)
+    if span is None:
+        return []
+    return [
+        _both(lambda width, w=waits: wait_chart(w, width, 240, span), HALF, waits.label)
+        for waits in report.waits
+    ]
+
+
+def _figures(report: Report) -> list[dict[str, str]]:
+    """The four figures under the headline."""
+    staging = report.sides[0]
+    figures = [
+        _figure(staging.hit_rate, "hit rate in staging"),
+        _figure(staging.replay, "of staging's prompt tokens were replays", "replay"),
+    ]
+    for side in report.sides[1:]:
+        what = "of the production-like run" if side.measured else "to expect in production"
+        figures.append(_figure(side.hit_rate, f"hit rate {what}"))
+    if len(figures) < 4:
+        figures.append(_figure(staging.organic_hit_rate, "organic: new prompts only, in staging"))
+    return figures
+
+
+def _figure(rate: float | None, name: str, style: str = "") -> dict[str, str]:
+    return {"value": percent(rate), "name": name, "style": style}
+
+
+def _setting(report: Report) -> str:
+    run = report.facts[0].run
+    size, blocks = run["block_size"], run["capacity_blocks"]
+    if size is None:
+        return ""
+    cache_words = "" if blocks is None else f", a cache of {short_count(blocks * size)} tokens"
+    return f", blocks of {size} tokens{cache_words}"
+
+
+def _notes(report: Report) -> list[str]:
+    notes = [f"{one.label}: {note}" for one in report.facts for note in one.run.get("notes", [])]
+    return notes + [f"Forecast: {note}" for note in (report.expected or {}).get("warnings", [])]
+
+
+def _setting_rows(report: Report) -> list[tuple[str, str]]:
+    rows = []
+    for one in report.facts:
+        run, endpoint = one.run, one.run["endpoint"]
+        tokenizer = run["tokenizer"]["fingerprint"] if run["tokenizer"] else "none"
+        name = run["profile"].get("name", "") if isinstance(run["profile"], dict) else ""
+        rows.append((
+            one.label,
+            f"profile {name}, seed {run['seed']}, model {endpoint['model']} at {endpoint['url']},"
+            f" tokenizer {tokenizer}, block size {run['block_size']}, capacity"
+            f" {run['capacity_blocks']} blocks, {run['processes']} load processes; split by:"
+            f" {run['split']['source'] or 'nobody'}",
+        ))  # fmt: skip
+    versions = report.facts[0].run["versions"]
+    rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    if report.expected:
+        scenario = report.expected.get("scenario") or {}
+        words = ", ".join(f"{k} {v}" for k, v in scenario.items() if v is not None)
+        rows.append(("Forecast", f"{report.expected.get('status')}; {words}"))
+    return rows

@@ -1,0 +1,158 @@
+"""The report's tables as rows of ready words; HTML and Markdown print the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from loadkit.report.charts import NAMES
+from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Side, Waits
+from loadkit.report.words import count, milliseconds, percent, signed, yes_no
+
+OUTCOMES = ("scheduled", "ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """swatch, line: whose colour stands before the name. style: `total` or `sum`."""
+
+    name: str
+    cells: tuple[str, ...]
+    swatch: str | None = None
+    line: str | None = None
+    style: str | None = None
+
+
+class Table(msgspec.Struct, frozen=True):
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    label: str = ""
+
+
+def split_table(sides: Sequence[Side]) -> Table:
+    rows = [Row("hit rate", tuple(percent(s.hit_rate) for s in sides), style="total")]
+    rows.append(Row("interval", tuple(_interval(side) for side in sides)))
+    for part in PARTS:
+        if part == "replay_same_session" and not any(side.parts[part] for side in sides):
+            continue
+        cells = tuple(percent(side.parts[part]) for side in sides)
+        rows.append(Row(NAMES[part], cells, swatch=part))
+    organic = tuple(percent(side.organic_hit_rate) for side in sides)
+    rows.append(Row("organic hit rate", organic, style="sum"))
+    return Table("share of prompt tokens", tuple(map(_short, sides)), tuple(rows))
+
+
+def _short(side: Side) -> str:
+    """A label that fits a column on a phone."""
+    return side.label.removesuffix(" run") if side.measured else "Expected"
+
+
+def _interval(side: Side) -> str:
+    if side.low is None or side.high is None:
+        return "–"
+    if side.low == side.high:
+        return "exact" if not side.measured else "–"
+    return f"{percent(side.low)} – {percent(side.high)}"
+
+
+def capacity_table(curve: Curve) -> Table:
+    columns = (
+        "hit rate",
+        *(NAMES[part] for part in (*PARTS[:3], "miss_capacity", "miss_compulsory")),
+    )
+    keys = ("hit_rate", *PARTS[:3], "miss_capacity", "miss_compulsory")
+    rows = [
+        Row(count(point["capacity_tokens"]), tuple(percent(point[key]) for key in keys))
+        for point in curve.points
+    ]
+    return Table("cache size, tokens", columns, tuple(rows), curve.label)
+
+
+def wait_table(waits: Waits) -> Table:
+    keys = ("p50", "p90", "p99")
+    rows = []
+    for cause in (*CAUSES, "all"):
+        figures = waits.figures[cause]
+        cells = (count(figures["n"]), *(_wait(figures[key]) for key in keys))
+        style = "total" if cause == "all" else None
+        rows.append(Row(cause, cells, line=None if style else cause, style=style))
+    return Table(waits.label, ("n", *keys), tuple(rows), waits.label)
+
+
+def _wait(seconds: float | None) -> str:
+    return "–" if seconds is None else milliseconds(seconds)
+
+
+def agreement_table(facts: Sequence[Facts]) -> Table:
+    every = [one.run["reconciliation"] for one in facts]
+
+    def row(name: str, pick: Callable[[dict[str, Any]], str], style: str | None = None) -> Row:
+        return Row(name, tuple(pick(found) for found in every), style=style)
+
+    def pair(name: str, key: str, field: str) -> Row:
+        return row(name, lambda found: signed(found[key][field]))
+
+    rows = (
+        row("cached tokens: usage fields", lambda r: count(r["usage"]["cached_tokens"]), "total"),
+        row("server's Prometheus counters", lambda r: count(r["prometheus"]["cached_tokens"])),
+        row("predicted from replies as text", lambda r: count(r["prediction_from_text_tokens"])),
+        row("− re-tokenised replies", lambda r: count(r["retokenised_tokens"])),
+        row("= predicted", lambda r: count(r["prediction"]["cached_tokens"])),
+        pair("unexplained: usage − Prometheus", "usage_vs_prometheus", "unexplained_cached_tokens"),
+        pair("unexplained: usage − predicted", "usage_vs_prediction", "unexplained_cached_tokens"),
+        row("prompt tokens: usage fields", lambda r: count(r["usage"]["prompt_tokens"]), "sum"),
+        row("server's Prometheus counters", lambda r: count(r["prometheus"]["prompt_tokens"])),
+        row("counted by the tokenizer", lambda r: count(r["prediction"]["prompt_tokens"])),
+        row("requests without a final usage", lambda r: count(r["unanswered_requests"])),
+        row("agree", lambda r: yes_no(r["agrees"]), "total"),
+    )
+    return Table("tokens", tuple(one.label for one in facts), rows)
+
+
+def facts_table(facts: Sequence[Facts]) -> Table:
+    runs = [one.run for one in facts]
+
+    def row(name: str, pick: Callable[[dict[str, Any]], str], style: str | None = None) -> Row:
+        return Row(name, tuple(pick(run) for run in runs), style=style)
+
+    outcomes = [
+        row(name.replace("_", " "), _outcome(name)) for name in OUTCOMES if _some(name, runs)
+    ]
+    rows = (
+        row("status", lambda run: "ok" if run["status"] == "ok" else _why(run), "total"),
+        *outcomes,
+        row("sessions answered", lambda run: count(run["split"].get("sessions"))),
+        row("prompt tokens", lambda run: count(run["totals"]["prompt_tokens"])),
+        row("output tokens", lambda run: count(run["totals"]["output_tokens"])),
+        row(
+            "answers without cached tokens",
+            lambda run: count(run["totals"]["requests_without_cached_tokens"]),
+        ),
+        row("traffic", lambda run: f"{run['kind']}, {run['loop']} loop"),
+        row("schedule delay p50", lambda run: milliseconds(run["schedule_delay_s"]["p50"])),
+        row("schedule delay p99", lambda run: milliseconds(run["schedule_delay_s"]["p99"])),
+        row("end to end p50", lambda run: milliseconds(run["latency"]["e2e_s"]["p50"])),
+        row("end to end p99", lambda run: milliseconds(run["latency"]["e2e_s"]["p99"])),
+        row("between tokens p50", lambda run: milliseconds(run["latency"]["itl_s"]["p50"])),
+        row("wraps", lambda run: count(run["wraps"])),
+        row("truncations", lambda run: count(run["truncations"])),
+        row("mutations", lambda run: count(run["mutations"])),
+        row("torn journal bytes", lambda run: count(run["torn_bytes"])),
+        row("duration", lambda run: f"{run['duration_s']:,.0f} s"),
+    )
+    return Table("", tuple(one.label for one in facts), rows)
+
+
+def _some(name: str, runs: Sequence[dict[str, Any]]) -> bool:
+    """Outcomes that no run had are left out, but for the two that everybody looks for."""
+    return name in ("scheduled", "ok") or any(run["requests"][name] for run in runs)
+
+
+def _outcome(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda run: count(run["requests"][name])
+
+
+def _why(run: dict[str, Any]) -> str:
+    return "invalid: " + "; ".join(reason["message"] for reason in run["reasons"])

@@ -1,0 +1,57 @@
+"""Figures and foreign strings as they appear in a report."""
+
+from __future__ import annotations
+
+import unicodedata
+
+UNKNOWN = "not known"
+_MAX_CHARS = 400
+
+
+def clean(text: str) -> str:
+    """Foreign text on one line, without control, bidi and other invisible characters; at most 400
+    characters. It does not escape: HTML and Markdown do that for themselves."""
+    shown = "".join(" " if c in "\n\r\t" else c for c in text[: 4 * _MAX_CHARS])
+    kept = "".join(c for c in shown if unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs"))
+    return kept if len(kept) <= _MAX_CHARS else kept[: _MAX_CHARS - 1] + "…"
+
+
+def percent(rate: float | None, digits: int = 1) -> str:
+    return UNKNOWN if rate is None else f"{100 * rate:.{digits}f}%"
+
+
+def points(rate: float | None) -> str:
+    return UNKNOWN if rate is None else f"{100 * rate:.0f} points"
+
+
+def count(number: float | None) -> str:
+    return UNKNOWN if number is None else f"{number:,.0f}"
+
+
+def signed(number: float | None) -> str:
+    return UNKNOWN if number is None else f"{number:+,.0f}" if number else "0"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Seconds inside, ms on screen; a decimal below 10 ms."""
+    if seconds is None:
+        return UNKNOWN
+    ms = 1000 * seconds
+    return f"{ms:,.0f} ms" if abs(ms) >= 10 else f"{ms:.1f} ms"
+
+
+def short_count(number: float) -> str:
+    """An axis label: 500, 20k, 3M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{name}"
+    return f"{number:g}"
+
+
+def short_time(seconds: float) -> str:
+    """An axis label: 50 ms, 2 s."""
+    return f"{seconds:g} s" if seconds >= 1 else f"{1000 * seconds:g} ms"
+
+
+def yes_no(agrees: bool | None) -> str:
+    return {True: "yes", False: "NO", None: "cannot be told"}[agrees]
