@@ -168,3 +168,10 @@ def test_a_row_that_does_not_fit_is_named_by_line(
     with pytest.raises(FormatError, match=r"log\.jsonl:2: ") as caught:
         mooncake.read([write_log(row([1], 5), bad)])
     assert message in str(caught.value)
+
+
+def test_a_partial_last_block_does_not_keep_a_session_apart(write_log: WriteLog) -> None:
+    # The second prompt has another third block: the first one's was partial and has grown.
+    trace = mooncake.read([write_log(row([1, 2, 3], 1030), row([1, 2, 4, 5], 1600))])
+    assert trace.sessions_inferred
+    assert trace.session.tolist() == [0, 0]
