@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ async def reset_prefix_cache(service: Service, request: Request) -> Response:
     """{"success": false} while requests run: nothing was dropped then."""
     engine, _ = service.require_ready()
     try:
-        success = await service.off_loop(engine.reset_prefix_cache)
+        success = await asyncio.to_thread(engine.reset_prefix_cache)
     except EngineDead as error:
         raise ApiError(503, "not serving: engine_dead", code="engine_dead") from error
     return JSONResponse({"success": success})

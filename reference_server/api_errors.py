@@ -40,7 +40,8 @@ class ApiError(Exception):
 
 def invalid(error: ValidationError) -> ApiError:
     """400 for the first thing that a request says wrong; what it said is not echoed."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    first = max(errors, key=lambda e: len(e["loc"]))  # the deepest: of a union, the member meant
     place = ".".join(str(part) for part in first["loc"] if _is_readable(part)) or None
     message = f"{place}: {first['msg']}" if place else str(first["msg"])
     return ApiError(400, message, code="invalid_value", param=place)
