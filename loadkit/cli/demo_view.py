@@ -19,6 +19,11 @@ PARTS = (
     ("shared", "shared"),
     ("miss", "miss"),
 )
+WITNESSES = (
+    ("usage fields of the answers", "usage"),
+    ("server's Prometheus counters", "prometheus"),
+    ("predicted from what was sent", "prediction"),
+)
 
 
 class Display:
@@ -73,6 +78,7 @@ class Display:
         out = Console(highlight=False)
         out.print()
         out.print(_split_table(result))
+        out.print("expected: counted by the analyzer from the production log alone\n", style="dim")
         out.print(_agreement_table(result))
         for reason in result.gate["reasons"]:
             out.print(
@@ -89,7 +95,7 @@ def _split_table(result: DemoResult) -> Table:
     )
     for column, side in (("", "left"), ("staging", "right"), ("production-like", "right")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]
-    table.add_column("to expect (from the log)", justify="right")
+    table.add_column("expected", justify="right")
     staging, production = result.staging["split"], result.production["split"]
     expected = result.expected["split"]
     table.add_row(
@@ -115,13 +121,11 @@ def _agreement_table(result: DemoResult) -> Table:
     table.add_column("staging", justify="right")
     table.add_column("production-like", justify="right")
     sides = [run["reconciliation"] for run in (result.staging, result.production)]
-    for label, pick in (
-        ("usage fields of the answers", lambda r: r["usage"]["cached_tokens"]),
-        ("server's Prometheus counters", lambda r: r["prometheus"]["cached_tokens"]),
-        ("predicted from what was sent", lambda r: r["prediction"]["cached_tokens"]),
-        ("lost to re-tokenised replies", lambda r: r["retokenised_tokens"]),
-    ):
-        table.add_row(label, *(_count(pick(side)) for side in sides))
+    for label, witness in WITNESSES:
+        table.add_row(label, *(_count(side[witness]["cached_tokens"]) for side in sides))
+    table.add_row(
+        "lost to re-tokenised replies", *(_count(side["retokenised_tokens"]) for side in sides)
+    )
     table.add_row("agree", *("yes" if side["agrees"] else "NO" for side in sides), style="bold")
     return table
 

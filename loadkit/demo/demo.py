@@ -12,26 +12,33 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loadkit import profiles
-from loadkit.client.control import list_models, reset_prefix_cache
+from loadkit.analysis import analyze
+from loadkit.client.control import ControlPlane
+from loadkit.client.endpoint import Endpoint
 from loadkit.core.errors import CannotMeasure, InputError
-from loadkit.core.tokenizer import load_tokenizer
+from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.demo.server import reference_server
 from loadkit.forecast import forecast
 from loadkit.gate import decide
 from loadkit.locust_users.launcher import run_profile
+from loadkit.profiles import Profile
 from loadkit.report import write_report
-from loadkit.traces import read_trace
+from loadkit.traces import read_log
 from loadkit.traffic.build import build_plan
 from loadkit.traffic.log import write_log
+from loadkit.traffic.plan import TrafficPlan
 
 BLOCK_SIZE = 16
 NUM_BLOCKS = 2048
 
-# Small enough for minutes on two busy cores; the shape of the profiles is not touched.
+# Small enough for minutes on two busy cores. With so few sessions, organic repeats (people who ask
+# the same question word for word) would hardly show at the profile's 5%, so there are more of them.
 SHORT_ANSWERS = "request.max_tokens={distribution: constant, mean: 16, max: 16, source: demo}"
 PRODUCTION_SETTINGS = (
     "traffic.sessions=24",
     "traffic.turns.max=6",
+    "traffic.repeat_share=0.25",
+    "traffic.repeat_questions=1",
     "traffic.think_s={distribution: constant, mean: 0.2, max: 1, source: demo}",
     "arrivals={loop: closed, users: 3}",
     SHORT_ANSWERS,
@@ -113,48 +120,32 @@ def run_demo(out: Path, *, model: str | None, force: bool, show: Show) -> DemoRe
 
 
 def _run(work: Path, model: str | None, show: Show) -> DemoResult:
-    folder = _model_folder(model, show)
-    tokenizer = load_tokenizer(folder)
-    show.stage("Planning production-like traffic and a staging test that replays a few prompts")
-    production = profiles.load("chat-assistant", PRODUCTION_SETTINGS)
-    production_plan = build_plan(production)
-    production_log = work / "production.jsonl"
-    write_log(production_plan, production_log)
-    staging = profiles.load(
-        "replay-smoke", (*STAGING_SETTINGS, f"traffic.log={json.dumps(str(production_log))}")
-    )
-    staging_plan = build_plan(staging)
-    write_log(staging_plan, work / "staging.jsonl")
-
-    show.stage("Analyzing the production log: what hit rate should production expect?")
-    trace = read_trace([production_log], tokenizer=tokenizer, block_size=BLOCK_SIZE)
-    expected = forecast(trace, traffic=1.0, capacity_blocks=NUM_BLOCKS).to_dict()
-    _write_json(work / "expected.json", expected)
-
     show.stage("Starting the reference server")
-    runs = {}
     with reference_server(
         work / "server.log",
-        model=str(folder),
+        model=model,
         num_blocks=NUM_BLOCKS,
         block_size=BLOCK_SIZE,
         say=show.detail,
     ) as url:
-        for name, profile, plan in (
-            ("production", production, production_plan),
-            ("staging", staging, staging_plan),
-        ):
-            show.stage(f"Sending {name} traffic: {plan.num_requests} requests through Locust")
+        tokenizer = load_tokenizer(model or _default_model())
+        show.stage("Planning production-like and staging traffic")
+        traffic = _plan(work)
+        show.stage("Analyzing the production log")
+        expected = _expect(work, tokenizer)
+        runs = {}
+        for name, (profile, plan) in traffic.items():
+            show.stage(f"Sending {name} traffic")
             _fresh_cache(url)
             runs[name] = run_profile(
                 profile,
                 plan,
                 url=url,
                 out=work / name,
-                tokenizer=str(folder),
+                tokenizer=tokenizer.name,
                 on_progress=show.progress,
             )
-    show.stage("Deciding: does staging look like production?")
+    show.stage("Does staging look like production?")
     gate = decide(runs["staging"], expected).to_dict()
     _write_json(work / "gate.json", gate)
     write_report(
@@ -167,23 +158,51 @@ def _run(work: Path, model: str | None, show: Show) -> DemoResult:
     return DemoResult(work, runs["staging"], runs["production"], expected, gate)
 
 
-def _model_folder(model: str | None, show: Show) -> Path:
-    if model is not None:
-        return Path(model)
-    show.stage("Preparing SmolLM2-135M (dequantised once, then kept in the cache folder)")
-    try:
-        from reference_server.weights import prepare_default_model
-    except ImportError as error:
-        raise InputError(
-            f"the demo needs the reference server's packages: {error}",
-            remedy="pip install 'loadkit-llm[server]'",
-        ) from error
-    return prepare_default_model(show.detail)
+def _default_model() -> Path:
+    """The folder that the server has made ready."""
+    from reference_server.weights import prepare_default_model
+
+    return prepare_default_model()
+
+
+def _plan(work: Path) -> dict[str, tuple[Profile, TrafficPlan]]:
+    """Both workloads with their logs in `work`; staging replays prompts of the production log."""
+    production = profiles.load("chat-assistant", PRODUCTION_SETTINGS)
+    plan = build_plan(production)
+    log = work / "production.jsonl"
+    write_log(plan, log)
+    staging = profiles.load(
+        "replay-smoke", (*STAGING_SETTINGS, f"traffic.log={json.dumps(str(log))}")
+    )
+    staging_plan = build_plan(staging)
+    write_log(staging_plan, work / "staging.jsonl")
+    return {"production": (production, plan), "staging": (staging, staging_plan)}
+
+
+def _expect(work: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Analyses of both logs and the forecast of production, written to `work`."""
+    traces = {
+        name: read_log(
+            [work / f"{name}.jsonl"], format="openai", tokenizer=tokenizer, block_size=BLOCK_SIZE
+        ).trace
+        for name in ("production", "staging")
+    }
+    for name, trace in traces.items():
+        _write_json(work / f"{name}.analysis.json", analyze(trace, [NUM_BLOCKS]).to_dict())
+    expected = forecast(
+        traces["production"],
+        traffic=1.0,
+        capacity_blocks=NUM_BLOCKS,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+    ).to_dict()
+    _write_json(work / "expected.json", expected)
+    return expected
 
 
 def _fresh_cache(url: str) -> None:
-    list_models(url)
-    if not reset_prefix_cache(url):
+    with ControlPlane(Endpoint.parse(url)) as control:
+        answer = control.reset_prefix_cache()
+    if answer != "reset":
         raise CannotMeasure("the server did not reset its prefix cache", code="warm_cache")
 
 
