@@ -1,0 +1,1 @@
+"""What a run leaves behind: records, worker journals, the run folder, the reconciliation."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,21 @@ from loadkit.traces import read_log
 BLOCK_SIZE = 16
 VOCABULARY = [f"word{number}" for number in range(2000)]
 TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}"
+
+HOSTILE = (
+    "<script>alert(1)</script>\" onload='x' | [a](javascript:b) \u202e\x1b[31m {{7*7}} </style>"
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A staging run of replays, a production-like run, the forecast of its log, the verdict."""
+
+    tokenizer: str
+    staging: Path
+    production: Path
+    expected: dict[str, Any]
+    gate: dict[str, Any]
 
 
 def word_tokenizer(folder: Path) -> str:
@@ -104,29 +120,38 @@ def make_run(
     hits, queries = (
         sum(getattr(r, k) for r in answered) for k in ("cached_tokens", "prompt_tokens")
     )
+    values: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "block_size": BLOCK_SIZE,
+        "capacity_blocks": capacity_blocks,
+        "duration_s": max(r.completed_s or 0.0 for r in answered),
+        "counters_before": PrefixCounters("vllm", 1000, 10),
+        "counters_after": PrefixCounters("vllm", 1000 + queries, 10 + hits),
+        "seed": seed,
+    }
+    return finish(out, [*answered, *(extra or [])], **{**values, **context})
+
+
+def finish(out: Path, records: list[Record], **context: Any) -> dict[str, Any]:
+    """Finish a run of exactly these records."""
+    values: dict[str, Any] = {
+        "profile": {"name": "chat-assistant"},
+        "url": "http://127.0.0.1:8000",
+        "model": "SmolLM2-135M-Instruct",
+        "seed": 1,
+        "started_unix_s": 1.78e9,
+        "duration_s": 60.0,
+        "processes": 1,
+        "loop": "open",
+        "kind": "conversation",
+        "scheduled": len(records),
+        "versions": {"loadkit": "0.1.0", "locust": "2.47.0", "python": "3.11.9"},
+    }
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "journals").mkdir()
         with JournalWriter(Path(scratch) / "journals" / "worker-0.journal") as journal:
-            for record in [*answered, *(extra or [])]:
+            for record in records:
                 journal.append(record)
-        values: dict[str, Any] = {
-            "profile": {"name": "chat-assistant"},
-            "url": "http://127.0.0.1:8000",
-            "model": "SmolLM2-135M-Instruct",
-            "seed": seed,
-            "started_unix_s": 1.78e9,
-            "duration_s": max(r.completed_s or 0.0 for r in answered),
-            "processes": 1,
-            "loop": "open",
-            "kind": "conversation",
-            "scheduled": len(answered) + len(extra or []),
-            "tokenizer": tokenizer,
-            "block_size": BLOCK_SIZE,
-            "capacity_blocks": capacity_blocks,
-            "counters_before": PrefixCounters("vllm", 1000, 10),
-            "counters_after": PrefixCounters("vllm", 1000 + queries, 10 + hits),
-            "versions": {"loadkit": "0.1.0", "locust": "2.47.0", "python": "3.11.9"},
-        }
         return finish_run(Path(scratch), out, RunContext(**{**values, **context}))
 
 
@@ -158,3 +183,20 @@ def _answer(
             )
         )
     return answered
+
+
+def hostile_run(out: Path, tokenizer: str) -> dict[str, Any]:
+    """A run whose every foreign string is an attack; returns a verdict full of them too."""
+    make_run(
+        out,
+        production_records(6, 1),
+        tokenizer=tokenizer,
+        capacity_blocks=500,
+        model=HOSTILE,
+        profile={"name": HOSTILE},
+        kind=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        notes=[HOSTILE],
+    )
+    reason = {"code": HOSTILE, "message": HOSTILE, "remedy": HOSTILE}
+    return {"schema": "loadkit.gate/1", "verdict": HOSTILE, "reasons": [reason]}
