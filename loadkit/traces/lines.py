@@ -7,7 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -15,6 +15,12 @@ from loadkit.core.errors import FormatError, InputError
 
 # A guard against a file that is no JSONL at all; the longest public agent prompt is under 4 MB.
 MAX_LINE_BYTES = 128 * 1024 * 1024
+
+# Fields of rows. The bounds keep sums far from overflow; nanoseconds since 1970 are 1.8e18.
+Seconds = Annotated[float, msgspec.Meta(ge=-1e19, le=1e19)]
+Milliseconds = Seconds
+Length = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+BlockSize = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
 
 Row = TypeVar("Row")
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from loadkit.core.trace import Trace
 from loadkit.traces.columns import Columns, trace_of, uniform_block_size
-from loadkit.traces.lines import decode_rows, empty_log, read_lines
+from loadkit.traces.lines import BlockSize, Length, Milliseconds, decode_rows, empty_log, read_lines
 
 NAME = "mooncake"
 DEFAULT_BLOCK_SIZE = 512
-
-Length = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
 class Row(msgspec.Struct):
@@ -27,10 +25,10 @@ class Row(msgspec.Struct):
 
     input_length: Length
     hash_ids: list[int]
-    timestamp: float | None = None
+    timestamp: Milliseconds | None = None
     output_length: Length | None = None
     session_id: str | int | None = None
-    block_size: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    block_size: BlockSize | None = None
 
 
 def matches(row: dict[str, Any]) -> bool:

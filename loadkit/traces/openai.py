@@ -20,7 +20,7 @@ import msgspec
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
-from loadkit.traces.lines import Place, decode_rows, empty_log, read_lines
+from loadkit.traces.lines import Place, Seconds, decode_rows, empty_log, read_lines
 from loadkit.traces.tokens import TokenRequest, TokenTraceBuilder
 
 NAME = "openai"
@@ -36,7 +36,7 @@ class Response(msgspec.Struct):
     content: str | None = None
     token_ids: TokenIds | None = None
     finish_reason: str | None = None
-    latency_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    latency_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
     choices: list[dict[str, Any]] | None = None
 
 
@@ -46,7 +46,7 @@ class Row(msgspec.Struct):
     messages: list[dict[str, Any]] | None = None
     prompt: str | TokenIds | None = None
     tools: list[dict[str, Any]] | None = None
-    timestamp: float | None = None
+    timestamp: Seconds | None = None
     session_id: str | int | None = None
     cache_salt: str | None = None
     response: Response | None = None
