@@ -63,6 +63,8 @@ def look(page: Page, options: argparse.Namespace) -> dict[str, object]:
     )
     seen: dict[str, object] = page.evaluate(READ)
     if options.screenshot:
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(1500)  # Locust's tabs are animated
         page.screenshot(path=options.screenshot)
     page.get_by_role("tab", name="statistics").click()
     page.locator("#loadkit-tab").wait_for(state="detached")

@@ -2,7 +2,7 @@
 // (continuation, shared), then replay, then miss. So the upper edge of replay is the hit rate, and
 // what replay adds to the genuine part is seen at once.
 
-import { PARTS, clock, html, percent, svg } from "./dom.js";
+import { PARTS, clock, count, html, percent, svg } from "./dom.js";
 
 const MAX_COLUMNS = 60;
 const MARGIN = { left: 46, right: 12, top: 10, bottom: 26 };
@@ -13,6 +13,7 @@ const HEIGHT = MARGIN.top + SHARE_HEIGHT + GAP + VOLUME_HEIGHT + MARGIN.bottom;
 const PERIODS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 
 // Series of `loadkit.live/1` -> columns {at, width, tokens, continuation, ...}, fewer and wider.
+// Every column has tokens.
 export function columnsOf(series) {
   if (!series.at_s.length) return [];
   const end = series.at_s[series.at_s.length - 1] + series.width_s;
@@ -31,7 +32,7 @@ export function columnsOf(series) {
 }
 
 export function hitRateOf(column) {
-  return column.tokens ? 1 - column.miss / column.tokens : null;
+  return 1 - column.miss / column.tokens;
 }
 
 export function drawChart(view, pixels) {
@@ -65,8 +66,11 @@ function frameOf(pixels, end) {
 }
 
 function waiting(view, frame) {
-  const text = view.requests ? "No cached tokens reported yet." : "Waiting for the first request to finish.";
-  return svg("text", { class: "lk-waiting", x: frame.pixels / 2, y: frame.y(0.62), "text-anchor": "middle" }, text);
+  const text = view.requests
+    ? "No cached tokens reported yet."
+    : "Waiting for the first request to finish.";
+  const middle = { x: frame.pixels / 2, y: frame.y(0.62), "text-anchor": "middle" };
+  return svg("text", { class: "lk-waiting", ...middle }, text);
 }
 
 function spoken(view, columns) {
@@ -80,26 +84,35 @@ function spoken(view, columns) {
 
 // Replay is hatched as well as red: not told by its colour alone.
 function hatching() {
+  const tile = { width: 7, height: 7, patternUnits: "userSpaceOnUse" };
   const pattern = svg(
     "pattern",
-    { id: "lk-hatch", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+    { id: "lk-hatch", ...tile, patternTransform: "rotate(45)" },
     svg("rect", { width: 7, height: 7, class: "lk-fill-replay" }),
     svg("rect", { width: 2, height: 7, class: "lk-hatch-line" }),
   );
   return svg("defs", {}, pattern);
 }
 
+function across(frame, y, name) {
+  return svg("line", { class: name, x1: MARGIN.left, x2: frame.pixels - MARGIN.right, y1: y, y2: y });
+}
+
+function label(x, y, anchor, text) {
+  return svg("text", { class: "lk-tick", x, y, "text-anchor": anchor }, text);
+}
+
 function grid(frame) {
   const right = frame.pixels - MARGIN.right;
   const lines = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
-    svg("line", { class: "lk-grid", x1: MARGIN.left, x2: right, y1: frame.y(share), y2: frame.y(share) }),
-    svg("text", { class: "lk-tick", x: MARGIN.left - 8, y: frame.y(share) + 4, "text-anchor": "end" }, `${100 * share}%`),
+    across(frame, frame.y(share), "lk-grid"),
+    label(MARGIN.left - 8, frame.y(share) + 4, "end", `${100 * share}%`),
   ]);
   const most = Math.max(2, Math.floor(frame.pixels / 90));
   const step = PERIODS_S.find((period) => frame.end / period <= most) ?? 7 * 86400;
   for (let at = 0; at <= frame.end; at += step) {
     const anchor = frame.x(at) > right - 14 ? "end" : "middle";
-    lines.push(svg("text", { class: "lk-tick", x: frame.x(at), y: frame.floor + 17, "text-anchor": anchor }, clock(at)));
+    lines.push(label(frame.x(at), frame.floor + 17, anchor, clock(at)));
   }
   return lines;
 }
@@ -108,7 +121,7 @@ function stack(column, frame) {
   const group = svg("g", {}, svg("title", {}, describe(column)));
   let below = 0;
   for (const { key } of PARTS) {
-    const share = column.tokens ? column[key] / column.tokens : 0;
+    const share = column[key] / column.tokens;
     if (share > 0) group.append(block(column, frame, key, below, share));
     below += share;
   }
@@ -127,15 +140,15 @@ function block(column, frame, key, below, share) {
 }
 
 export function describe(column) {
-  const parts = PARTS.map(({ key, label }) => `${label} ${percent(column.tokens ? column[key] / column.tokens : null)}`);
-  return `${clock(column.at)} to ${clock(column.at + column.width)}: ${parts.join(", ")} of ${column.tokens.toLocaleString("en-US")} prompt tokens`;
+  const period = `${clock(column.at)} to ${clock(column.at + column.width)}`;
+  const parts = PARTS.map((part) => `${part.label} ${percent(column[part.key] / column.tokens)}`);
+  return `${period}: ${parts.join(", ")} of ${count(column.tokens)} prompt tokens`;
 }
 
 function expected(range, frame) {
   if (!range) return [];
   const [left, right] = [MARGIN.left, frame.pixels - MARGIN.right];
-  const line = (rate, name) =>
-    svg("line", { class: name, x1: left, x2: right, y1: frame.y(rate), y2: frame.y(rate) });
+  const line = (rate, name) => across(frame, frame.y(rate), name);
   return [
     svg("rect", {
       class: "lk-band",
@@ -156,22 +169,24 @@ function soFar(columns, frame) {
   const points = columns.map((column) => {
     hits += column.tokens - column.miss;
     tokens += column.tokens;
-    return tokens ? `${frame.x(column.at + column.width)},${frame.y(hits / tokens)}` : null;
+    return `${frame.x(column.at + column.width)},${frame.y(hits / tokens)}`;
   });
   return svg("g", {}, ...["lk-sofar-halo", "lk-sofar"].map((name) =>
-    svg("polyline", { class: name, points: points.filter(Boolean).join(" ") })));
+    svg("polyline", { class: name, points: points.join(" ") })));
 }
 
 function volume(columns, frame) {
   const most = Math.max(1, ...columns.map((column) => column.tokens));
   const bars = columns.map((column) => {
-    const [left, right] = [frame.x(column.at), frame.x(column.at + column.width)];
+    const [x, right] = [frame.x(column.at), frame.x(column.at + column.width)];
     const height = (VOLUME_HEIGHT * column.tokens) / most;
-    return svg("rect", { class: "lk-volume", x: left, y: frame.floor - height, width: Math.max(0.5, right - left - 0.7), height });
+    const width = Math.max(0.5, right - x - 0.7);
+    return svg("rect", { class: "lk-volume", x, y: frame.floor - height, width, height });
   });
-  const title = columns.length ? `Prompt tokens a second (most: ${Math.round(most / columns[0].width).toLocaleString("en-US")})` : "Prompt tokens a second";
-  const base = svg("line", { class: "lk-axis", x1: MARGIN.left, x2: frame.pixels - MARGIN.right, y1: frame.floor, y2: frame.floor });
-  return [...bars, base, svg("text", { class: "lk-tick", x: MARGIN.left, y: frame.floor - VOLUME_HEIGHT - 8 }, title)];
+  const scale = columns.length ? ` (most: ${count(Math.round(most / columns[0].width))})` : "";
+  const y = frame.floor - VOLUME_HEIGHT - 8;
+  const title = label(MARGIN.left, y, "start", `Prompt tokens a second${scale}`);
+  return [...bars, across(frame, frame.floor, "lk-axis"), title];
 }
 
 export function seriesTable(series) {
@@ -179,9 +194,9 @@ export function seriesTable(series) {
   const rows = columnsOf(series).map((column) =>
     html("tr", {},
       html("th", { scope: "row" }, clock(column.at)),
-      ...PARTS.map(({ key }) => html("td", {}, percent(column.tokens ? column[key] / column.tokens : null))),
+      ...PARTS.map(({ key }) => html("td", {}, percent(column[key] / column.tokens))),
       html("td", {}, percent(hitRateOf(column))),
-      html("td", {}, column.tokens.toLocaleString("en-US"))));
+      html("td", {}, count(column.tokens))));
   return html("table", {},
     html("thead", {}, html("tr", {}, ...head.map((text) => html("th", { scope: "col" }, text)))),
     html("tbody", {}, ...rows));

@@ -29,7 +29,8 @@ function mount() {
   }
   if (root?.parentNode === place) return;
   root?.remove();
-  root = html("section", { id: "loadkit-tab", class: "lk", "aria-label": "loadkit: live hit rate" }, ...sections());
+  const attributes = { id: "loadkit-tab", class: "lk", "aria-label": "loadkit: live hit rate" };
+  root = html("section", attributes, ...sections());
   shown = null;
   place.append(root);
   theme();
@@ -47,7 +48,8 @@ async function poll() {
   if (!root || document.hidden) return;
   try {
     const answer = await fetch("./loadkit/live", { cache: "no-store", redirect: "manual" });
-    if (!answer.ok) throw new Error(answer.type === "opaqueredirect" ? "signed out" : `status ${answer.status}`);
+    if (answer.type === "opaqueredirect") throw new Error("signed out");
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
     const text = await answer.text();
     if (root && text !== shown) render(JSON.parse(text));
     shown = text;
@@ -68,12 +70,14 @@ function note(text) {
 const SECTIONS = ["warnings", "cards", "bar", "figure", "side"];
 
 function sections() {
-  const made = Object.fromEntries(SECTIONS.map((name) => [name, html("div", { class: `lk-${name}` })]));
+  const empty = SECTIONS.map((name) => [name, html("div", { class: `lk-${name}` })]);
+  const made = Object.fromEntries(empty);
   made.warnings.setAttribute("aria-live", "polite");
   const details = html("details", { class: "lk-periods" },
     html("summary", {}, "Numbers behind the chart"), html("div", { class: "lk-table" }));
   details.addEventListener("toggle", redraw);
-  return [made.warnings, made.cards, made.bar, html("div", { class: "lk-columns" }, made.figure, made.side), details];
+  const columns = html("div", { class: "lk-columns" }, made.figure, made.side);
+  return [made.warnings, made.cards, made.bar, columns, details];
 }
 
 function swap(name, ...nodes) {
@@ -88,7 +92,8 @@ function render(view) {
   swap("warnings", ...warnings(view));
   swap("cards", ...headlines(view));
   swap("bar", ...bar(view));
-  swap("figure", caption(view), drawChart(view, Math.max(240, contentWidth(root.querySelector(".lk-figure")))));
+  const width = contentWidth(root.querySelector(".lk-figure"));
+  swap("figure", caption(view), drawChart(view, Math.max(240, width)));
   swap("side", causes(view), outcomes(view));
   if (root.querySelector(".lk-periods").open) swap("table", seriesTable(view.series));
   root.dataset.requests = view.requests;
@@ -96,7 +101,8 @@ function render(view) {
 
 function contentWidth(node) {
   const style = getComputedStyle(node);
-  return Math.floor(node.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
+  const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+  return Math.floor(node.clientWidth - padding);
 }
 
 function warnings(view) {
@@ -106,14 +112,21 @@ function warnings(view) {
 }
 
 function headlines(view) {
-  const cards = [
-    card("hit-rate", "Hit rate so far", percent(view.hit_rate), `token-weighted, of ${count(view.prompt_tokens)} prompt tokens`),
-    card("organic", "Organic hit rate", percent(view.organic_hit_rate), "continuation + shared, of requests that are no replay"),
+  const measured = `token-weighted, of ${count(view.prompt_tokens)} prompt tokens`;
+  const organic = "continuation + shared, of requests that are no replay";
+  const source = SOURCES[view.split_source] ?? "No cached tokens reported yet";
+  return [
+    card("hit-rate", "Hit rate so far", percent(view.hit_rate), measured),
+    card("organic", "Organic hit rate", percent(view.organic_hit_rate), organic),
+    ...expectation(view.expected_hit_rate),
+    card("requests", "Requests", count(view.requests), source),
   ];
-  const range = view.expected_hit_rate;
-  if (range) cards.push(card("expected", "Expected in production", percent(range.estimate), `from ${percent(range.low)} to ${percent(range.high)}`));
-  cards.push(card("requests", "Requests", count(view.requests), SOURCES[view.split_source] ?? "No cached tokens reported yet"));
-  return cards;
+}
+
+function expectation(range) {
+  if (!range) return [];
+  const interval = `from ${percent(range.low)} to ${percent(range.high)}`;
+  return [card("expected", "Expected in production", percent(range.estimate), interval)];
 }
 
 function card(name, title, value, hint) {
@@ -123,12 +136,19 @@ function card(name, title, value, hint) {
     html("div", { class: "lk-hint" }, hint));
 }
 
+// Whether a piece of the bar is wide enough for a text of this length, generously.
+function fits(text, share) {
+  return text === "" || share * root.clientWidth > 8 * text.length + 24;
+}
+
 // The table has the same numbers for screen readers.
 function bar(view) {
   return PARTS.filter(({ key }) => view.totals[key] > 0).map(({ key, label }) => {
     const share = view.totals[key] / view.prompt_tokens;
-    const words = share > 0.14 ? `${label} ${percent(share)}` : share > 0.06 ? percent(share) : "";
-    const piece = html("div", { class: `lk-piece lk-back-${key}`, title: `${label} ${percent(share)}`, "aria-hidden": "true" });
+    const title = `${label} ${percent(share)}`;
+    const words = [title, percent(share), ""].find((text) => fits(text, share));
+    const names = `lk-piece lk-back-${key}`;
+    const piece = html("div", { class: names, title, "aria-hidden": "true" });
     piece.style.flexGrow = share;
     piece.append(...(words ? [words] : [])); // an empty text node would not be :empty
     return piece;
@@ -137,9 +157,12 @@ function bar(view) {
 
 function caption(view) {
   const key = [html("span", {}, html("i", { class: "lk-key-line" }), "hit rate so far")];
-  if (view.expected_hit_rate) key.push(html("span", {}, html("i", { class: "lk-key-band" }), "expected in production"));
+  if (view.expected_hit_rate) {
+    key.push(html("span", {}, html("i", { class: "lk-key-band" }), "expected in production"));
+  }
   return html("div", { class: "lk-caption" },
-    html("b", {}, "Where prompt tokens came from, over time"), html("span", { class: "lk-key" }, ...key));
+    html("b", {}, "Where prompt tokens came from, over time"),
+    html("span", { class: "lk-key" }, ...key));
 }
 
 function causes(view) {
@@ -147,11 +170,13 @@ function causes(view) {
   const rows = PARTS.map(({ key, label, hint }) =>
     causeRow(key, label, hint, view.totals[key], view.prompt_tokens, latency[key]));
   if (view.totals.not_reported || view.not_reported_requests || latency.not_reported) {
-    rows.push(causeRow("not_reported", "Not reported", "in no rate", view.totals.not_reported, null, latency.not_reported));
+    const tokens = view.totals.not_reported;
+    rows.push(causeRow("not_reported", "Not reported", "in no rate", tokens, null, latency.not_reported));
   }
   const head = ["Cause", "Tokens", "Share", "TTFT p50", "TTFT p99"];
   return html("div", { class: "lk-box" }, html("table", { class: "lk-causes" },
-    html("caption", {}, "Prompt tokens by cause. TTFT: send to first token, of the requests whose prompt is mostly of that cause."),
+    html("caption", {}, "Prompt tokens by cause. TTFT: send to first token, of the requests whose " +
+      "prompt is mostly of that cause."),
     html("thead", {}, html("tr", {}, ...head.map((text) => html("th", { scope: "col" }, text)))),
     html("tbody", {}, ...rows)));
 }
@@ -162,14 +187,18 @@ function causeRow(key, label, hint, tokens, whole, latency) {
     html("td", {}, count(tokens)),
     html("td", {}, percent(whole ? tokens / whole : null)),
     html("td", {}, milliseconds(latency?.p50_s)),
-    html("td", { title: latency ? `of ${count(latency.requests)} requests` : "no requests" }, milliseconds(latency?.p99_s)));
+    html("td", { title: `of ${count(latency?.requests ?? 0)} requests` }, milliseconds(latency?.p99_s)));
 }
 
 function outcomes(view) {
-  const entries = view.outcomes.map(({ outcome, requests }) => [outcome.replaceAll("_", " "), count(requests)]);
   const late = view.schedule_delay;
-  entries.push(["schedule delay p50", milliseconds(late.p50_s)], ["schedule delay p99", milliseconds(late.p99_s)]);
-  const rows = entries.map(([name, value]) => html("tr", {}, html("th", { scope: "row" }, name), html("td", {}, value)));
+  const entries = [
+    ...view.outcomes.map(({ outcome, requests }) => [outcome.replaceAll("_", " "), count(requests)]),
+    ["schedule delay p50", milliseconds(late.p50_s)],
+    ["schedule delay p99", milliseconds(late.p99_s)],
+  ];
+  const rows = entries.map(([name, value]) =>
+    html("tr", {}, html("th", { scope: "row" }, name), html("td", {}, value)));
   return html("div", { class: "lk-box" }, html("table", { class: "lk-outcomes" },
     html("caption", {}, "Outcomes, and how late requests left."), html("tbody", {}, ...rows)));
 }
