@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_STOPS, MAX_STOP_CHARS = 16, 256
 MAX_MESSAGES, MAX_TOOLS = 4096, 128
@@ -46,7 +46,7 @@ Text = Annotated[str, Field(max_length=4_000_000)]
 ShortText = Annotated[str, Field(min_length=1, max_length=256)]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_NUMBER), FailFast()]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_NUMBER, fail_fast=True)]
 
 
 class Closed(BaseModel):
@@ -184,4 +184,4 @@ class TokenizeRequest(Closed):
 
 class DetokenizeRequest(Closed):
     model: ShortText | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_NUMBER), FailFast()]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_NUMBER, fail_fast=True)]

@@ -1,0 +1,118 @@
+"""What HTTP says while the server loads, drains, fails or is dead; no process and no torch model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from engine_builders import CheckingRunner
+from tiny_model import make_tokenizer
+
+from loadkit.core.tokenizer import Tokenizer
+from reference_server.api import KEY, PUBLIC, ROUTES, make_app
+from reference_server.engine import Engine, EngineSettings
+from reference_server.service import DRAINING, Service
+
+BODY = {"prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0}
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    engine = Engine(CheckingRunner(4, vocabulary=340), EngineSettings(block_size=4, num_blocks=50))
+    engine.start()
+    service = Service("tiny")
+    service.install(engine, Tokenizer(make_tokenizer(), "tiny"), frozenset({1}))
+    yield service
+    engine.stop()
+
+
+def call(service: Service, method: str, path: str, **options: Any) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(make_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(ask())
+
+
+def test_the_table_says_of_every_route_who_may_call_it(service: Service) -> None:
+    paths = {route.path for route in make_app(service).routes}  # type: ignore[attr-defined]
+    assert paths == {row.path for row in ROUTES}
+    assert {row.who for row in ROUTES} == {PUBLIC, KEY}
+    assert {row.path for row in ROUTES if row.who == PUBLIC} == {"/health", "/version"}
+
+
+def test_a_key_guards_every_route_that_the_table_says(service: Service) -> None:
+    service.api_key = "k"
+    for row in ROUTES:
+        response = call(service, row.method, row.path, json=BODY)
+        assert (response.status_code == 401) == (row.who == KEY)
+
+
+def test_while_loading_everything_is_503_with_retry_after() -> None:
+    loading = Service("tiny")
+    for method, path in (("GET", "/health"), ("POST", "/v1/completions"), ("GET", "/v1/models")):
+        assert call(loading, method, path, json=BODY).status_code == 503
+    refused = call(loading, "POST", "/v1/completions", json=BODY)
+    assert refused.json()["error"]["code"] == "loading"
+    assert refused.headers["retry-after"] == "5"
+
+
+def test_while_draining_new_requests_are_503(service: Service) -> None:
+    service.status = DRAINING
+    response = call(service, "POST", "/v1/completions", json=BODY)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
+    assert call(service, "GET", "/health").status_code == 503
+
+
+def test_a_dead_engine_is_503_everywhere(service: Service) -> None:
+    engine = service.engine
+    assert engine is not None
+    engine.runner.broken = True  # type: ignore[attr-defined]
+    first = call(service, "POST", "/v1/completions", json=BODY)
+    engine.join()
+    assert first.status_code == 500
+    assert call(service, "GET", "/health").json() == {"status": "engine_dead"}
+    for path in ("/v1/completions", "/reset_prefix_cache"):
+        assert call(service, "POST", path, json=BODY).status_code == 503
+
+
+class _OneBad(CheckingRunner):
+    """Fails for prompts that begin with token 9."""
+
+    def execute(self, chunks: Any) -> list[int | None]:
+        if any(chunk.request.tokens[0] == 9 for chunk in chunks):
+            raise ValueError("token 9")
+        return super().execute(chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_bad_request_fails_alone(stream: bool) -> None:
+    engine = Engine(_OneBad(4, 340), EngineSettings(block_size=4, num_blocks=50))
+    engine.start()
+    service = Service("tiny")
+    service.install(engine, Tokenizer(make_tokenizer(), "tiny"), frozenset())
+    bad = call(service, "POST", "/v1/completions", json=BODY | {"prompt": [9], "stream": stream})
+    good = call(service, "POST", "/v1/completions", json=BODY)
+    engine.stop()
+    if stream:
+        assert '"code":"engine_error"' in bad.text
+        assert bad.text.endswith("data: [DONE]\n\n")
+    else:
+        assert (bad.status_code, bad.json()["error"]["code"]) == (500, "engine_error")
+    assert good.status_code == 200
+
+
+def test_two_keys_never_share_a_block_or_a_session(service: Service) -> None:
+    def cached(key: str, **fields: Any) -> int:
+        service.api_key = key
+        headers = {"Authorization": f"Bearer {key}", "x-session-id": "s"}
+        body = BODY | {"prompt": list(range(2, 22))} | fields
+        answer = call(service, "POST", "/v1/completions", json=body, headers=headers).json()
+        return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    assert [cached(key) for key in ("a", "b", "a")] == [0, 0, 16]
+    assert [cached(key, cache_salt="public") for key in ("a", "b")] == [0, 16]
