@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,15 +12,13 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from web_ui import SUPPORT, browse, free_port, locust_with_scripted_records, wait_until_up
+from scripted import scripted_server
+from web_ui import browse, free_port, locust_with_scripted_records, wait_until_up
 
 from loadkit.locust_users.launcher import make_work_folder
 from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings
 from loadkit.traffic.plan import SessionPlan, TrafficPlan, Turn
-
-sys.path.insert(0, str(SUPPORT))
-from scripted import scripted_server
 
 pytestmark = pytest.mark.e2e
 
@@ -77,13 +78,43 @@ def test_clicking_start_shows_the_split_of_a_real_run_in_the_tab(tmp_path: Path)
         "lk-part-replay",
         "lk-part-shared",
     ]
-    assert seen["pieces"] == ["Continuation 16.7%", "13.3%", "Replay 33.3%", "Miss 36.7%"]
+    assert seen["pieces"] == ["Continuation 16.7%", "Shared 13.3%", "Replay 33.3%", "Miss 36.7%"]
     assert "replay_mirage" in seen["warnings"]
     assert "estimated" in seen["source"], "the scripted server does not split by cause"
     assert "ok5" in seen["outcomes"]
     assert seen["band"] == 0, "nothing is expected, so no band"
     ttft = {cause: cells[2] for cause, cells in seen["causes"].items()}
     assert all(text.endswith(" ms") for text in ttft.values()), "each cause leads one request"
+
+
+def test_the_tab_of_loadkit_run_and_the_run_folder_say_the_same(tmp_path: Path):
+    """Two load workers and a master, started in the browser, ended with Ctrl-C."""
+    port, out = free_port(), tmp_path / "run"
+    options = ["--web", "--web-port", str(port), "--processes", "2", "-o", str(out), "--json"]
+    for setting in ("traffic.requests=12", "traffic.distinct_prompts=3"):
+        options += ["--set", setting]
+    log = tmp_path / "run.log"
+    with scripted_server(tmp_path) as server, log.open("wb") as errors:
+        command = [str(Path(sys.executable).with_name("loadkit")), "run", "replay-smoke"]
+        with subprocess.Popen(
+            [*command, "--url", server.url, *options], stdout=subprocess.PIPE, stderr=errors
+        ) as run:
+            try:
+                url = f"http://127.0.0.1:{port}/"
+                wait_until_up(url, run, log)
+                seen = browse(url, "--requests", "12")
+                run.send_signal(signal.SIGINT)
+                printed, _ = run.communicate(timeout=60)
+            finally:
+                run.kill()
+    assert run.returncode == 0, log.read_text()
+    written = json.loads((out / "run.json").read_text())
+    assert json.loads(printed) == written
+    usage = written["reconciliation"]["usage"]
+    assert seen["complaints"] == []
+    assert seen["values"]["requests"] == "12"
+    assert seen["values"]["hit-rate"] == f"{usage['cached_tokens'] / usage['prompt_tokens']:.1%}"
+    assert "replay_mirage" in seen["warnings"]
 
 
 def test_the_tab_follows_the_dark_theme_fits_a_phone_and_draws_the_expected_band(tmp_path: Path):
