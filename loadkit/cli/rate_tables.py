@@ -43,12 +43,12 @@ def percent(rate: float | None) -> str:
 
 
 def count(number: int) -> str:
-    """`73.6 M`, `122 k`, `940`."""
+    """`73.6 M`, `122 k`, `9,400`."""
     for size, suffix in ((10**9, " G"), (10**6, " M"), (10**4, " k")):
         if number >= size:
             unit = 10**3 if suffix == " k" else size
             return f"{number / unit:.3g}{suffix}"
-    return str(number)
+    return f"{number:,}"
 
 
 def split_table(rates: dict[str, float | None]) -> Table:

@@ -72,6 +72,16 @@ def test_analyze_writes_the_same_json_to_a_file(loadkit: Call, log: Path, tmp_pa
     assert sorted(tmp_path.iterdir()) == [target, log]
 
 
+def test_an_output_that_is_a_folder_is_refused_and_nothing_is_left(
+    loadkit: Call, log: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    code, _, err = loadkit("analyze", log, "-o", tmp_path / "out")
+    assert code == 2
+    assert "cannot be written" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "out"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
