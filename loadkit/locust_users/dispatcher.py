@@ -24,8 +24,8 @@ Player = Callable[[SessionPlan, float], None]
 class Dispatcher:
     """Hands out a worker's sessions until none is left, the time is up, or it is stopped.
 
-    When `finished` is set, every turn of every session has its record. `on_finish` is called just
-    before, and again for each user that comes later and finds nothing to do.
+    When `finished` is set, every turn of every session has its record, and `on_finish` is called;
+    once more for each user that comes later and finds nothing to do.
     """
 
     def __init__(self, worker: LoadWorker, on_finish: Callable[[], None]):
@@ -44,6 +44,9 @@ class Dispatcher:
 
         When the last user of the worker leaves, or is killed, the run of this worker is over.
         """
+        if self.finished.is_set():  # started again in the web interface: a plan is sent once
+            self._on_finish()
+            return
         self._num_users += 1
         try:
             if self.worker.settings.loop == "closed":
@@ -51,6 +54,7 @@ class Dispatcher:
             elif not self._is_driven:
                 self._is_driven = True
                 self._drive_open(play)
+                self.stop(STOPPED)  # nothing is left to stop; others may wait for `finished`
             else:
                 self.finished.wait()  # a second user adds nothing to a planned schedule
         finally:
@@ -66,7 +70,7 @@ class Dispatcher:
         if not self.finished.is_set():
             self.worker.finish()
             self.finished.set()
-        self._on_finish()
+            self._on_finish()
 
     def _skip_all(self, sessions: deque[SessionPlan] | list[SessionPlan], reason: str) -> None:
         while sessions:

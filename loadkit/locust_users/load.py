@@ -42,6 +42,7 @@ class Load:
         self.plan = read_plan(work.plan)
         self._dispatcher: Dispatcher | None = None
         self._done_clients: set[str] = set()
+        self._is_quitting = False
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Locust's `init` event: in every process, before any user."""
@@ -95,7 +96,8 @@ class Load:
         """Headless: leave. With the web interface: stop, and leave it open for reading."""
         if self.settings.web:
             environment.runner.stop()
-        else:
+        elif not self._is_quitting:
+            self._is_quitting = True
             environment.runner.quit()
 
     def _watch_parent(self) -> None:

@@ -1,6 +1,8 @@
-"""Makes the helpers in tests/support importable as `support`."""
+"""Makes tests/support importable."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))

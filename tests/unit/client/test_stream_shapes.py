@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.byte_server import HEAD, byte_server, chunked, sized
+from byte_server import HEAD, byte_server, chunked, sized
 
 from loadkit.client import exchange
 from loadkit.client.answer import Response

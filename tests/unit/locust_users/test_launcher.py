@@ -1,0 +1,145 @@
+"""The launcher's decisions, and what the parent process and the locustfile may import."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from plans import OPEN, conversations, profile
+
+from loadkit.client.control import ModelCard
+from loadkit.client.endpoint import Endpoint
+from loadkit.client.secret import Secret
+from loadkit.core.errors import InputError
+from loadkit.locust_users.launcher import (
+    choose_model,
+    make_settings,
+    make_work_folder,
+    run_profile,
+)
+from loadkit.locust_users.process import LocustProcess
+from loadkit.locust_users.settings import Settings, WorkFolder
+from loadkit.traffic.plan import TrafficPlan
+
+SETTINGS = Settings(url="http://h", model="m", kind="conversation", loop="open")
+ENDPOINT = Endpoint.parse("http://h")
+HEAVY = ("torch", "transformers", "tokenizers", "datasets", "pandas")
+
+
+def modules_after(code: str, **environment: str) -> set[str]:
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}\nimport sys, json; print(json.dumps(list(sys.modules)))",
+    ]
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, check=True, text=True
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_parent_process_imports_neither_locust_nor_gevent() -> None:
+    loaded = modules_after("import loadkit.locust_users.launcher")
+    assert not {"locust", "gevent", *HEAVY} & loaded
+
+
+def test_the_locustfile_imports_no_tokenizer_torch_or_datasets(tmp_path: Path) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(2, 1), SETTINGS)
+    loaded = modules_after("import loadkit.locust_users.locustfile", LOADKIT_WORK=str(work.path))
+    assert "locust" in loaded
+    assert not set(HEAVY) & loaded
+
+
+def test_user_classes_are_found_lazily() -> None:
+    loaded = modules_after("import loadkit.locust_users as users; users.ReplayUser")
+    assert "locust" in loaded
+
+
+@pytest.mark.parametrize(
+    ("cards", "wanted", "chosen"),
+    [
+        ([ModelCard("a")], None, "a"),
+        ([ModelCard("a"), ModelCard("b")], "b", "b"),
+        ([], "unlisted", "unlisted"),
+    ],
+)
+def test_the_model_is_the_only_one_or_the_one_asked_for(
+    cards: list[ModelCard], wanted: str | None, chosen: str
+) -> None:
+    assert choose_model(cards, wanted, "http://h").id == chosen
+
+
+@pytest.mark.parametrize(
+    ("cards", "wanted", "message"),
+    [
+        ([], None, "lists 0 models"),
+        ([ModelCard("a"), ModelCard("b")], None, "lists 2 models: a, b"),
+        ([ModelCard("a")], "x", r"no model 'x' \(it lists: a\)"),
+    ],
+)
+def test_an_unclear_model_is_an_input_error(
+    cards: list[ModelCard], wanted: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        choose_model(cards, wanted, "http://h")
+
+
+def test_there_are_never_more_processes_than_users_or_sessions() -> None:
+    def processes(arrivals: dict[str, object], sessions: int) -> int:
+        plan = conversations(sessions, 1)
+        made = make_settings(
+            profile(arrivals), plan, ENDPOINT, ModelCard("m"), processes=8, web=False
+        )
+        return made.processes
+
+    assert processes(OPEN, 3) == 3
+    assert processes({"loop": "closed", "users": 2}, 20) == 2
+    assert processes(OPEN, 20) == 8
+
+
+def test_the_working_folder_is_private_and_beside_the_result(tmp_path: Path) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(2, 1), SETTINGS)
+    assert work.path.parent == tmp_path
+    assert stat.S_IMODE(work.path.stat().st_mode) == 0o700
+    assert work.settings() == SETTINGS
+
+
+def test_the_first_worker_sets_the_start_for_all(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    assert work.started() is None
+    first = work.begin(1.0)
+    assert work.begin(5.0) == first == work.started()
+
+
+def test_an_existing_result_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="already exists"):
+        run_profile(profile(), conversations(1, 1), url="http://127.0.0.1:9", out=tmp_path)
+
+
+def test_no_server_and_an_empty_plan_leave_nothing_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="is it running"):
+        run_profile(profile(), conversations(1, 1), url="http://127.0.0.1:9", out=out)
+    with pytest.raises(InputError, match="no sessions"):
+        run_profile(profile(), TrafficPlan("corpus", ()), url="http://127.0.0.1:9", out=out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_is_in_the_environment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCUST_USERS", "99")
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    work = make_work_folder(tmp_path / "out", conversations(2, 1), SETTINGS)
+    process = LocustProcess(work, SETTINGS, key=Secret("sk-canary"))
+    assert "sk-canary" not in " ".join(process._command)
+    assert process._environment["LOADKIT_API_KEY"] == "sk-canary"
+    assert not {"LOCUST_USERS", "OPENAI_API_KEY"} & set(process._environment)
+    for file in work.path.rglob("*.json"):
+        assert "sk-canary" not in file.read_text()
