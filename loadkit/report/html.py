@@ -13,7 +13,7 @@ from markupsafe import Markup
 from loadkit.report import tables
 from loadkit.report.charts import NAMES, capacity_chart, split_bars, time_span, wait_chart
 from loadkit.report.model import CAUSES, Report
-from loadkit.report.words import clean, percent, short_count
+from loadkit.report.words import clean, percent
 
 WIDE, HALF, NARROW = 950.0, 460.0, 332.0
 _STACK = ("continuation", "shared", "replay", "miss_capacity", "miss_compulsory")
@@ -113,7 +113,7 @@ def _setting(report: Report) -> str:
     size, blocks = run["block_size"], run["capacity_blocks"]
     if size is None:
         return ""
-    cache_words = "" if blocks is None else f", a cache of {short_count(blocks * size)} tokens"
+    cache_words = "" if blocks is None else f", a cache of {blocks * size:,} tokens"
     return f", blocks of {size} tokens{cache_words}"
 
 
@@ -132,7 +132,7 @@ def _setting_rows(report: Report) -> list[tuple[str, str]]:
             one.label,
             f"profile {name}, seed {run['seed']}, model {endpoint['model']} at {endpoint['url']},"
             f" tokenizer {tokenizer}, block size {run['block_size']}, capacity"
-            f" {run['capacity_blocks']} blocks, {run['processes']} load processes; split by:"
+            f" {run['capacity_blocks']} blocks, load processes {run['processes']}; split by:"
             f" {run['split']['source'] or 'nobody'}",
         ))  # fmt: skip
     versions = report.facts[0].run["versions"]

@@ -6,6 +6,7 @@ run folder is either whole or not there.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def gather(work: Path) -> Gathered:
         journal = read_journal(path)
         torn_bytes += journal.torn_bytes
         for record in journal.records:
-            key = msgspec.msgpack.encode(record)
+            key = hashlib.blake2b(msgspec.msgpack.encode(record), digest_size=16).digest()
             duplicates += key in seen
             if key not in seen:
                 records.append(record)
