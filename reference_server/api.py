@@ -59,7 +59,7 @@ async def _generate(
 
 
 async def models(service: Service, request: Request) -> Response:
-    engine, tokenizer = service.require_ready()
+    engine, _ = service.require_ready()
     model = {
         "id": service.model_name,
         "object": "model",
@@ -69,7 +69,7 @@ async def models(service: Service, request: Request) -> Response:
         "loadkit": {
             "block_size": engine.settings.block_size,
             "num_blocks": engine.settings.num_blocks,
-            "tokenizer_fingerprint": await service.off_loop(lambda: tokenizer.fingerprint),
+            "tokenizer_fingerprint": service.fingerprint,
         },
     }
     return JSONResponse({"object": "list", "data": [model]})

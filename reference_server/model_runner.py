@@ -106,16 +106,21 @@ class TransformersRunner:
 def _make_pools(
     config: Any, num_slots: int, dtype: torch.dtype, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
-    """(keys, values) a layer, each (num_slots, kv heads, head dim)."""
+    """(keys, values) a layer, each (num_slots, kv heads, head dim). InputError if too large."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shape = (num_slots, config.num_key_value_heads, head_dim)
-    return [
-        (
-            torch.zeros(shape, dtype=dtype, device=device),
-            torch.zeros(shape, dtype=dtype, device=device),
-        )
-        for _ in range(config.num_hidden_layers)
-    ]
+    try:
+        return [
+            (
+                torch.zeros(shape, dtype=dtype, device=device),
+                torch.zeros(shape, dtype=dtype, device=device),
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+    except RuntimeError as error:
+        raise InputError(
+            f"no memory for {num_slots} tokens of K/V", where="--num-blocks", remedy="take fewer"
+        ) from error
 
 
 def _require_full_attention(config: Any) -> None:

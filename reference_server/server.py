@@ -118,11 +118,18 @@ def load(settings: ServerSettings, service: Service) -> None:
     path = settings.model or str(prepare_default_model())
     tokenizer = load_tokenizer(path)
     model = load_model(path, settings.device)
+    _require_same_vocabulary(model, tokenizer.hf, path)
     num_pages = settings.engine.num_blocks + settings.engine.max_num_seqs + 1
     runner = TransformersRunner(model, num_pages=num_pages, block_size=settings.engine.block_size)
     engine = Engine(runner, settings.engine, service.metrics)
     engine.start()
     service.install(engine, tokenizer, _eos_ids(model, tokenizer.hf))
+
+
+def _require_same_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
+    """A tokenizer with ids that the model has no embedding for would fail request by request."""
+    if len(tokenizer) > model.config.get_text_config().vocab_size:
+        raise InputError("the tokenizer has more tokens than the model", where=path)
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

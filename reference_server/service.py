@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Service:
     tokenizer: Tokenizer | None = None
     engine: Engine | None = None
     eos_ids: frozenset[int] = frozenset()
+    fingerprint: str = ""
+    max_prompt_chars: int = 0
     metrics: Metrics = field(init=False)
     _tokenizing: ThreadPoolExecutor = field(init=False)
 
@@ -44,6 +47,9 @@ class Service:
 
     def install(self, engine: Engine, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
         self.engine, self.tokenizer, self.eos_ids = engine, tokenizer, eos_ids
+        self.fingerprint = tokenizer.fingerprint
+        longest = max(map(len, tokenizer.hf.get_vocab()))
+        self.max_prompt_chars = engine.runner.max_model_len * longest
         self.metrics.watch(engine)
         if self.status == LOADING:
             self.status = READY
@@ -67,10 +73,12 @@ class Service:
         self, body: ChatRequest | CompletionRequest, session: str | None
     ) -> tuple[Generation, Request]:
         """Tokenise, check and queue. ApiError: 400, 404, 429 or 503."""
+        arrival_s = time.monotonic()
         engine, tokenizer = self.require_ready()
         self.check_model(body.model)
         generation = Generation(tokenizer.decode, body.stop)
         request = await self.off_loop(lambda: self._build(body, session, generation))
+        request.arrival_s = arrival_s
         generation.request = request
         try:
             engine.submit(request)
@@ -108,12 +116,17 @@ class Service:
     def encode_chat(self, messages: list[Message], tools: list[Any] | None) -> list[int]:
         _, tokenizer = self.require_ready()
         try:
-            return tokenizer.encode_chat([m.for_template() for m in messages], tools)
+            text = tokenizer.render_chat([m.for_template() for m in messages], tools)
         except InputError as error:
             raise ApiError(400, error.what, code="invalid_messages", param="messages") from error
+        return self.encode_text(text, add_special_tokens=False)
 
     def encode_text(self, text: str, add_special_tokens: bool) -> list[int]:
+        """400 before any work for a text that cannot fit even in the vocabulary's longest tokens."""
         _, tokenizer = self.require_ready()
+        if len(text) > self.max_prompt_chars:
+            message = f"the prompt's {len(text)} characters are more than the model can take"
+            raise ApiError(400, message, code="context_length_exceeded")
         return tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def check_ids(self, ids: list[int], param: str) -> list[int]:

@@ -180,13 +180,16 @@ def load_model(path_or_name: str, device: str = "auto", dtype: str = "auto") -> 
 
 
 def pick_device(device: str) -> str:
-    """ "auto" is CUDA when there is one. InputError for CUDA where there is none."""
+    """The torch device of a name; "auto" is CUDA when there is one. InputError if not to be had."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("no CUDA device here", where=f"--device {device}")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        problem = str(error).splitlines()[0]
+        raise InputError(f"not usable: {problem}", where=f"--device {device}") from error
     return device
 
 

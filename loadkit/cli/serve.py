@@ -85,7 +85,7 @@ def _require_packages() -> None:
 
 def _pool_blocks(num_blocks: int | None, tokens: int | None, block_size: int) -> int:
     if num_blocks is not None and tokens is not None:
-        raise InputError("give one of them", where="--num-blocks, --kv-cache-tokens")
+        raise InputError("give only one of them", where="--num-blocks, --kv-cache-tokens")
     if tokens is None:
         return num_blocks or 2048
     if tokens < block_size:

@@ -116,3 +116,17 @@ def test_two_keys_never_share_a_block_or_a_session(service: Service) -> None:
 
     assert [cached(key) for key in ("a", "b", "a")] == [0, 0, 16]
     assert [cached(key, cache_salt="public") for key in ("a", "b")] == [0, 16]
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(map(len, make_tokenizer().get_vocab()))
+    monkeypatch.setattr(Tokenizer, "encode", lambda *_, **__: pytest.fail("tokenised"))
+    for path, body in (
+        ("/v1/completions", BODY | {"prompt": "x" * (10_000 * longest + 1)}),
+        ("/tokenize", {"prompt": "x" * (10_000 * longest + 1)}),
+    ):
+        response = call(service, "POST", path, json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == "context_length_exceeded"
