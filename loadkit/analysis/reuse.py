@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadkit.analysis.events import events_of, prompts_alone
+from loadkit.analysis.events import events_of
 from loadkit.analysis.own import own_prefix_blocks
 from loadkit.analysis.stack import stack_positions
 from loadkit.core.errors import InputError
@@ -53,13 +53,6 @@ def reuse_of(trace: Trace, engine: str = "vllm") -> Reuse:
         own_blocks=own_prefix_blocks(trace, events),
         replay=replay_kinds(trace.prompt_key, trace.session),
     )
-
-
-def as_given_positions(trace: Trace, reuse: Reuse) -> IntArray:
-    """Stack positions (m,) of the prompt blocks alone, as if replies and pages did not exist."""
-    if trace.resident_ids is None and trace.partial_page is None:
-        return reuse.position
-    return stack_positions(trace, prompts_alone(trace))
 
 
 def replay_kinds(prompt_key: IntArray, session: IntArray) -> npt.NDArray[np.int8]:

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 
 from loadkit.analysis.append_only import AppendOnly, append_only
+from loadkit.analysis.curve import CurvePoint, HitCurve, hit_curve
 from loadkit.analysis.diversity import Diversity, diversity
 from loadkit.analysis.per_request import PerRequest, per_request_of
-from loadkit.analysis.reuse import NEVER, Reuse, as_given_positions, reuse_of
+from loadkit.analysis.reuse import reuse_of
 from loadkit.core.split import CAUSES
-from loadkit.core.trace import IntArray, Trace
+from loadkit.core.trace import Trace
 
 SCHEMA = "loadkit.analysis/1"
-DEFAULT_POINTS = 24
 
 
 class InfiniteCache(msgspec.Struct, frozen=True):
@@ -36,21 +36,6 @@ class InfiniteCache(msgspec.Struct, frozen=True):
     organic_hit_rate: float | None
     block_hit_rate: float | None
     per_request_mean_hit_rate: float | None
-
-
-class CurvePoint(msgspec.Struct, frozen=True):
-    """Rates of an LRU cache of one size; capacity None is infinite. See InfiniteCache."""
-
-    capacity_blocks: int | None
-    capacity_tokens: int | None
-    hit_rate: float | None
-    replay_same_session: float | None
-    replay_cross_session: float | None
-    continuation: float | None
-    shared: float | None
-    miss_compulsory: float | None
-    miss_capacity: float | None
-    block_hit_rate: float | None
 
 
 class Analysis(msgspec.Struct, frozen=True):
@@ -87,8 +72,8 @@ def analyze(
     names the rule for fully cached prompts (InputError if unknown).
     """
     reuse = reuse_of(trace, engine)
-    given = as_given_positions(trace, reuse)
-    capacities = list(capacities_blocks) or default_capacities(reuse)
+    curve = hit_curve(reuse)
+    capacities = list(capacities_blocks) or curve.default_capacities()
     return Analysis(
         requests=trace.num_requests,
         sessions=trace.num_sessions,
@@ -97,55 +82,21 @@ def analyze(
         block_size=trace.block_size,
         blocks=trace.num_blocks,
         unique_blocks=trace.num_unique_blocks,
-        infinite=_infinite(per_request_of(reuse, None), given),
-        curve=tuple(curve_point(reuse, given, capacity) for capacity in capacities),
+        infinite=_infinite(per_request_of(reuse, None), curve),
+        curve=tuple(curve.point(capacity) for capacity in capacities),
         append_only=append_only(trace),
         diversity=diversity(trace),
         warnings=trace.warnings,
     )
 
 
-def default_capacities(reuse: Reuse, points: int = DEFAULT_POINTS) -> list[int | None]:
-    """Log-spaced capacities up to the size from which a bigger cache gains nothing, or all blocks."""
-    top = max(reuse.trace.num_unique_blocks, int(reuse.position.max(initial=0)))
-    if top == 0:
-        return []
-    grid = np.geomspace(max(1, top / 1000), top, points)
-    return [int(value) for value in np.unique(np.round(grid).astype(np.int64))]
-
-
-def curve_point(reuse: Reuse, given: IntArray, capacity_blocks: int | None) -> CurvePoint:
-    """The rates at one capacity, from a pass already made. `given`: see as_given_positions."""
-    split = per_request_of(reuse, capacity_blocks).total()
-    size = reuse.trace.block_size
-    return CurvePoint(
-        capacity_blocks=capacity_blocks,
-        capacity_tokens=None if capacity_blocks is None else capacity_blocks * size,
-        hit_rate=split.rate("hit"),
-        replay_same_session=split.rate("replay_same_session"),
-        replay_cross_session=split.rate("replay_cross_session"),
-        continuation=split.rate("continuation"),
-        shared=split.rate("shared"),
-        miss_compulsory=split.rate("miss_compulsory"),
-        miss_capacity=split.rate("miss_capacity"),
-        block_hit_rate=block_hit_rate(given, capacity_blocks),
-    )
-
-
-def block_hit_rate(given: IntArray, capacity_blocks: int | None) -> float | None:
-    """Hit blocks / blocks as given, in a plain LRU of that size; None without blocks."""
-    limit = NEVER if capacity_blocks is None else capacity_blocks
-    hits = int(np.sum((given > 0) & (given <= limit)))
-    return hits / len(given) if len(given) else None
-
-
-def _infinite(requests: PerRequest, given: IntArray) -> InfiniteCache:
-    split = requests.total()
+def _infinite(requests: PerRequest, curve: HitCurve) -> InfiniteCache:
+    split = curve.split(None)
     return InfiniteCache(
         hit_rate=split.rate("hit"),
         **{cause: split.rate(cause) for cause in CAUSES},
         organic_hit_rate=requests.organic_hit_rate(),
-        block_hit_rate=block_hit_rate(given, None),
+        block_hit_rate=curve.block_hit_rate(None),
         per_request_mean_hit_rate=_mean_hit_rate(requests),
     )
 

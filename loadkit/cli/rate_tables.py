@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from loadkit.analysis.summary import CurvePoint
+    from loadkit.analysis.curve import CurvePoint
 
 # Glyphs differ too, so that a bar can be read without colours.
 STYLES = {

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from loadkit.analysis.curve import HitCurve, hit_curve
 from loadkit.analysis.per_request import PerRequest, per_request_of
-from loadkit.analysis.reuse import Reuse, as_given_positions, reuse_of
-from loadkit.analysis.summary import curve_point, default_capacities
+from loadkit.analysis.reuse import reuse_of
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray, Trace
 from loadkit.forecast.model import Baselines, Estimate, Forecast, LogFacts, Scenario, Split
@@ -44,7 +44,7 @@ def forecast(
     )
     _check(scenario)
     reuse = reuse_of(trace)
-    given = as_given_positions(trace, reuse)
+    curve = hit_curve(reuse)
     requests = per_request_of(reuse, capacity_blocks)
     ok = scenario.is_the_log_itself and trace.num_requests > 0
     return Forecast(
@@ -53,9 +53,9 @@ def forecast(
         hit_rate=_exactly(requests.total().rate("hit")) if ok else Estimate(),
         split=_split(requests) if ok else Split(),
         organic_hit_rate=_exactly(requests.organic_hit_rate()) if ok else Estimate(),
-        curve=tuple(curve_point(reuse, given, c) for c in default_capacities(reuse)) if ok else (),
+        curve=tuple(map(curve.point, curve.default_capacities())) if ok else (),
         self_check={"method": EXACT} if ok else {},
-        baselines=_baselines(reuse, scenario),
+        baselines=_baselines(curve, scenario, _rate_of(requests, _last_third(trace))),
         status="ok" if ok else "inconclusive",
         needs=None if ok else _needs(scenario),
         warnings=trace.warnings,
@@ -113,15 +113,11 @@ def _split(requests: PerRequest) -> Split:
     return Split(**{part: total.rate(part) for part in Split.__struct_fields__})
 
 
-def _baselines(reuse: Reuse, scenario: Scenario) -> Baselines:
+def _baselines(curve: HitCurve, scenario: Scenario, last_third: float | None) -> Baselines:
     capacity = scenario.capacity_blocks
     scaled = None if capacity is None else max(1, round(capacity / scenario.traffic))
-    own = per_request_of(reuse, capacity)
-    return Baselines(
-        own_rate=own.total().rate("hit"),
-        scaled_capacity=per_request_of(reuse, scaled).total().rate("hit"),
-        last_third=_rate_of(own, _last_third(reuse.trace)),
-    )
+    own, at_scaled = curve.split(capacity), curve.split(scaled)
+    return Baselines(own.rate("hit"), at_scaled.rate("hit"), last_third)
 
 
 def _last_third(trace: Trace) -> IntArray:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadkit.analysis.summary import CurvePoint
+from loadkit.analysis.curve import CurvePoint
 
 SCHEMA = "loadkit.forecast/1"
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadkit.analysis import per_request
+from loadkit.analysis.curve import hit_curve
 from loadkit.analysis.reuse import reuse_of
 from loadkit.core.errors import InputError
 from loadkit.core.split import Split
@@ -165,3 +166,17 @@ def test_splits_equal_the_definitions_applied_by_hand(sent: Sent, block_size: in
     by_hand = [split_by_hand(sent, row, block_size) for row in range(len(sent))]
     assert [requests.split(row) for row in range(len(sent))] == by_hand
     assert sum(by_hand, Split(0)) == requests.total()
+
+
+@settings(max_examples=100, deadline=None)
+@given(sent_requests(), st.integers(1, 3))
+def test_the_curve_is_the_sum_of_the_requests_at_every_capacity(
+    sent: Sent, block_size: int
+) -> None:
+    trace = token_trace(
+        (TokenRequest(prompt, reply=reply, session=name) for prompt, reply, name in sent),
+        block_size,
+    )
+    curve = hit_curve(reuse_of(trace))
+    for capacity in [*range(1, trace.num_ids + len(sent) + 2), None]:
+        assert curve.split(capacity) == per_request(trace, capacity).total()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadkit.analysis.summary import CurvePoint
+from loadkit.analysis.curve import CurvePoint
 from loadkit.cli.rate_tables import BAR_WIDTH, console, count, curve_table, percent
 
 
