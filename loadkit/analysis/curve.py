@@ -46,7 +46,6 @@ class HitCurve:
 
     block_size: int
     prompt_tokens: int
-    num_unique_blocks: int
     by_cause: IntArray  # (4, largest position + 1): see _histogram for the causes
     as_given: IntArray  # (largest position + 1,) of prompt blocks alone
     num_blocks: int
@@ -83,7 +82,8 @@ class HitCurve:
 
     def default_capacities(self, points: int = DEFAULT_POINTS) -> list[int | None]:
         """Log-spaced sizes up to all distinct blocks, or on to where more room gains nothing."""
-        top = max(self.num_unique_blocks, self.by_cause.shape[1] - 1)
+        first_touches = self.num_blocks - int(self.as_given[-1])
+        top = max(first_touches, self.by_cause.shape[1] - 1)
         if top == 0:
             return []
         grid = np.geomspace(max(1, top / _SMALLEST_SHARE), top, points)
@@ -115,7 +115,6 @@ def hit_curve(reuse: Reuse) -> HitCurve:
     return HitCurve(
         block_size=trace.block_size,
         prompt_tokens=int(trace.prompt_tokens.sum()),
-        num_unique_blocks=trace.num_unique_blocks,
         by_cause=np.cumsum(counts, axis=1),
         as_given=np.cumsum(seen),
         num_blocks=trace.num_blocks,
