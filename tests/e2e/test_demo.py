@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-m", "loadkit", "demo"]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, object]]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     out = tmp_path_factory.mktemp("demo") / "loadkit-demo"
     done = subprocess.run(
         [*COMMAND, "-o", str(out), "--json"],
@@ -26,7 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
-    yield out, json.loads(done.stdout)
+    return out, json.loads(done.stdout)
 
 
 def test_the_gate_fails_staging_as_a_replay_mirage(demo: tuple[Path, dict[str, object]]) -> None:
@@ -107,7 +107,7 @@ def _commands_under(folder: Path) -> list[str]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            files = [os.readlink(link) for link in (entry / "fd").iterdir()]
+            files = [str(link.readlink()) for link in (entry / "fd").iterdir()]
         except OSError:
             continue
         if entry.name != str(os.getpid()) and (
@@ -117,10 +117,10 @@ def _commands_under(folder: Path) -> list[str]:
     return found
 
 
-def _wait(condition: object, seconds: float) -> bool:
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
+        if condition():
             return True
         time.sleep(0.2)
     return False
