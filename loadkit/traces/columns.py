@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadkit.core.errors import InputError
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
 from loadkit.traces.lines import Place
 from loadkit.traces.sessions import INFERRED, dense_sessions, infer_sessions
@@ -184,13 +183,17 @@ def _prompt_keys(ptr: IntArray, ids: IntArray, prompt_tokens: IntArray) -> IntAr
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def uniform_block_size(sizes: set[int], asked: int | None, default: int) -> int:
-    """The log's one block size: asked for, else named by its rows, else the format's default."""
-    if len(sizes) > 1 or (asked and sizes and sizes != {asked}):
-        named = ", ".join(str(size) for size in sorted(sizes))
-        raise InputError(
-            f"rows say block_size {named}" + (f", asked for {asked}" if asked else ""),
-            where="block_size",
-            remedy="rates do not carry across block sizes: analyze one block size at a time",
-        )
+def uniform_block_size(sizes: Mapping[int, Place], asked: int | None, default: int) -> int:
+    """The log's one block size: asked for, else named by its rows, else the format's default.
+
+    `sizes` maps every size that rows name to the first such row.
+    """
+    for size, place in sizes.items():
+        expected = asked or next(iter(sizes))
+        if size != expected:
+            raise place.error(
+                f"the row has block_size {size}, "
+                + (f"asked for {asked}" if asked else f"earlier ones {expected}"),
+                "rates do not carry across block sizes: analyze one block size at a time",
+            )
     return asked or next(iter(sizes), default)

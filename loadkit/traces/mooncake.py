@@ -14,7 +14,15 @@ import msgspec
 
 from loadkit.core.trace import Trace
 from loadkit.traces.columns import Columns, trace_of, uniform_block_size
-from loadkit.traces.lines import BlockSize, Length, Milliseconds, decode_rows, empty_log, read_lines
+from loadkit.traces.lines import (
+    BlockSize,
+    Length,
+    Milliseconds,
+    Place,
+    decode_rows,
+    empty_log,
+    read_lines,
+)
 
 NAME = "mooncake"
 DEFAULT_BLOCK_SIZE = 512
@@ -38,7 +46,7 @@ def matches(row: dict[str, Any]) -> bool:
 
 def read(paths: Sequence[Path], *, block_size: int | None = None) -> Trace:
     """Read the files as one log. `block_size` overrides the default of 512, not the rows' own."""
-    columns, sizes = Columns(), set[int]()
+    columns, sizes = Columns(), dict[int, Place]()
     for place, row in decode_rows(read_lines(paths), Row):
         columns.places.append(place)
         columns.arrival_s.append(None if row.timestamp is None else row.timestamp / 1000)
@@ -47,7 +55,7 @@ def read(paths: Sequence[Path], *, block_size: int | None = None) -> Trace:
         columns.session.append(row.session_id)
         columns.add_ids(place, row.hash_ids)
         if row.block_size is not None:
-            sizes.add(row.block_size)
+            sizes.setdefault(row.block_size, place)
     if not columns.places:
         raise empty_log(paths)
     return trace_of(columns, uniform_block_size(sizes, block_size, DEFAULT_BLOCK_SIZE))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadkit.core.errors import FormatError, InputError
+from loadkit.core.errors import FormatError
 from loadkit.core.trace import UNKNOWN
 from loadkit.traces import mooncake
 
@@ -82,12 +82,12 @@ def test_a_row_may_name_the_block_size(write_log: WriteLog) -> None:
 
 def test_two_block_sizes_in_one_log_are_refused(write_log: WriteLog) -> None:
     log = write_log(row([1], 16, block_size=16), row([2], 32, block_size=32))
-    with pytest.raises(InputError, match="rows say block_size 16, 32"):
+    with pytest.raises(FormatError, match=":2: the row has block_size 32, earlier ones 16"):
         mooncake.read([log])
 
 
 def test_a_block_size_other_than_the_rows_own_is_refused(write_log: WriteLog) -> None:
-    with pytest.raises(InputError, match="rows say block_size 16, asked for 32"):
+    with pytest.raises(FormatError, match=":1: the row has block_size 16, asked for 32"):
         mooncake.read([write_log(row([1], 16, block_size=16))], block_size=32)
 
 
