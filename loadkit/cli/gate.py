@@ -39,15 +39,18 @@ _STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yello
 
 def _show(verdict: Verdict) -> None:
     from rich.console import Console
+    from rich.padding import Padding
     from rich.text import Text
+
+    from loadkit.report.words import clean
 
     out = Console(highlight=False)
     out.print(Text(verdict.verdict, _STYLES[verdict.verdict]), end="  ")
     out.print(_summary(verdict), markup=False)
     for reason in verdict.reasons:
         out.print(Text(f"\n{reason.code}", "bold"))
-        out.print(f"  {reason.message}", markup=False)
-        out.print(f"  Do: {reason.remedy}", markup=False)
+        for words in (reason.message, f"Do: {reason.remedy}"):
+            out.print(Padding(Text(clean(words)), (0, 0, 0, 2)))
 
 
 def _summary(verdict: Verdict) -> str:

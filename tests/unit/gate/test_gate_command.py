@@ -51,3 +51,12 @@ def test_a_folder_that_is_no_run_is_bad_input_in_one_line(tmp_path: Path) -> Non
     assert done.stderr.startswith("loadkit: ")
     assert "no run.json here" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_control_characters_of_a_run_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    late = {"code": "invalid_timing", "message": "late \x1b]0;owned\x07 [red]x[/red]"}
+    done = gate(tmp_path, run(status="invalid", reasons=[late]))
+    assert done.returncode == 3
+    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
+    assert "[red]x[/red]" in done.stdout
