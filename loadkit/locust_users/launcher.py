@@ -21,14 +21,15 @@ from loadkit.client.prometheus import PrefixCounters
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.locust_users.process import LocustProcess
-from loadkit.locust_users.settings import Settings, WorkFolder
+from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
 from loadkit.profiles import ClosedLoop, Profile
 from loadkit.runs.context import RunContext
 from loadkit.runs.folder import check_free, finish_run
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
 POLL_S = 0.25
-# After max_duration_s the workers end by themselves; past this they are ended.
+# Locust must have begun within this, and must have left so long after its workers' end or limit.
+STARTUP_S = 60.0
 GRACE_S = 20.0
 DISTRIBUTIONS = ("loadkit-llm", "locust", "httptools")
 Progress = Callable[[int, int], None]
@@ -100,7 +101,7 @@ def run_profile(
                 work, settings, key=api_key, web_host=web_host, web_port=web_port
             )
             measured = _measure(job, work, process, control, on_progress)
-            return finish_run(work.path, out, _context(job, measured))
+            return _finish(work, out, _context(job, measured))
         finally:
             shutil.rmtree(work.path, ignore_errors=True)
 
@@ -151,12 +152,32 @@ def make_settings(
 
 def make_work_folder(out: Path, plan: TrafficPlan, settings: Settings) -> WorkFolder:
     """A private (0700) folder beside `out`, with the plan and the settings in it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix=f".{out.name}.work-", dir=out.parent.resolve()))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=f".{out.name}.work-", dir=out.parent.resolve()))
+    except OSError as error:
+        raise _cannot_write(out, error) from error
     work = WorkFolder(path)
-    work.create(settings)
-    write_plan(plan, work.plan)
+    try:
+        work.create(settings)
+        write_plan(plan, work.plan)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise _cannot_write(out, error) from error
     return work
+
+
+def _cannot_write(out: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot be written: {error.strerror}", where=out, remedy="choose another folder with -o"
+    )
+
+
+def _finish(work: WorkFolder, out: Path, context: RunContext) -> dict[str, Any]:
+    try:
+        return finish_run(work.path, out, context)
+    except OSError as error:
+        raise CannotMeasure(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _measure(
@@ -196,16 +217,24 @@ def _measure(
 def _follow(
     job: _Job, work: WorkFolder, process: LocustProcess, on_progress: Progress | None
 ) -> None:
-    """Report progress until Locust ends. A headless run that overstays its time is ended."""
-    limit_s = job.settings.max_duration_s + GRACE_S
+    """Report progress until Locust ends. A headless run that hangs is left behind to be ended."""
+    begun = time.monotonic()
     while process.wait(POLL_S) is None:
+        statuses = work.statuses()
         if on_progress is not None:
-            done = sum(status.done for status in work.statuses())
-            on_progress(done, job.plan.num_requests)
-        start = work.started()
-        overdue = start is not None and time.monotonic() > start.monotonic_s + limit_s
-        if overdue and not job.settings.web:
+            on_progress(sum(status.done for status in statuses), job.plan.num_requests)
+        if not job.settings.web and time.monotonic() > _deadline(job, work, statuses, begun):
             return
+
+
+def _deadline(job: _Job, work: WorkFolder, statuses: list[WorkerStatus], begun: float) -> float:
+    """Monotonic time past which Locust hangs, as far as the working folder shows now."""
+    start = work.started()
+    if start is None:
+        return begun + STARTUP_S
+    if sum(status.finished for status in statuses) == job.settings.processes:
+        return start.monotonic_s + max(status.elapsed_s for status in statuses) + GRACE_S
+    return start.monotonic_s + job.settings.max_duration_s + GRACE_S
 
 
 def _context(job: _Job, measured: _Measured) -> RunContext:

@@ -181,7 +181,6 @@ def make_record(play: _Play, response: Response, messages: list[Message]) -> Rec
 
 
 def sleep_until(at: float) -> None:
-    """Sleep to a monotonic time; returns at once when it has passed."""
-    remaining = at - time.monotonic()
-    if remaining > 0:
-        time.sleep(remaining)
+    """Sleep to a monotonic time, never less; returns at once when it has passed."""
+    while (remaining := at - time.monotonic()) > 0:
+        time.sleep(remaining)  # gevent's timers count from a cached clock and may fire early

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -16,6 +18,9 @@ from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan
 
 STATUS_INTERVAL_S = 0.25
+EXIT_CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
+
+logger = logging.getLogger(__name__)
 
 
 class LoadWorker:
@@ -46,12 +51,21 @@ class LoadWorker:
         self._status_due = 0.0
 
     def _emit(self, record: Record) -> None:
-        self._journal.append(record)
-        self.num_done += 1
+        self._keep(record)
         get_live().observe(record)
-        if time.monotonic() >= self._status_due:
-            self.write_status()
         self._report(record)
+
+    def _keep(self, record: Record) -> None:
+        """A worker that cannot keep its records must not go on sending: it leaves, and the
+        launcher counts it as missing."""
+        try:
+            self._journal.append(record)
+            self.num_done += 1
+            if time.monotonic() >= self._status_due:
+                self.write_status()
+        except OSError as error:
+            logger.error("cannot write into %s: %s", self.work.path, error)
+            os._exit(EXIT_CANNOT_WRITE)
 
     def write_status(self) -> None:
         """Tell the launcher how far this worker is. Never ahead of the journal."""

@@ -143,3 +143,9 @@ def test_the_key_is_in_the_environment_only(
     assert not {"LOCUST_USERS", "OPENAI_API_KEY"} & set(process._environment)
     for file in work.path.rglob("*.json"):
         assert "sk-canary" not in file.read_text()
+
+
+def test_a_result_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"out: cannot be written: .*choose another folder"):
+        make_work_folder(tmp_path / "file" / "out", conversations(2, 1), SETTINGS)
