@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from loadkit.core.chats import Chats
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 UNKNOWN = -1
@@ -22,7 +24,8 @@ class Trace:
     The resident chain is what a request leaves in the cache when it completes: the prompt's blocks
     and the full blocks of the reply. None: replies are not in the log, prompt blocks stand for all.
     partial_page says that a request also occupied a page for its unfinished last block, which can
-    never hit but takes room in an engine's LRU queue.
+    never hit but takes room in an engine's LRU queue. chats are the requests' texts for the
+    append-only audit; no figure is counted from them.
     """
 
     block_size: int
@@ -40,6 +43,7 @@ class Trace:
     resident_ids: IntArray | None = None
     partial_page: npt.NDArray[np.bool_] | None = None  # (n,)
     warnings: tuple[str, ...] = ()
+    chats: Chats | None = None  # n rows; None: the log has no text
 
     @property
     def num_requests(self) -> int:

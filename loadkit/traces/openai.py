@@ -92,11 +92,18 @@ def _tokenise(
             salt=row.cache_salt or "",
             arrival_s=row.timestamp,
             latency_s=row.response.latency_s if row.response else None,
+            text=row.messages if row.messages is not None else _as_text(row.prompt),
+            tools=row.tools,
+            reply_text=reply.content if reply else None,
         )
         if reply is not None:
             tokens = next(encoded) if reply.token_ids is None else reply.token_ids
             request.num_output_tokens, request.reply = _computed(tokens, reply)
         yield request
+
+
+def _as_text(prompt: str | TokenIds | None) -> str | None:
+    return prompt if isinstance(prompt, str) else None
 
 
 def _computed(tokens: Sequence[int], reply: Response) -> tuple[int, Sequence[int]]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from loadkit.core.blocks import block_hashes, prompt_hash, root_hash
+from loadkit.core.chats import Chats
 from loadkit.core.errors import InputError
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
 from loadkit.traces.columns import resolve_sessions, take_chains
@@ -23,6 +25,8 @@ class TokenRequest(msgspec.Struct):
     reply: the output tokens whose keys and values the engine computed, so not the last sampled
     one; None when the reply is unknown, which is not the same as an empty one. num_output_tokens
     counts sampled tokens, None when unknown. salt names the isolation domain. Times in seconds.
+    text is what the tokens were made of, for the append-only audit: the messages, or the prompt as
+    one string; reply_text the reply's text or message; None where the log has none.
     """
 
     prompt: Sequence[int]
@@ -32,6 +36,9 @@ class TokenRequest(msgspec.Struct):
     salt: str = ""
     arrival_s: float | None = None
     latency_s: float | None = None
+    text: Sequence[Any] | str | None = None
+    tools: Sequence[Any] | None = None
+    reply_text: Any | None = None
 
 
 class _Chains:
@@ -69,6 +76,7 @@ class TokenTraceBuilder:
         self._arrival: list[float | None] = []
         self._latency: list[float | None] = []
         self._num_replies = 0
+        self._chats, self._num_texts = Chats(), 0
 
     def add(self, request: TokenRequest) -> None:
         """Add a request. OverflowError if a token id does not fit 32 bits."""
@@ -87,6 +95,16 @@ class TokenTraceBuilder:
         self._arrival.append(request.arrival_s)
         self._latency.append(request.latency_s)
         self._num_replies += request.reply is not None
+        self._add_text(request)
+
+    def _add_text(self, request: TokenRequest) -> None:
+        self._num_texts += request.text is not None
+        if request.text is None:
+            self._chats.add_nothing()
+        elif isinstance(request.text, str):
+            self._chats.add_prompt(request.text, request.reply_text)
+        else:
+            self._chats.add_messages(request.text, request.tools, request.reply_text)
 
     def build(self, warnings: Sequence[str] = ()) -> Trace:
         """The Trace in order of arrival. InputError if only some requests have an arrival time."""
@@ -112,6 +130,7 @@ class TokenTraceBuilder:
             resident_ids=resident[1] if self._num_replies else None,
             partial_page=np.array(self._kv_tokens, np.int64)[order] % self.block_size != 0,
             warnings=(*warnings, *notes, *more, *self._reply_notes()),
+            chats=self._chats.take(order) if self._num_texts else None,
         )
 
     def _reply_notes(self) -> list[str]:
