@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any, Literal
 
-import orjson
+import msgspec
 
+from loadkit.client.chunks import Choice, Chunk, Malformed, decode_chunk, decode_chunks
 from loadkit.client.exchange import Receipt
 from loadkit.client.sse import data_events, looks_like_events
 from loadkit.client.usage import Usage, read_usage
@@ -58,10 +58,6 @@ def decode(receipt: Receipt) -> Response:
     return response
 
 
-class _Malformed(Exception):
-    """Data that is no answer of an OpenAI-compatible server."""
-
-
 class _Decoder:
     """Walks the events of one answer and fills a response."""
 
@@ -69,9 +65,9 @@ class _Decoder:
         self.receipt, self.response = receipt, response
         self.body = b"".join(receipt.pieces)
         self.saw_done = False
-        self._ends = list(accumulate(len(piece) for piece in receipt.pieces))
         self._texts: list[str] = []
         self._token_times: list[float] = []
+        self._usage: Chunk | None = None
 
     def run(self) -> None:
         streamed = looks_like_events(self.body, self.receipt.content_type)
@@ -79,67 +75,81 @@ class _Decoder:
             if streamed:
                 self._read_events()
             elif self.response.outcome == "ok":
-                self._add(_load(self.body), None)
-        except _Malformed as error:
+                self._add(decode_chunk(self.body), None)
+        except Malformed as error:
             self._fail("malformed", str(error))
         self._finish()
         self._judge(streamed)
 
     def _read_events(self) -> None:
+        ends, datas = self._data_before_done()
+        good: Sequence[Chunk]
+        malformed: Malformed | None = None
+        try:
+            good = decode_chunks(datas)
+        except Malformed as error:
+            malformed, good = error, decode_chunks(datas[: error.index])
+        for chunk, time in zip(good, self._times_of(ends), strict=False):
+            self._add(chunk, time)
+        # The torn last event of a stream that is known to be cut says nothing new.
+        torn = malformed and self.response.outcome != "ok" and malformed.index == len(datas) - 1
+        if malformed is not None and not torn:
+            raise malformed
+
+    def _data_before_done(self) -> tuple[list[int], list[bytes]]:
+        ends: list[int] = []
+        datas: list[bytes] = []
         for end, data in data_events(self.body):
-            if data.strip() == b"[DONE]":
+            if data[:1] == b"[" and data.strip() == b"[DONE]":
                 self.saw_done = True
                 break
-            try:
-                chunk = _load(data)
-            except _Malformed:
-                if self.response.outcome == "ok" or end < len(self.body):
-                    raise
-                break  # the torn last event of a stream that is already known to be cut
-            self._add(chunk, self._time_of(end))
+            ends.append(end)
+            datas.append(data)
+        return ends, datas
 
-    def _time_of(self, end: int) -> float:
-        """Time of the receive that held the byte just before offset `end`."""
-        return self.receipt.stamps[bisect_left(self._ends, end)]
+    def _times_of(self, ends: list[int]) -> Iterator[float]:
+        """For each offset, the time of the receive that held the byte just before it."""
+        stamps, pieces = self.receipt.stamps, self.receipt.pieces
+        index, received = 0, len(pieces[0]) if pieces else 0
+        for end in ends:
+            while received < end:
+                index += 1
+                received += len(pieces[index])
+            yield stamps[index]
 
-    def _add(self, chunk: Mapping[str, Any], at: float | None) -> None:
-        if chunk.get("error"):
-            self._fail("cut", f"error in the answer: {_error_text(chunk)}")
+    def _add(self, chunk: Chunk, at: float | None) -> None:
+        if chunk.error:
+            self._fail("cut", f"error in the answer: {_error_text({'error': chunk.error})}")
             return
-        self._read_usage(chunk)
-        choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
+        if chunk.usage or chunk.timings:
+            self._usage = chunk
+        if not chunk.choices:
             return
-        choice = choices[0]
-        if not isinstance(choice, Mapping):
-            raise _Malformed("a choice is not an object")
-        if isinstance(choice.get("finish_reason"), str):
-            self.response.finish_reason = choice["finish_reason"]
-        self._read_token(choice, at)
-
-    def _read_usage(self, chunk: Mapping[str, Any]) -> None:
-        if chunk.get("usage") or chunk.get("timings"):
-            usage = read_usage(chunk)
-            known = {k: v for k, v in usage._asdict().items() if v is not None}
-            self.response.usage = self.response.usage._replace(**known)
-
-    def _read_token(self, choice: Mapping[str, Any], at: float | None) -> None:
-        part = choice.get("delta") or choice.get("message") or choice
-        if not isinstance(part, Mapping):
-            raise _Malformed("a delta is not an object")
-        content = part.get("content") or part.get("text")
-        if isinstance(content, str):
-            self._texts.append(content)
-        thought = part.get("reasoning_content") or part.get("reasoning")
-        if at is not None and (content or thought or part.get("tool_calls")):
+        choice = chunk.choices[0]
+        if choice.finish_reason is not None:
+            self.response.finish_reason = choice.finish_reason
+        if choice.token_ids:
+            self.response.token_ids = [*(self.response.token_ids or ()), *choice.token_ids]
+        if self._read_text(choice) and at is not None:
             self._token_times.append(at)
-        ids = choice.get("token_ids")
-        if isinstance(ids, list) and all(isinstance(token, int) for token in ids):
-            self.response.token_ids = [*(self.response.token_ids or ()), *ids]
+
+    def _read_text(self, choice: Choice) -> bool:
+        """Keep the text. True when there was a token: text, reasoning or a tool call."""
+        part = choice.delta or choice.message
+        content = choice.text if part is None else part.content
+        if content:
+            self._texts.append(content)
+            return True
+        return part is not None and bool(
+            part.reasoning_content or part.reasoning or part.tool_calls
+        )
 
     def _finish(self) -> None:
         times, response = self._token_times, self.response
         response.text = "".join(self._texts)
+        if self._usage is not None:
+            last = self._usage
+            response.usage = read_usage({"usage": last.usage, "timings": last.timings})
         if times:
             response.first_token_at, response.last_token_at = times[0], times[-1]
             response.gaps_s = [b - a for a, b in pairwise(times)]
@@ -158,21 +168,15 @@ class _Decoder:
             self.response.completed_at = None
 
 
-def _load(data: bytes) -> Mapping[str, Any]:
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise _Malformed(f"not JSON: {error}") from error
-    if not isinstance(value, Mapping):
-        raise _Malformed("not a JSON object")
-    return value
-
-
 def _read_error(body: bytes, response: Response) -> None:
     response.outcome = "http_error"
     try:
-        response.error = _error_text(_load(body))
-    except _Malformed:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = None
+    if isinstance(answer, dict):
+        response.error = _error_text(answer)
+    else:
         response.error = printable(body.decode("utf-8", "replace"))
 
 
