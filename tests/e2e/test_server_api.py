@@ -281,10 +281,10 @@ def test_a_body_that_is_no_json_object_is_a_400(client: httpx.Client, body: byte
 
 
 def test_what_can_never_fit_is_a_400(client: httpx.Client) -> None:
-    """The context is 1024 tokens: 1000 + 25 do not fit, 1000 + 24 do."""
-    error = error_of(complete(client, [5] * 1000, max_tokens=25), 400)
+    """The context is 4096 tokens: 4000 + 97 do not fit, 4000 + 96 do."""
+    error = error_of(complete(client, [5] * 4000, max_tokens=97), 400)
     assert error["code"] == "context_length_exceeded"
-    assert complete(client, [5] * 1000, max_tokens=24).status_code == 200
+    assert complete(client, [5] * 4000, max_tokens=96).status_code == 200
 
 
 def test_a_body_over_the_cap_is_a_413(client: httpx.Client) -> None:
@@ -320,7 +320,7 @@ def test_only_health_and_version_answer_without_the_key(server: str) -> None:
 
 def test_a_client_that_leaves_its_stream_is_aborted(client: httpx.Client) -> None:
     before = metric(client, "vllm:request_success_total", 'finished_reason="abort"')
-    body = {"prompt": [5], "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    body = {"prompt": [5], "max_tokens": 4000, "ignore_eos": True, "stream": True}
     with client.stream("POST", "/v1/completions", json=body) as response:
         next(response.iter_lines())
     wait_for(
@@ -331,7 +331,7 @@ def test_a_client_that_leaves_its_stream_is_aborted(client: httpx.Client) -> Non
 
 def test_a_client_that_leaves_before_the_answer_is_aborted(client: httpx.Client) -> None:
     before = metric(client, "vllm:request_success_total", 'finished_reason="abort"')
-    body = {"prompt": [6], "max_tokens": 1000, "ignore_eos": True}
+    body = {"prompt": [6], "max_tokens": 4000, "ignore_eos": True}
     with pytest.raises(httpx.ReadTimeout):
         client.post("/v1/completions", json=body, timeout=0.3)
     wait_for(
@@ -352,9 +352,10 @@ def test_a_full_queue_is_a_429_with_retry_after_and_nobody_is_lost(client: httpx
 
 
 def test_reset_refuses_while_a_request_runs(client: httpx.Client) -> None:
-    body = {"prompt": [5], "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    body = {"prompt": [5], "max_tokens": 4000, "ignore_eos": True, "stream": True}
     with client.stream("POST", "/v1/completions", json=body) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: httpx closes the stream with its iterator
+        next(lines)
         assert client.post("/reset_prefix_cache").json() == {"success": False}
 
 
