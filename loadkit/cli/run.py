@@ -44,6 +44,10 @@ def run(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the API key; or set LOADKIT_API_KEY.")
     ] = None,
+    expected: Annotated[
+        Path | None,
+        typer.Option(metavar="F.json", help="Forecast to draw behind the live split (--web)."),
+    ] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Empty the server's prefix cache first.")
     ] = False,
@@ -78,10 +82,29 @@ def run(
             web_port=web_port,
             web_host=web_host,
             api_key=key,
+            expected_hit_rate=_band(expected),
             on_progress=on_progress,
         )
     run_view.show(result, output, as_json=json)
     run_view.require_valid(result, output)
+
+
+def _band(expected: Path | None) -> dict[str, float] | None:
+    """The forecast's hit rate as the live tab wants it; None without one to draw."""
+    from loadkit.core.errors import InputError
+    from loadkit.gate import read_json
+
+    if expected is None:
+        return None
+    rate = read_json(expected).get("hit_rate") or {}
+    band = {end: rate[end] for end in ("estimate", "low", "high") if rate.get(end) is not None}
+    if len(band) < 3:
+        raise InputError(
+            "holds no estimate with its interval",
+            where=expected,
+            remedy="make it with `loadkit forecast ... -o F.json`",
+        )
+    return band
 
 
 def _reset(url: str, key: Secret | None) -> None:

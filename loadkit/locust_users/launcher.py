@@ -6,8 +6,6 @@ under a hidden name, private to its owner, and goes away once the run folder is 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +20,11 @@ from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
+from loadkit.locust_users.work import kept_if_unwritten, make_work_folder
 from loadkit.profiles import ClosedLoop, Profile
 from loadkit.runs.context import RunContext
 from loadkit.runs.folder import check_free, finish_run
-from loadkit.traffic.plan import TrafficPlan, write_plan
+from loadkit.traffic.plan import TrafficPlan
 
 POLL_S = 0.25
 # Locust must have begun within this, and must have left so long after its workers' end or limit.
@@ -59,6 +58,7 @@ class _Measured:
     started_unix_s: float
     mutations: int
     missing_workers: int
+    interrupted: bool
 
 
 def run_profile(
@@ -75,13 +75,17 @@ def run_profile(
     web_port: int = 8089,
     web_host: str = "127.0.0.1",
     api_key: Secret | None = None,
+    expected_hit_rate: dict[str, float] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Drive `plan` at the endpoint, write the run folder `out`, return run.json's content.
 
     model: None takes the only one the endpoint lists. block_size: None takes what the endpoint
     says. on_progress(done, scheduled) is called a few times a second. With `web` the run starts in
-    the browser and ends with Ctrl-C, or when the interface is closed.
+    the browser and ends with Ctrl-C, or when the interface is closed; `expected_hit_rate`
+    ({estimate, low, high}) is the band behind its live split.
+
+    Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again.
 
     InputError: `out` exists, no server, a wrong key, no such model. CannotMeasure: Locust failed,
     or no request was sent. A run that lost a worker comes back with status "invalid".
@@ -92,18 +96,26 @@ def run_profile(
     endpoint = Endpoint.parse(url)
     with ControlPlane(endpoint, key=api_key) as control:
         card = choose_model(control.list_models(), model, endpoint.url)
-        settings = make_settings(profile, plan, endpoint, card, processes=processes, web=web)
+        settings = make_settings(
+            profile,
+            plan,
+            endpoint,
+            card,
+            processes=processes,
+            web=web,
+            expected_hit_rate=expected_hit_rate,
+        )
         block = block_size if block_size is not None else card.block_size
         job = _Job(profile, plan, settings, card, endpoint, api_key, tokenizer, block)
-        work = make_work_folder(out, plan, settings)
-        try:
+        with kept_if_unwritten(make_work_folder(out, plan, settings), out) as work:
             process = LocustProcess(
                 work, settings, key=api_key, web_host=web_host, web_port=web_port
             )
             measured = _measure(job, work, process, control, on_progress)
-            return _finish(work, out, _context(job, measured))
-        finally:
-            shutil.rmtree(work.path, ignore_errors=True)
+            result = finish_run(work.path, out, _context(job, measured))
+    if measured.interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 def choose_model(cards: list[ModelCard], wanted: str | None, url: str) -> ModelCard:
@@ -130,6 +142,7 @@ def make_settings(
     *,
     processes: int,
     web: bool,
+    expected_hit_rate: dict[str, float] | None = None,
 ) -> Settings:
     """Settings for the workers. More processes than users or sessions would have nothing to do."""
     arrivals = profile.arrivals
@@ -147,37 +160,8 @@ def make_settings(
         max_duration_s=profile.max_duration_s,
         return_token_ids=card.returns_token_ids,
         web=web,
+        expected_hit_rate=expected_hit_rate,
     )
-
-
-def make_work_folder(out: Path, plan: TrafficPlan, settings: Settings) -> WorkFolder:
-    """A private (0700) folder beside `out`, with the plan and the settings in it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=f".{out.name}.work-", dir=out.parent.resolve()))
-    except OSError as error:
-        raise _cannot_write(out, error) from error
-    work = WorkFolder(path)
-    try:
-        work.create(settings)
-        write_plan(plan, work.plan)
-    except OSError as error:
-        shutil.rmtree(path, ignore_errors=True)
-        raise _cannot_write(out, error) from error
-    return work
-
-
-def _cannot_write(out: Path, error: OSError) -> InputError:
-    return InputError(
-        f"cannot be written: {error.strerror}", where=out, remedy="choose another folder with -o"
-    )
-
-
-def _finish(work: WorkFolder, out: Path, context: RunContext) -> dict[str, Any]:
-    try:
-        return finish_run(work.path, out, context)
-    except OSError as error:
-        raise CannotMeasure(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _measure(
@@ -188,14 +172,16 @@ def _measure(
     on_progress: Progress | None,
 ) -> _Measured:
     before = control.prefix_counters()
+    interrupted = False
     with process:
         try:
             _follow(job, work, process, on_progress)
         except KeyboardInterrupt:
-            if not job.settings.web:
-                raise
+            interrupted = True
     start = work.started()
     if start is None or not work.has_journals():
+        if interrupted:
+            raise KeyboardInterrupt
         raise CannotMeasure(
             f"Locust ended (exit code {process.exit_code()}) before it sent anything; its log:\n"
             f"{process.log_tail()}",
@@ -211,6 +197,7 @@ def _measure(
         started_unix_s=start.unix_s,
         mutations=sum(status.mutations for status in statuses),
         missing_workers=job.settings.processes - sum(status.finished for status in statuses),
+        interrupted=interrupted and not job.settings.web,
     )
 
 
@@ -254,6 +241,7 @@ def _context(job: _Job, measured: _Measured) -> RunContext:
         truncations=plan.truncations,
         mutations=measured.mutations,
         missing_workers=measured.missing_workers,
+        interrupted=measured.interrupted,
         tokenizer=job.tokenizer,
         block_size=job.block_size,
         capacity_blocks=job.card.num_blocks,

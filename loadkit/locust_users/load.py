@@ -46,7 +46,7 @@ class Load:
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Locust's `init` event: in every process, before any user."""
-        web_tab.install(environment)
+        web_tab.install(environment, self.settings.expected_hit_rate)
         gevent.spawn(self._watch_parent)
         if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(DONE_MESSAGE, self._on_done)

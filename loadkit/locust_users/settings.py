@@ -17,7 +17,8 @@ WORK_VARIABLE = "LOADKIT_WORK"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag."""
+    """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag.
+    expected_hit_rate: estimate, low and high, drawn behind the live split; None: no band."""
 
     url: str
     model: str
@@ -31,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_duration_s: float = 600.0
     return_token_ids: bool = False
     web: bool = False
+    expected_hit_rate: dict[str, float] | None = None
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

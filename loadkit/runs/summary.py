@@ -68,6 +68,11 @@ def invalid_reasons(
             f"{context.missing_workers} of {context.processes} load workers died or never reported",
         ),
         (
+            context.interrupted,
+            "interrupted",
+            "the run was interrupted before its plan was done",
+        ),
+        (
             torn_bytes > 0,
             "torn_journal",
             f"{torn_bytes} bytes of journals were cut short: a worker was killed while writing",

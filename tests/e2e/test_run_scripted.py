@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -324,6 +325,13 @@ def test_when_the_launcher_ends_early_no_process_stays(tmp_path: Path, how: sign
         parent.wait(20)
         assert len(pids) == 3
         assert all_end(pids)
-    assert not (tmp_path / "out").exists()
-    if how is signal.SIGINT:  # the others give the launcher no time to tidy up
-        assert not work.exists()
+    if how is not signal.SIGINT:  # these give the launcher no time: the journals stay
+        assert not (tmp_path / "out").exists()
+        assert list(work.glob("journals/*"))
+        return
+    assert not work.exists()
+    run = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
+    assert run["status"] == "invalid"
+    assert [reason["code"] for reason in run["reasons"]][-1:] == ["interrupted"]
+    assert run["requests"]["ok"] > 0
+    assert run["requests"]["scheduled"] == 200

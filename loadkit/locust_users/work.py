@@ -1,0 +1,53 @@
+"""Makes a run's private working folder, and sees to it that nothing measured is lost with it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.locust_users.settings import Settings, WorkFolder
+from loadkit.traffic.plan import TrafficPlan, write_plan
+
+
+def make_work_folder(out: Path, plan: TrafficPlan, settings: Settings) -> WorkFolder:
+    """A private (0700) folder beside `out`, with the plan and the settings in it."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=f".{out.name}.work-", dir=out.parent.resolve()))
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    work = WorkFolder(path)
+    try:
+        work.create(settings)
+        write_plan(plan, work.plan)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise _cannot_write(out, error) from error
+    return work
+
+
+def _cannot_write(out: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot be written: {error.strerror}", where=out, remedy="choose another folder with -o"
+    )
+
+
+@contextmanager
+def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
+    """The working folder goes away at the end, unless its journals are all that is left of a run
+    whose folder could not be written: then the error says where they are."""
+    try:
+        yield work
+    except OSError as error:
+        raise CannotMeasure(
+            f"{out} cannot be written: {error.strerror}",
+            remedy=f"the journals of what was measured are kept in {work.path}",
+        ) from error
+    except BaseException:
+        shutil.rmtree(work.path, ignore_errors=True)
+        raise
+    shutil.rmtree(work.path, ignore_errors=True)
