@@ -44,6 +44,7 @@ class Chats:
     def __init__(self, max_text_bytes: int = MAX_TEXT_BYTES):
         self._ids: dict[bytes, int] = {}
         self._texts: list[bytes | None] = []
+        self._sizes = array("q")
         self._room = max_text_bytes
         self._ptr, self._refs = array("q", [0]), array("q")
         self._tools, self._reply = array("q"), array("q")
@@ -89,6 +90,10 @@ class Chats:
         text = None if part_id == NO_PART else self._texts[part_id]
         return None if text is None else orjson.loads(text)
 
+    def size(self, part_id: int) -> int:
+        """Bytes of a part as JSON; 0 for NO_PART."""
+        return 0 if part_id == NO_PART else self._sizes[part_id]
+
     def _add(
         self, parts: Sequence[int], is_prompt: bool, tools: Sequence[Any] | None, reply: Any
     ) -> None:
@@ -105,6 +110,7 @@ class Chats:
         if known is not None:
             return known
         self._ids[digest] = len(self._texts)
+        self._sizes.append(len(text))
         self._texts.append(text if len(text) <= self._room else None)
         self._room -= min(self._room, len(text))
         return len(self._texts) - 1

@@ -1,0 +1,145 @@
+"""What changed in one message, or in a prompt given as one string."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loadkit.analysis.audit.texts import (
+    change_of,
+    excerpt,
+    has_reasoning,
+    same_but_for_whitespace,
+    text_of,
+    volatile_kind,
+    without_reasoning,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A cause (a key of CAUSES) and where it was seen. None: not known, or does not apply.
+
+    char counts from the start of the part's text; before and after are short excerpts.
+    """
+
+    cause: str
+    message_index: int | None = None
+    role: str | None = None
+    char: int | None = None
+    before_chars: int | None = None
+    after_chars: int | None = None
+    before: str | None = None
+    after: str | None = None
+
+    def as_cause(self, cause: str) -> Found:
+        return replace(self, cause=cause)
+
+    def at(self, before: str, after: str) -> Found:
+        """The same with the place where two texts differ."""
+        start = change_of(before, after).start
+        return replace(
+            self,
+            char=start,
+            before_chars=len(before),
+            after_chars=len(after),
+            before=excerpt(before, start),
+            after=excerpt(after, start),
+        )
+
+
+def compare_messages(before: Any, after: Any, index: int, *, last: bool) -> Found:
+    """How a message differs from what stands in its place; `last`: it ended the earlier request."""
+    role = before.get("role") if isinstance(before, dict) else None
+    role = role if isinstance(role, str) else None
+    old, new = text_of(before), text_of(after)
+    if old == new:
+        old, new = _as_json(before), _as_json(after)
+    cause = _cause(before, after, old, new, role, last)
+    return Found(cause, message_index=index, role=role).at(old, new)
+
+
+def compare_texts(before: str, after: str) -> Found:
+    """How a prompt in one string differs from the earlier one that it should start with."""
+    start = change_of(before, after).start
+    if start == len(before):
+        return Found("seam_retokenised").at(before, after)
+    if start == len(after):
+        return Found("rolled_back").at(before, after)
+    return Found(_prompt_cause(before, after)).at(before, after)
+
+
+def _cause(before: Any, after: Any, old: str, new: str, role: str | None, last: bool) -> str:
+    system = role in ("system", "developer")
+    other_role = not isinstance(after, dict) or after.get("role") != role
+    if other_role:
+        return "system_prompt_changed" if system else "message_edited"
+    if has_reasoning(before) and without_reasoning(before) == without_reasoning(after):
+        return "reasoning_stripped"
+    if _same_json(before, after):
+        return "tool_call_reformatted"
+    if text_of(before) != text_of(after) and same_but_for_whitespace(old, new):
+        return "whitespace"
+    kind = volatile_kind(old, new)
+    if kind is not None:
+        return f"{kind}_in_{'system_prompt' if system else 'message'}"
+    if system:
+        return "system_prompt_changed"
+    if role in ("tool", "function"):
+        return "tool_result_edited"
+    return "injected_text_dropped" if _lost_a_part(old, new, last) else "message_edited"
+
+
+# Characters at a prompt's end by which its shifted text is known again.
+_TAIL = 200
+
+
+def _prompt_cause(before: str, after: str) -> str:
+    kind = volatile_kind(before, after, goes_on=True)
+    if kind is not None:
+        return f"{kind}_in_prompt"
+    if _starts_with_visible(before, after):
+        return "reasoning_stripped"
+    if "".join(after.split()).startswith("".join(before.split())):
+        return "whitespace"
+    tail = before[-_TAIL:]
+    if len(before) > 2 * _TAIL and tail in after and after.index(tail) < len(before) - _TAIL:
+        return "messages_dropped"
+    return "prompt_edited"
+
+
+def _starts_with_visible(before: str, after: str) -> bool:
+    visible: str = without_reasoning(before)
+    return visible != before.strip() and after.startswith(visible)
+
+
+def _lost_a_part(old: str, new: str, last: bool) -> bool:
+    """The newest message had text around what is left of it in the history."""
+    return last and 0 < len(new.strip()) < len(old) and new.strip() in old
+
+
+def _same_json(before: Any, after: Any) -> bool:
+    return bool(_parsed(before) == _parsed(after))
+
+
+def _parsed(value: Any) -> Any:
+    """The value with JSON inside strings (tool call arguments) read, so that only form differs."""
+    if isinstance(value, dict):
+        return {key: _arguments(key, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_parsed(item) for item in value]
+    return value
+
+
+def _arguments(key: str, value: Any) -> Any:
+    if key != "arguments" or not isinstance(value, str):
+        return _parsed(value)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,197 @@
+"""The append-only audit as a whole: what is counted, what is not a loss, what is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from audit_logs import Message, assistant, audit, audit_of, prompt, system, turn, user
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import loadkit.core.chats as chats_module
+from loadkit.analysis.per_request import per_request_of
+from loadkit.analysis.reuse import reuse_of
+from loadkit.traces import TokenRequest, token_trace
+
+ASK, ANSWER, MORE = user("Which trains go north?"), assistant("Many do."), user("And south?")
+
+
+def causes(*requests: TokenRequest) -> list[str]:
+    return [found.cause for found in audit(*requests).causes]
+
+
+def ids(*prompt: int, session: str = "s", reply: Sequence[int] | None = None) -> TokenRequest:
+    return TokenRequest(prompt, session=session, reply=reply)
+
+
+def test_a_kept_history_has_no_cause() -> None:
+    found = audit(turn([ASK]), turn([ASK, ANSWER, MORE]), turn([ASK, ANSWER, MORE]))
+    assert (found.turn_pairs, found.kept, found.tokens_lost, found.lost_rate) == (2, 2, 0, 0.0)
+    assert found.causes == ()
+
+
+def test_causes_stand_by_tokens_lost_and_add_up() -> None:
+    large, small = "x" * 200, "y" * 20
+    found = audit(
+        turn([user("At 9:59: " + small)], session="a"),
+        turn([user("At 9:58: " + small), ANSWER, MORE], session="a"),
+        turn([system("Trace 1 " + large), ASK], session="b"),
+        turn([system("Trace 2 " + large), ASK, ANSWER], session="b"),
+        turn([system("Trace 3 " + large), ASK, ANSWER, MORE], session="b"),
+    )
+    assert [item.cause for item in found.causes] == [
+        "counter_in_system_prompt",
+        "timestamp_in_message",
+    ]
+    assert [item.pairs for item in found.causes] == [2, 1]
+    assert (found.turn_pairs, found.kept, found.rewritten) == (3, 0, 3)
+    assert sum(item.tokens_lost for item in found.causes) == found.tokens_lost
+    worst = found.causes[0].example
+    assert (worst.previous_request, worst.request) == (4, 5)
+    assert worst.tokens_lost == max(item.example.tokens_lost for item in found.causes)
+
+
+def test_tokens_lost_by_hand_in_blocks_of_four() -> None:
+    # 10 cached tokens are 2 full blocks, 14 sent ones may hit 3; the first block is still the same.
+    found = audit(ids(*range(10)), ids(0, 1, 2, 3, 90, *range(5, 14)), block_size=4)
+    assert (found.tokens_lost, found.lost_rate) == (4, 4 / 24)
+    assert [item.cause for item in found.causes] == ["history_changed"]
+
+
+def test_what_other_sessions_put_there_is_not_lost() -> None:
+    other = ids(7, 8, 9, 10, 11, session="other")
+    assert audit(ids(1, 2, 3, 4, 5), ids(7, 8, 9, 10, 11)).tokens_lost == 4
+    assert audit(other, ids(1, 2, 3, 4, 5), ids(7, 8, 9, 10, 11)).tokens_lost == 0
+
+
+def test_an_agent_and_its_helper_in_one_session_lose_nothing() -> None:
+    helper = [system("You search."), user("Find trains."), assistant("Found.")]
+    requests = [
+        turn([ASK]),
+        turn(helper[:2]),
+        turn([ASK, ANSWER, MORE]),
+        turn([*helper, user("Again.")]),
+    ]
+    found = audit(*requests)
+    assert (found.turn_pairs, found.kept, found.rewritten, found.tokens_lost) == (3, 0, 3, 0)
+    assert {item.cause: item.pairs for item in found.causes} == {
+        "other_thread": 2,
+        "other_conversation": 1,
+    }
+
+
+def test_a_break_is_seen_across_a_helper_request_in_between() -> None:
+    helper = [system("You search."), user("Find trains.")]
+    before, after = turn([system("9:59"), ASK]), turn([system("9:58"), ASK, ANSWER, MORE])
+    found = audit(before, turn(helper), after).causes
+    assert [item.cause for item in found] == ["timestamp_in_system_prompt", "other_conversation"]
+    assert (found[0].example.previous_request, found[0].example.request) == (1, 3)
+
+
+def test_only_the_system_prompt_is_lost_when_a_session_id_starts_anew() -> None:
+    rules = "r" * 100
+    first = turn([system("At 9:59 " + rules), user("a" * 1000), assistant("b" * 1000)])
+    second = turn([system("At 9:58 " + rules), user("c" * 3000)])
+    found = audit(first, second)
+    assert [item.cause for item in found.causes] == ["timestamp_in_system_prompt"]
+    assert 80 < found.tokens_lost < 200
+
+
+def test_two_questions_under_one_session_id_are_two_conversations() -> None:
+    found = audit(turn([system("Be brief."), ASK]), turn([system("Be brief."), MORE]))
+    assert [(item.cause, item.tokens_lost) for item in found.causes] == [("other_conversation", 0)]
+
+
+def test_a_log_of_ids_tells_where_but_not_what() -> None:
+    assert causes(ids(1, 2, 3, 4), ids(9, 2, 3, 4)) == ["start_changed"]
+    assert causes(ids(1, 2, 3, 4), ids(1, 2, 9, 4)) == ["history_changed"]
+    assert causes(ids(1, 2, 3, 4), ids(1, 2)) == ["rolled_back"]
+    assert causes(ids(1, 2, 3), ids(8, 9), ids(1, 2, 3, 4)) == ["start_changed", "other_thread"]
+    assert causes(ids(1, 2, reply=[3, 4]), ids(1, 2, 9, 4, 5)) == ["reply_lost"]
+
+
+def test_a_reply_that_was_not_complete_yet_is_not_lost() -> None:
+    def requests(latency_s: float) -> list[TokenRequest]:
+        first = TokenRequest([1, 2], session="s", reply=[3, 4], arrival_s=0, latency_s=latency_s)
+        return [first, TokenRequest([1, 2, 9, 4, 5], session="s", arrival_s=10, latency_s=1)]
+
+    assert audit(*requests(5)).tokens_lost == 2
+    assert audit(*requests(15)).tokens_lost == 0
+
+
+def test_pairs_follow_arrival_not_the_order_of_rows() -> None:
+    late, early = turn([ASK, ANSWER, MORE]), turn([ASK])
+    late.arrival_s, early.arrival_s = 2, 1
+    assert audit(late, early).kept == 1
+
+
+def test_text_appended_with_other_tokens_at_the_seam() -> None:
+    before, after = prompt("one two"), prompt("one two three")
+    after.prompt = [*after.prompt[:5], 99, *after.prompt[7:]]
+    assert causes(before, after) == ["seam_retokenised"]
+
+
+def test_a_log_whose_texts_are_too_large_to_keep_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chats_module.Chats.__init__, "__defaults__", (10,))
+    assert causes(turn([ASK]), turn([MORE, ANSWER, ASK])) == ["text_not_kept"]
+    assert causes(prompt("a" * 50), prompt("b" * 50)) == ["text_not_kept"]
+
+
+def test_excerpts_are_shown_only_when_asked_for_and_hold_no_control_characters() -> None:
+    before = turn([user("\x1b[31mred\u202e at 9:59\nnow"), ANSWER])
+    after = turn([user("\x1b[31mred\u202e at 9:58\nnow"), ANSWER, MORE])
+    hidden = audit(before, after).causes[0].example
+    assert (hidden.before, hidden.after) == (None, None)
+    assert (hidden.message_index, hidden.role, hidden.char) == (0, "user", 16)
+    shown = audit(before, after, show_text=True).causes[0].example
+    assert shown.before == "[31mred at 9:59 now"
+    assert shown.after == "[31mred at 9:58 now"
+    assert msgspec.structs.replace(shown, before=None, after=None) == hidden
+
+
+def test_a_trace_whose_rows_were_cut_is_audited_by_blocks() -> None:
+    trace = token_trace([turn([ASK]), turn([MORE, ANSWER]), turn([user("x")], session="t")], 1)
+    assert trace.chats is not None
+    cut = type(trace)(
+        **{name: getattr(trace, name) for name in trace.__slots__ if name != "chats"},
+        chats=trace.chats.take(trace.session[:1]),
+    )
+    assert [found.cause for found in audit_of(cut).causes] == ["history_changed"]
+
+
+texts = st.text("ab <>/think19:-", max_size=12)
+messages = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["system", "user", "assistant", "tool"]),
+        "content": st.none() | texts | st.lists(st.fixed_dictionaries({"text": texts}), max_size=2),
+    }
+)
+odd = messages | st.dictionaries(st.sampled_from(["role", "content", "tool_calls"]), texts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(odd, max_size=4), st.none() | texts | messages), max_size=8),
+    st.integers(1, 5),
+)
+def test_any_messages_are_audited_within_the_bounds(
+    chats: list[tuple[list[Message], Any]], block_size: int
+) -> None:
+    requests = [
+        TokenRequest(
+            [ord(char) for char in json.dumps(chat)], session=row % 2, text=chat, reply_text=reply
+        )
+        for row, (chat, reply) in enumerate(chats)
+    ]
+    trace = token_trace(requests, block_size)
+    found = audit_of(trace, show_text=True)
+    assert found.turn_pairs == max(0, len(chats) - 2)
+    assert found.kept + found.rewritten + found.truncated == found.turn_pairs
+    assert sum(item.pairs for item in found.causes) >= found.rewritten + found.truncated
+    missed = per_request_of(reuse_of(trace), None).total().miss
+    assert 0 <= found.tokens_lost <= missed
+    json.dumps(msgspec.to_builtins(found), allow_nan=False)
