@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from loadkit.analysis.append_only import AppendOnly, append_only
+from loadkit.analysis.audit import AppendOnly, append_only
 from loadkit.analysis.curve import CurvePoint, HitCurve, hit_curve
 from loadkit.analysis.diversity import Diversity, diversity
 from loadkit.analysis.per_request import PerRequest, per_request_of
@@ -64,15 +64,19 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 def analyze(
-    trace: Trace, capacities_blocks: Sequence[int | None] = (), engine: str = "vllm"
+    trace: Trace,
+    capacities_blocks: Sequence[int | None] = (),
+    engine: str = "vllm",
+    show_text: bool = False,
 ) -> Analysis:
     """Analyze a log exactly. Without capacities the curve has points up to the log's footprint.
 
     capacities_blocks are kept in the order given; None stands for an infinite cache. `engine`
-    names the rule for fully cached prompts (InputError if unknown).
+    names the rule for fully cached prompts (InputError if unknown). With `show_text` examples quote
+    a few words of a text log's prompts; without it they give positions and lengths only.
     """
     reuse = reuse_of(trace, engine)
-    curve = hit_curve(reuse)
+    curve, requests = hit_curve(reuse), per_request_of(reuse, None)
     capacities = list(capacities_blocks) or curve.default_capacities()
     return Analysis(
         requests=trace.num_requests,
@@ -82,9 +86,9 @@ def analyze(
         block_size=trace.block_size,
         blocks=trace.num_blocks,
         unique_blocks=trace.num_unique_blocks,
-        infinite=_infinite(per_request_of(reuse, None), curve),
+        infinite=_infinite(requests, curve),
         curve=tuple(curve.point(capacity) for capacity in capacities),
-        append_only=append_only(trace),
+        append_only=append_only(reuse, requests.reusable_tokens, show_text),
         diversity=diversity(trace),
         warnings=trace.warnings,
     )

@@ -56,7 +56,15 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "miss_capacity",
         "block_hit_rate",
     ]
-    assert list(data["append_only"]) == ["turn_pairs", "kept", "rewritten", "truncated"]
+    assert list(data["append_only"]) == [
+        "turn_pairs",
+        "kept",
+        "rewritten",
+        "truncated",
+        "tokens_lost",
+        "lost_rate",
+        "causes",
+    ]
 
 
 def test_a_small_log_by_hand() -> None:
