@@ -89,7 +89,7 @@ def analyze(
         infinite=_infinite(requests, curve),
         curve=tuple(curve.point(capacity) for capacity in capacities),
         append_only=append_only(reuse, requests.reusable_tokens, show_text),
-        diversity=diversity(trace),
+        diversity=diversity(reuse, show_text),
         warnings=trace.warnings,
     )
 

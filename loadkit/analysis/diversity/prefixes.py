@@ -1,0 +1,115 @@
+"""Shared prefixes: the block tree cut at its branching points, and what each part carries.
+
+A segment is a run of blocks without a branch: a system prompt, a document after it, one session's
+history. Every block is in one segment, so hit tokens add up over segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from loadkit.analysis.reuse import Reuse
+from loadkit.core.jit import compiled
+from loadkit.core.trace import IntArray, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Parts of the block tree; g = number of segments, in order of first touch."""
+
+    start_block: IntArray  # (g,) depth of the first block
+    num_blocks: IntArray  # (g,)
+    first_request: IntArray  # (g,) row that brought it
+    requests: IntArray  # (g,) rows that have some of it
+    sessions: IntArray  # (g,) sessions that have some of it
+    hit_blocks: IntArray  # (g,) hits of blocks that the session itself had not had
+
+    @property
+    def shared(self) -> IntArray:
+        """Indices of the segments that more than one session has."""
+        return np.flatnonzero(self.sessions > 1)
+
+
+def segments_of(reuse: Reuse) -> Segments:
+    """Cut the tree of prompt blocks, and count."""
+    trace = reuse.trace
+    segment = np.full(trace.num_ids, -1, np.int64)
+    size = _assign(trace.block_ptr, trace.block_ids, _branches(trace), segment)
+    order = np.lexsort((np.arange(trace.num_requests), trace.session))
+    start, blocks, first, requests, sessions, hits = _count(
+        trace.block_ptr,
+        trace.block_ids,
+        trace.session,
+        order,
+        reuse.own_blocks,
+        reuse.hit_blocks(None),
+        segment,
+        size,
+    )
+    return Segments(start, blocks, first, requests, sessions, hits)
+
+
+def _branches(trace: Trace) -> np.typing.NDArray[np.bool_]:
+    """Whether a block (by id) is followed by more than one other block."""
+    _, first = np.unique(trace.block_ids, return_index=True)
+    inner = np.ones(trace.num_blocks, np.bool_)
+    inner[trace.block_ptr[:-1][np.diff(trace.block_ptr) > 0]] = False
+    parents = trace.block_ids[first[inner[first]] - 1]
+    branches: np.typing.NDArray[np.bool_] = np.bincount(parents, minlength=trace.num_ids) > 1
+    return branches
+
+
+@compiled
+def _assign(
+    ptr: IntArray, ids: IntArray, branches: np.typing.NDArray[np.bool_], segment: IntArray
+) -> int:
+    """Fill segment (num_ids,) in order of first touch; how many there are."""
+    size = 0
+    for request in range(len(ptr) - 1):
+        for touch in range(ptr[request], ptr[request + 1]):
+            block = ids[touch]
+            if segment[block] != -1:
+                continue
+            if touch == ptr[request] or branches[ids[touch - 1]]:
+                segment[block] = size
+                size += 1
+            else:
+                segment[block] = segment[ids[touch - 1]]
+    return size
+
+
+@compiled
+def _count(
+    ptr: IntArray,
+    ids: IntArray,
+    session: IntArray,
+    order: IntArray,
+    own_blocks: IntArray,
+    hit_blocks: IntArray,
+    segment: IntArray,
+    size: int,
+) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray, IntArray]:
+    """See Segments. `order` goes session by session, so the last one seen tells them apart."""
+    start, blocks = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    first = np.full(size, len(ptr), np.int64)
+    requests, sessions = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    hits, last = np.zeros(size, np.int64), np.full(size, -1, np.int64)
+    for request in order:
+        current = -1
+        for touch in range(ptr[request], ptr[request + 1]):
+            depth = touch - ptr[request]
+            part = segment[ids[touch]]
+            if part != current:
+                current = part
+                start[part] = depth
+                requests[part] += 1
+                first[part] = min(first[part], request)
+                if last[part] != session[request]:
+                    last[part] = session[request]
+                    sessions[part] += 1
+            blocks[part] = max(blocks[part], depth - start[part] + 1)
+            if own_blocks[request] <= depth < hit_blocks[request]:
+                hits[part] += 1
+    return start, blocks, first, requests, sessions, hits
