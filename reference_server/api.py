@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from loadkit import __version__
+from loadkit.asgi.own_site import SiteGuard
 from reference_server.api_errors import EXCEPTION_HANDLERS, ApiError, invalid
 from reference_server.engine import EngineDead
 from reference_server.metrics import CONTENT_TYPE
@@ -147,7 +148,13 @@ ROUTES = (
 )
 
 
-def make_app(service: Service) -> Starlette:
+def make_app(service: Service, bound_host: str = "127.0.0.1") -> SiteGuard:
+    """The routes; without a key, web pages of other sites are kept out (see SiteGuard)."""
+    app = make_routes(service)
+    return SiteGuard(app, bound_host, lambda: service.api_key is None)
+
+
+def make_routes(service: Service) -> Starlette:
     routes = [
         Route(row.path, _endpoint(service, row), methods=[row.method], name=row.handler.__name__)
         for row in ROUTES

@@ -51,7 +51,7 @@ def serve(settings: ServerSettings) -> None:
         _watch_parent(os.getppid())
     listener = _bind(settings.host, settings.port)
     service = Service(_served_name(settings), settings.api_key)
-    server = _Server(service)
+    server = _Server(service, settings.host)
     loading = _Loading(settings, service, server, _url(listener))
     loading.start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
@@ -65,9 +65,9 @@ def serve(settings: ServerSettings) -> None:
 class _Server(uvicorn.Server):
     """uvicorn that tells the service when the drain begins."""
 
-    def __init__(self, service: Service):
+    def __init__(self, service: Service, host: str):
         config = uvicorn.Config(
-            make_app(service),
+            make_app(service, host),
             log_level="warning",
             access_log=False,
             lifespan="off",

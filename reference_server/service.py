@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +30,14 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Service:
-    """`api_key` None: everybody may call. `install` makes a loading service ready."""
+    """`api_key` None: everybody may call. `install` makes a loading service ready.
+
+    secret: what tenants' salts are made with; a new one in every process, and told to nobody.
+    """
 
     model_name: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     status: str = LOADING
     tokenizer: Tokenizer | None = None
     engine: Engine | None = None
@@ -188,12 +194,16 @@ class Service:
 
     @property
     def tenant(self) -> str:
-        """Digest of the API key; '' without a key."""
-        return _digest(self.api_key) if self.api_key else ""
+        """HMAC of the API key ('' without one) under this process's secret: whoever knows a key's
+        digest still cannot name its isolation domain."""
+        key = (self.api_key or "").encode()
+        return hmac.new(self.secret, key, hashlib.sha256).hexdigest()
 
     def _salt(self, body: GenerationRequest) -> str:
-        """The isolation domain: the tenant, or the salt that the request names."""
-        return self.tenant if body.cache_salt is None else body.cache_salt
+        """The isolation domain: the tenant's own, or the shared one that the request names."""
+        if body.cache_salt is None:
+            return f"tenant {self.tenant}"
+        return f"named {body.cache_salt}"
 
     def _session(self, body: GenerationRequest, header: str | None) -> str | None:
         """Session key, scoped by tenant. None: the request is its own session."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from engine_builders import CheckingRunner
 from tiny_model import make_tokenizer
 
 from loadkit.core.tokenizer import Tokenizer
-from reference_server.api import KEY, PUBLIC, ROUTES, make_app
+from reference_server.api import KEY, PUBLIC, ROUTES, make_app, make_routes
 from reference_server.engine import Engine, EngineSettings
 from reference_server.service import DRAINING, Service
 
@@ -32,14 +33,14 @@ def service() -> Iterator[Service]:
 def call(service: Service, method: str, path: str, **options: Any) -> httpx.Response:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(make_app(service))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(ask())
 
 
 def test_the_table_says_of_every_route_who_may_call_it(service: Service) -> None:
-    paths = {route.path for route in make_app(service).routes}  # type: ignore[attr-defined]
+    paths = {route.path for route in make_routes(service).routes}  # type: ignore[attr-defined]
     assert paths == {row.path for row in ROUTES}
     assert {row.who for row in ROUTES} == {PUBLIC, KEY}
     assert {row.path for row in ROUTES if row.who == PUBLIC} == {"/health", "/version"}
@@ -118,6 +119,25 @@ def test_two_keys_never_share_a_block_or_a_session(service: Service) -> None:
     assert [cached(key, cache_salt="public") for key in ("a", "b")] == [0, 16]
 
 
+def test_no_salt_that_a_caller_can_work_out_reaches_a_tenants_blocks(service: Service) -> None:
+    service.api_key = "k"
+    headers = {"Authorization": "Bearer k"}
+    body = BODY | {"prompt": list(range(2, 22))}
+    guesses = ["k", f"tenant {service.tenant}", service.tenant]
+    guesses += [hashlib.blake2b(b"k", digest_size=16).hexdigest(), hashlib.sha256(b"k").hexdigest()]
+    call(service, "POST", "/v1/completions", json=body, headers=headers)
+    for salt in guesses:
+        guess = body | {"cache_salt": salt}
+        answer = call(service, "POST", "/v1/completions", json=guess, headers=headers).json()
+        assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+def test_the_same_key_is_another_tenant_in_another_process() -> None:
+    one, other = Service("tiny", "k"), Service("tiny", "k")
+    assert one.tenant == Service("tiny", "k", one.secret).tenant != other.tenant
+    assert "'k'" not in repr(one)
+
+
 def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,3 +150,11 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
         response = call(service, "POST", path, json=body)
         assert response.status_code == 400
         assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_page_of_another_site_is_kept_out_until_there_is_a_key(service: Service) -> None:
+    headers = {"Origin": "http://evil.example", "Authorization": "Bearer k"}
+    body = {"json": BODY, "headers": headers}
+    assert call(service, "POST", "/v1/completions", **body).status_code == 403
+    service.api_key = "k"
+    assert call(service, "POST", "/v1/completions", **body).status_code == 200

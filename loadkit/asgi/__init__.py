@@ -1,0 +1,1 @@
+"""Pure-ASGI pieces that stand in front of any server."""
