@@ -52,6 +52,10 @@ class WeightedHits:
         """(c,) genuine hit tokens / prompt tokens of requests that are no replay."""
         return self._share(self.hit_blocks[ttl, :, :2].sum(axis=1), self.new_prompt_tokens)
 
+    def organic_rate(self, capacity: int, ttl: int = 0) -> float | None:
+        """One of organic_rates; None if every request is a replay."""
+        return float(self.organic_rates(ttl)[capacity]) if self.new_prompt_tokens else None
+
     def _share(self, blocks: IntArray, tokens: int) -> FloatArray:
         rates: FloatArray = blocks * self.block_size / (tokens if tokens else np.nan)
         return rates

@@ -25,13 +25,27 @@ def forecast(
         str | None,
         typer.Option(help="Cache size: 30k (blocks), 3Mtok (tokens); infinite unless given."),
     ] = None,
+    ttl: Annotated[
+        float | None, typer.Option(help="Seconds after its last use that a block expires.")
+    ] = None,
     replicas: Annotated[int, typer.Option(help="Servers with a cache each.", min=1)] = 1,
     routing: Annotated[
         str, typer.Option(help="pooled, sticky, random or prefix-aware.", metavar="NAME")
     ] = "pooled",
     horizon: Annotated[
-        float | None, typer.Option(help="Seconds from a cold start.", metavar="S")
+        float | None,
+        typer.Option(
+            help="Seconds from a cold start; the log's own length unless given.", metavar="S"
+        ),
     ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="How often the interval shall hold, 0..1.", metavar="P")
+    ] = 0.9,
+    target: Annotated[
+        float,
+        typer.Option(help="Points: a wider half interval is inconclusive.", metavar="POINTS"),
+    ] = 5.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same forecast.", min=0)] = 0,
     format: LogFormat = "auto",
     tokenizer: TokenizerName = None,
     block_size: BlockSize = None,
@@ -50,10 +64,14 @@ def forecast(
         log.trace,
         times,
         parse_capacity(capacity, log.trace.block_size) if capacity else None,
+        ttl_s=ttl,
         replicas=replicas,
         routing=routing,
         horizon_s=horizon,
         tokenizer_fingerprint=log.tokenizer_fingerprint,
+        confidence=confidence,
+        target_points=target,
+        seed=seed,
     )
     if output is not None:
         log_input.write_json(output, answer.to_dict())
@@ -62,4 +80,5 @@ def forecast(
     else:
         forecast_view.show(answer)
     if answer.status != "ok":
-        raise CannotMeasure(f"no forecast: {answer.needs}", code="forecast_refused")
+        verdict = "no forecast" if answer.hit_rate.estimate is None else "inconclusive"
+        raise CannotMeasure(f"{verdict}: {answer.needs}", code="forecast_refused")

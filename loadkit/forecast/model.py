@@ -24,10 +24,14 @@ class Scenario(msgspec.Struct, frozen=True):
     block_size: int
 
     @property
-    def is_the_log_itself(self) -> bool:
-        """Nothing has to be extrapolated: the log is the production asked about."""
-        asked = (self.traffic, self.ttl_s, self.replicas, self.routing, self.horizon_s)
-        return asked == (1, None, 1, "pooled", None)
+    def is_pooled(self) -> bool:
+        """One cache serves everybody."""
+        return self.routing == "pooled" or self.replicas == 1
+
+    @property
+    def keeps_traffic(self) -> bool:
+        """The log's own requests on one cache: nothing about traffic has to be extrapolated."""
+        return self.traffic == 1 and self.is_pooled
 
 
 class LogFacts(msgspec.Struct, frozen=True):
@@ -44,8 +48,12 @@ class LogFacts(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A rate with its interval. method "exact": counted, not estimated, so low = high = estimate
-    and there is no confidence level. All None when the forecast was refused."""
+    """A rate with its interval; all None when the forecast was refused.
+
+    method says how it was made. "exact": counted in the log, so low = high = estimate and there is
+    no confidence level. "superposition": the log's sessions grown to production's traffic.
+    "thinning": parts of the log, for less traffic. "time_prefix": the log's window extended.
+    """
 
     estimate: float | None = None
     low: float | None = None
@@ -55,7 +63,10 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Split(msgspec.Struct, frozen=True):
-    """Shares of prompt tokens by cause at the asked capacity; None when refused."""
+    """Shares of prompt tokens by cause at the asked capacity; None when refused.
+
+    With replicas, miss_capacity has the blocks that only another replica holds too.
+    """
 
     replay_same_session: float | None = None
     replay_cross_session: float | None = None
@@ -64,6 +75,15 @@ class Split(msgspec.Struct, frozen=True):
     miss: float | None = None
     miss_compulsory: float | None = None
     miss_capacity: float | None = None
+
+
+class ForecastPoint(CurvePoint, frozen=True):
+    """A point of the curve with the interval of its hit rate; low and high are None where the
+    curve was counted or has no interval. block_hit_rate is None in every forecast that is not
+    exact."""
+
+    low: float | None = None
+    high: float | None = None
 
 
 class Baselines(msgspec.Struct, frozen=True):
@@ -79,7 +99,13 @@ class Baselines(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """The answer. status "inconclusive": no estimate is made, and `needs` says what is missing."""
+    """The answer.
+
+    status "inconclusive": either the forecast was refused and there is no estimate, or its interval
+    is wider than asked for and estimate, low and high are there to be seen, not to be relied on.
+    `needs` says what is missing. `assumes` is what the estimate holds under, None when refused.
+    warm_hit_rate: the same for requests of the last third of the period, when the cache is warm.
+    """
 
     scenario: Scenario
     log: LogFacts
@@ -92,6 +118,8 @@ class Forecast(msgspec.Struct, frozen=True):
     status: Literal["ok", "inconclusive"]
     needs: str | None
     warnings: tuple[str, ...]
+    warm_hit_rate: float | None = None
+    assumes: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: plain dicts, lists, numbers and None."""

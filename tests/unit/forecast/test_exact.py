@@ -1,4 +1,4 @@
-"""A forecast of the log itself is counted; anything else is refused without a number."""
+"""A forecast of the log itself is counted; what the log cannot tell is refused without a number."""
 
 from __future__ import annotations
 
@@ -86,15 +86,18 @@ def test_the_estimate_is_what_analyze_says_at_that_capacity() -> None:
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
-        ({"traffic": 20}, "traffic 20x"),
-        ({"traffic": 0.5}, "traffic 0.5x"),
-        ({"traffic": 1, "replicas": 2}, "replicas"),
-        ({"traffic": 1, "routing": "sticky"}, "routing"),
-        ({"traffic": 1, "ttl_s": 60.0}, "expiry"),
-        ({"traffic": 1, "horizon_s": 60.0}, "horizon"),
+        ({"traffic": 20}, "6 sessions, fewer than 100"),
+        ({"traffic": 0.5}, "6 sessions, fewer than 100"),
+        ({"traffic": 101}, "101x is beyond 100x"),
+        ({"traffic": 20, "capacity_blocks": 4}, "no timestamps"),
+        ({"traffic": 1, "replicas": 2, "routing": "sticky"}, "no timestamps"),
+        ({"traffic": 1, "ttl_s": 60.0}, "no timestamps"),
+        ({"traffic": 1, "horizon_s": 60.0}, "no timestamps"),
     ],
 )
-def test_what_needs_extrapolation_is_inconclusive(asked: dict[str, Any], named: str) -> None:
+def test_what_the_log_cannot_tell_is_refused_without_a_number(
+    asked: dict[str, Any], named: str
+) -> None:
     answer = forecast(log(), **asked)
     assert answer.status == "inconclusive"
     assert answer.needs is not None
@@ -103,7 +106,8 @@ def test_what_needs_extrapolation_is_inconclusive(asked: dict[str, Any], named: 
     assert answer.organic_hit_rate.estimate is None
     assert set(answer.to_dict()["split"].values()) == {None}
     assert answer.curve == ()
-    assert answer.baselines.own_rate == 8 / 18
+    naive = None if "ttl_s" in asked else 8 / 18
+    assert answer.baselines.own_rate == naive
 
 
 def test_an_empty_log_is_inconclusive() -> None:
@@ -135,6 +139,10 @@ def test_the_last_third_is_of_the_window_or_of_the_requests() -> None:
         ({"traffic": 1, "replicas": 0}, "--replicas"),
         ({"traffic": 1, "routing": "magic"}, "--routing"),
         ({"traffic": 1, "capacity_blocks": 0}, "--capacity"),
+        ({"traffic": 1, "ttl_s": 0}, "--ttl"),
+        ({"traffic": 1, "horizon_s": math.nan}, "--horizon"),
+        ({"traffic": 1, "confidence": 1.0}, "--confidence"),
+        ({"traffic": 1, "target_points": 0}, "--target"),
     ],
 )
 def test_scenarios_without_sense_are_refused(asked: dict[str, Any], where: str) -> None:

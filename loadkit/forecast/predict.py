@@ -1,0 +1,105 @@
+"""`forecast`: which way a question is answered, or why it is not."""
+
+from __future__ import annotations
+
+from loadkit.analysis.nodes import node_stream
+from loadkit.core.trace import Trace
+from loadkit.forecast.baselines import baselines
+from loadkit.forecast.exact import count_exactly
+from loadkit.forecast.grown import grow_traffic
+from loadkit.forecast.model import Estimate, Forecast, LogFacts, Scenario, Split
+from loadkit.forecast.question import Question, check_scenario
+from loadkit.forecast.refuse import prefix_refusals, refusals, rerun_refusals
+from loadkit.forecast.rerun import rerun_log
+from loadkit.forecast.sample import Sample, sample_of
+from loadkit.forecast.time_prefix import extend_window
+
+
+def forecast(
+    trace: Trace,
+    traffic: float,
+    capacity_blocks: int | None = None,
+    *,
+    ttl_s: float | None = None,
+    replicas: int = 1,
+    routing: str = "pooled",
+    horizon_s: float | None = None,
+    tokenizer_fingerprint: str | None = None,
+    confidence: float = 0.9,
+    target_points: float = 5.0,
+    seed: int = 0,
+) -> Forecast:
+    """Hit rate to expect of production described as a multiple of the log's traffic.
+
+    capacity_blocks is of the whole fleet's cache, None for infinite. ttl_s: a block expires that
+    long after its last use. horizon_s: production starts cold and runs that long; None: as long as
+    the log. target_points: widest half interval that is still an answer. Same arguments, same seed:
+    same forecast.
+
+    Raises InputError for a scenario that makes no sense. A forecast that cannot be made honestly is
+    returned with status "inconclusive", it is not raised.
+    """
+    scenario = Scenario(
+        traffic, capacity_blocks, ttl_s, replicas, routing, horizon_s, trace.block_size
+    )
+    check_scenario(scenario, confidence, target_points)
+    stream = node_stream(trace)
+    question = Question(
+        trace=trace,
+        stream=stream,
+        scenario=scenario,
+        log=log_facts(trace, tokenizer_fingerprint),
+        baselines=baselines(trace, stream, scenario),
+        confidence=confidence,
+        target_points=target_points,
+        seed=seed,
+    )
+    if not trace.num_requests:
+        return _refused(question, ["the log is empty"])
+    return _answer(question, sample_of(stream))
+
+
+def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
+    """The facts of a log that decide whether another measurement is comparable."""
+    return LogFacts(
+        requests=trace.num_requests,
+        sessions=trace.num_sessions,
+        block_size=trace.block_size,
+        tokenizer_fingerprint=tokenizer_fingerprint,
+        prompt_tokens=int(trace.prompt_tokens.sum()),
+    )
+
+
+def _answer(question: Question, sample: Sample) -> Forecast:
+    """Count what can be counted, rerun what can be rerun, and extrapolate only the rest."""
+    asked = question.scenario
+    longer = asked.horizon_s is not None and asked.horizon_s > sample.window_s
+    if longer:
+        reasons = prefix_refusals(sample, asked)
+        return _refused(question, reasons) if reasons else extend_window(question, sample)
+    if asked.traffic != 1:
+        reasons = refusals(sample, asked)
+        return _refused(question, reasons) if reasons else grow_traffic(question, sample)
+    reasons = rerun_refusals(sample, asked)
+    if reasons:
+        return _refused(question, reasons)
+    if asked.keeps_traffic and asked.horizon_s is None:
+        return count_exactly(question)
+    return rerun_log(question, sample)
+
+
+def _refused(question: Question, reasons: list[str]) -> Forecast:
+    """No number, and why."""
+    return Forecast(
+        scenario=question.scenario,
+        log=question.log,
+        hit_rate=Estimate(),
+        split=Split(),
+        organic_hit_rate=Estimate(),
+        curve=(),
+        self_check={},
+        baselines=question.baselines,
+        status="inconclusive",
+        needs="; ".join(reasons),
+        warnings=question.trace.warnings,
+    )

@@ -1,0 +1,121 @@
+"""What is asked of a log, checked and prepared once for every way to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from loadkit.analysis.nodes import NodeStream
+from loadkit.analysis.weighted import WeightedHits
+from loadkit.core.errors import InputError
+from loadkit.core.trace import Trace
+from loadkit.forecast.fleet import ROUTINGS, Fleet
+from loadkit.forecast.model import (
+    Baselines,
+    Estimate,
+    ForecastPoint,
+    LogFacts,
+    Scenario,
+    Split,
+)
+
+Capacity = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """target_points: widest half interval, in points, that still counts as an answer."""
+
+    trace: Trace
+    stream: NodeStream
+    scenario: Scenario
+    log: LogFacts
+    baselines: Baselines
+    confidence: float
+    target_points: float
+    seed: int
+
+    @property
+    def fleet(self) -> Fleet:
+        asked = self.scenario
+        return Fleet(asked.replicas, asked.routing, asked.ttl_s, asked.capacity_blocks)
+
+    def capacities(self, footprint: int) -> list[Capacity]:
+        """The asked capacity first, then a curve up to the footprint in blocks.
+
+        Without timestamps an infinite cache is all that can be asked about.
+        """
+        asked = self.scenario.capacity_blocks
+        if self.stream.event_time_s is None:
+            return [asked]
+        return [asked, *log_spaced(footprint)]
+
+
+def log_spaced(footprint: int, points: int = 16) -> list[Capacity]:
+    """Curve capacities from a thousandth of the footprint up to all of it."""
+    grid = np.geomspace(max(1, footprint / 1000), max(1, footprint), points)
+    return [int(size) for size in np.unique(np.round(grid).astype(np.int64))]
+
+
+def check_scenario(scenario: Scenario, confidence: float, target_points: float) -> None:
+    """InputError for a question without sense."""
+    if not scenario.traffic > 0:
+        raise InputError(f"traffic {scenario.traffic} is not above 0", where="--traffic")
+    if scenario.replicas < 1:
+        raise InputError(f"{scenario.replicas} replicas are too few", where="--replicas")
+    if scenario.routing not in ROUTINGS:
+        raise InputError(
+            f"unknown routing {scenario.routing!r}",
+            where="--routing",
+            remedy=f"one of {', '.join(ROUTINGS)}",
+        )
+    if scenario.capacity_blocks is not None and scenario.capacity_blocks < 1:
+        raise InputError("the capacity is less than one block", where="--capacity")
+    _check_positive("--ttl", scenario.ttl_s)
+    _check_positive("--horizon", scenario.horizon_s)
+    _check_positive("--target", target_points)
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence {confidence} is not between 0 and 1", where="--confidence")
+
+
+def _check_positive(where: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise InputError(f"{value} is not above 0", where=where)
+
+
+def estimate(
+    rate: float | None, half: float | None, confidence: float | None, method: str
+) -> Estimate:
+    """A rate with low and high inside 0..1; nothing at all if there is no rate."""
+    if rate is None or half is None or not np.isfinite([rate, half]).all():
+        return Estimate()
+    return Estimate(rate, max(0.0, rate - half), min(1.0, rate + half), confidence, method)
+
+
+def split_of(hits: WeightedHits, capacity: int) -> Split:
+    """Shares by cause at the capacity-th capacity of the hits."""
+    total = hits.split(capacity)
+    return Split(**{part: total.rate(part) for part in Split.__struct_fields__})
+
+
+def curve_point(
+    hits: WeightedHits, index: int, capacity_blocks: Capacity, half: float | None = None
+) -> ForecastPoint:
+    """One point of a curve, with its interval if there is a half width."""
+    total = hits.split(index)
+    band = estimate(total.rate("hit"), half, None, "")
+    return ForecastPoint(
+        capacity_blocks=capacity_blocks,
+        capacity_tokens=None if capacity_blocks is None else capacity_blocks * hits.block_size,
+        hit_rate=total.rate("hit"),
+        replay_same_session=total.rate("replay_same_session"),
+        replay_cross_session=total.rate("replay_cross_session"),
+        continuation=total.rate("continuation"),
+        shared=total.rate("shared"),
+        miss_compulsory=total.rate("miss_compulsory"),
+        miss_capacity=total.rate("miss_capacity"),
+        block_hit_rate=None,
+        low=band.low,
+        high=band.high,
+    )

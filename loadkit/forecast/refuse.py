@@ -1,0 +1,121 @@
+"""When no forecast is made: each check gives a reason, which says what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from loadkit.forecast.model import Scenario
+from loadkit.forecast.sample import Sample
+
+MIN_SESSIONS = 100
+MIN_EFFECTIVE_SESSIONS = 30
+MIN_WINDOW_S = 15 * 60
+MIN_GAPS_IN_WINDOW = 5
+MAX_TRAFFIC = 100
+MAX_HORIZON = 10  # windows: beyond it no tail was ever checked
+
+
+def effective_sessions(sample: Sample) -> float:
+    """Kish's effective size of the session block masses: sessions, if all were equally heavy."""
+    mass = sample.blocks_by_session()
+    squares = float(np.sum(mass**2))
+    return float(mass.sum() ** 2 / squares) if squares else 0.0
+
+
+def refusals(sample: Sample, scenario: Scenario) -> list[str]:
+    """Reasons against growing this sample's traffic; none means go on."""
+    return [*_too_small(sample), *_too_short(sample), *_no_clock(sample, scenario),
+            *_too_far(scenario), *_too_little_room(sample, scenario)]  # fmt: skip
+
+
+def rerun_refusals(sample: Sample, scenario: Scenario) -> list[str]:
+    """Reasons against running the log itself through the scenario: it must have a clock for that."""
+    if scenario.ttl_s is None and scenario.horizon_s is None and scenario.is_pooled:
+        return []
+    return [*_no_clock(sample, scenario), *_too_little_room(sample, scenario)]
+
+
+def prefix_refusals(sample: Sample, scenario: Scenario) -> list[str]:
+    """Reasons against extending the log's window to the scenario's horizon."""
+    reasons = [*_too_small(sample), *_too_short(sample), *_no_clock(sample, scenario)]
+    if scenario.horizon_s is not None and scenario.horizon_s > MAX_HORIZON * sample.window_s:
+        reasons.append(
+            f"a horizon of {scenario.horizon_s:g} s is more than {MAX_HORIZON} times the window of"
+            f" {sample.window_s:.0f} s: log for longer"
+        )
+    if not scenario.keeps_traffic:
+        reasons.append(
+            "traffic, replicas and a longer time cannot be extrapolated together: forecast the"
+            " traffic without a longer horizon"
+        )
+    return reasons
+
+
+def _too_small(sample: Sample) -> Iterator[str]:
+    if sample.num_sessions < MIN_SESSIONS:
+        yield (
+            f"the log has {sample.num_sessions} sessions, fewer than {MIN_SESSIONS}:"
+            " log whole sessions for longer, or of more users"
+        )
+    effective = effective_sessions(sample)
+    if effective < MIN_EFFECTIVE_SESSIONS <= sample.num_sessions:
+        yield (
+            f"a few sessions hold most of the blocks, as if the log had {effective:.0f} sessions:"
+            f" at least {MIN_EFFECTIVE_SESSIONS} are needed"
+        )
+
+
+def _too_short(sample: Sample) -> Iterator[str]:
+    if not sample.has_clock:
+        return
+    if sample.window_s < MIN_WINDOW_S:
+        yield f"the log spans {sample.window_s:.0f} s: at least {MIN_WINDOW_S} s are needed"
+        return
+    gap = _median_own_gap(sample)
+    if gap is not None and sample.window_s < MIN_GAPS_IN_WINDOW * gap:
+        yield (
+            f"turns of a session are {gap:.0f} s apart and the log spans {sample.window_s:.0f} s:"
+            f" at least {MIN_GAPS_IN_WINDOW} such gaps are needed"
+        )
+
+
+def _median_own_gap(sample: Sample) -> float | None:
+    """Median time between requests of one session; None if no session has two."""
+    arrives = sample.stream.is_arrival
+    session, time_s = sample.session_of_event[arrives], sample.time_s[arrives]
+    order = np.lexsort((time_s, session))
+    gaps = np.diff(time_s[order])[np.diff(session[order]) == 0]
+    return float(np.median(gaps)) if len(gaps) else None
+
+
+def _no_clock(sample: Sample, scenario: Scenario) -> Iterator[str]:
+    if sample.has_clock:
+        return
+    asked = (scenario.capacity_blocks, scenario.ttl_s, scenario.horizon_s)
+    if asked != (None, None, None) or not scenario.is_pooled:
+        yield (
+            "the log has no timestamps: only one infinite cache can be forecast,"
+            " without capacity, time to live, horizon or routing"
+        )
+
+
+def _too_far(scenario: Scenario) -> Iterator[str]:
+    if scenario.traffic > MAX_TRAFFIC:
+        yield (
+            f"traffic {scenario.traffic:g}x is beyond {MAX_TRAFFIC}x:"
+            " log a larger share of production"
+        )
+
+
+def _too_little_room(sample: Sample, scenario: Scenario) -> Iterator[str]:
+    if scenario.capacity_blocks is None:
+        return
+    room = scenario.capacity_blocks // (1 if scenario.is_pooled else scenario.replicas)
+    longest = sample.longest_request()
+    if room < longest:
+        yield (
+            f"the longest request takes {longest:,} blocks and a cache holds {room:,}:"
+            " no server could serve this log"
+        )
