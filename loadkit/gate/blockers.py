@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from loadkit.gate.failures import is_below, is_upper_bound, warm_cache
 from loadkit.gate.inputs import Expected, Measured
-from loadkit.gate.verdict import Code, Reason
+from loadkit.gate.verdict import Code, Comparison, Reason
 
 # 30 requests and 10 sessions: below, the spread between sessions is itself unknown (the error of a
 # standard deviation from n values is about 1 / sqrt(2 (n - 1)): 24% at 10), so is any half width.
@@ -15,6 +16,9 @@ MIN_SESSIONS = 10
 MAX_HALF_WIDTH = 0.10
 # More answers than this without cached tokens, and the rest may not stand for all.
 MAX_UNREPORTED_SHARE = 0.01
+# A rate moves by at most the share of the plan that is missing, so no more may be missing than
+# MAX_HALF_WIDTH allows for chance. Refused and cut requests are not missing at random.
+MIN_ANSWERED_SHARE = 1 - MAX_HALF_WIDTH
 # vLLM keeps a block or two for itself, so capacities of one setting differ slightly.
 MAX_CAPACITY_DIFFERENCE = 0.01
 
@@ -26,7 +30,8 @@ _SAME_SETTING = (
 
 def blockers(run: Measured, expected: Expected) -> Iterator[Reason]:
     """Every reason for which this run or this forecast cannot be judged."""
-    for check in (_invalid_run, _refused, _other_setting, _not_reported, _too_few):
+    checks = (_invalid_run, _refused, _other_setting, _not_reported, _too_few, _perhaps_warm)
+    for check in checks:
         yield from check(run, expected)
 
 
@@ -46,11 +51,12 @@ def _refused(_: Measured, expected: Expected) -> Iterator[Reason]:
 
 
 def _other_setting(run: Measured, expected: Expected) -> Iterator[Reason]:
-    ours = run.tokenizer.fingerprint if run.tokenizer else run.endpoint.tokenizer_fingerprint
-    scenario = expected.scenario
+    scenario, theirs = expected.scenario, expected.log.tokenizer_fingerprint
+    ours = run.tokenizer.fingerprint if run.tokenizer else None
     pairs: tuple[tuple[str, object, object], ...] = (
         ("block size", run.block_size, scenario.block_size),
-        ("tokenizer", ours, expected.log.tokenizer_fingerprint),
+        ("tokenizer", ours, theirs),
+        ("served tokenizer", run.endpoint.tokenizer_fingerprint, theirs),
     )
     for name, measured, forecast in pairs:
         if None not in (measured, forecast) and measured != forecast:
@@ -109,12 +115,39 @@ def _not_reported(run: Measured, _: Expected) -> Iterator[Reason]:
 
 def _too_few(run: Measured, _: Expected) -> Iterator[Reason]:
     answered, sessions = run.requests.get("ok", 0), run.split.sessions
+    scheduled = run.requests.get("scheduled", answered)
     if answered < MIN_REQUESTS:
         message = f"{answered} requests were answered, at least {MIN_REQUESTS} are needed"
         yield Reason("too_few_samples", message, answered, MIN_REQUESTS, _SEND_MORE)
+    elif answered < MIN_ANSWERED_SHARE * scheduled:
+        message = f"only {answered} of {scheduled} planned requests were answered"
+        remedy = "look at `requests` in run.json; send less at once, or give the run more time"
+        yield Reason("too_few_samples", message, answered, scheduled, remedy)
     elif run.split.requests and sessions < MIN_SESSIONS:
         message = f"the run has {sessions} sessions, at least {MIN_SESSIONS} are needed"
         yield Reason("too_few_samples", message, sessions, MIN_SESSIONS, _SEND_MORE)
+
+
+def _perhaps_warm(run: Measured, _: Expected) -> Iterator[Reason]:
+    """More hits than the answered requests explain may come from those whose answer never came."""
+    reason = warm_cache(run)
+    if reason and run.reconciliation.unanswered_requests:
+        yield reason
+
+
+def upper_bound_only(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
+    """The reason why a low rate says nothing: the forecast is for a cache without limits."""
+    capacity = run.capacity_blocks
+    if not (is_upper_bound(run, expected) and is_below(rates)):
+        return None
+    return Reason(
+        "forecast_refused",
+        f"the forecast is for an unlimited cache, the run has one of {capacity} blocks, so a rate"
+        " below it may be the cache's or the traffic's doing",
+        rates.measured,
+        rates.expected_low,
+        f"run loadkit forecast again with --capacity {capacity}",
+    )
 
 
 def too_uncertain(run: Measured) -> Reason | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadkit.gate.blockers import blockers, too_uncertain
+from loadkit.gate.blockers import blockers, too_uncertain, upper_bound_only
 from loadkit.gate.failures import compare, hard_failures, rate_failures
 from loadkit.gate.inputs import Expected, Measured, checked
 from loadkit.gate.verdict import FAIL, INCONCLUSIVE, PASS, Verdict
@@ -23,11 +23,12 @@ def decide(run: dict[str, Any], expected: dict[str, Any]) -> Verdict:
     forecast = checked(expected, Expected, "--expected")
     rates = compare(measured, forecast)
     hard, open_questions = list(hard_failures(measured)), list(blockers(measured, forecast))
-    failures = [*([] if open_questions else rate_failures(measured, rates)), *hard]
+    failures = [*([] if open_questions else rate_failures(measured, forecast, rates)), *hard]
     if failures:
         return Verdict(FAIL, (*failures, *open_questions), rates)
-    if not open_questions and (doubt := too_uncertain(measured)):
-        open_questions = [doubt]
+    if not open_questions:
+        doubts = (too_uncertain(measured), upper_bound_only(measured, forecast, rates))
+        open_questions = [doubt for doubt in doubts if doubt]
     if open_questions or rates.measured is None:
         return Verdict(INCONCLUSIVE, tuple(open_questions), rates)
     return Verdict(PASS, (), rates)

@@ -32,7 +32,9 @@ def compare(run: Measured, expected: Expected) -> Comparison:
 
 def hard_failures(run: Measured) -> Iterator[Reason]:
     """Faults that need no sample size: counts of the run itself."""
-    yield from _warm_cache(run)
+    warm = warm_cache(run)
+    if warm and not run.reconciliation.unanswered_requests:
+        yield warm
     if run.wraps:
         yield Reason(
             "wrapped_corpus",
@@ -51,15 +53,17 @@ def hard_failures(run: Measured) -> Iterator[Reason]:
         )
 
 
-def _warm_cache(run: Measured) -> Iterator[Reason]:
+def warm_cache(run: Measured) -> Reason | None:
+    """More cached tokens than the answered requests could reuse. A fault only if every request was
+    answered: others may have left blocks behind, too."""
     found = run.reconciliation
     cached, possible = found.usage.cached_tokens, found.prediction_infinite_tokens
     if cached is None or possible is None or cached <= possible:
-        return
+        return None
     aside = ""
     if found.unanswered_requests:
-        aside = f" ({found.unanswered_requests} requests without an answer may have put some there)"
-    yield Reason(
+        aside = f", or {found.unanswered_requests} requests without an answer put them there"
+    return Reason(
         "warm_cache",
         f"the server took {cached:,} tokens from its cache, but what was sent could reuse at most"
         f" {possible:,}: the cache was not empty at the start{aside}",
@@ -69,7 +73,7 @@ def _warm_cache(run: Measured) -> Iterator[Reason]:
     )
 
 
-def rate_failures(run: Measured, rates: Comparison) -> Iterator[Reason]:
+def rate_failures(run: Measured, expected: Expected, rates: Comparison) -> Iterator[Reason]:
     """Faults of the hit rate: too high, right for the wrong reason, too low."""
     if rates.measured is None or rates.expected_low is None or rates.expected_high is None:
         return
@@ -80,8 +84,20 @@ def rate_failures(run: Measured, rates: Comparison) -> Iterator[Reason]:
         yield _wrong_reason(rates)
     elif underperforms := _underperforms(run):
         yield underperforms
-    elif rates.measured < rates.expected_low - allowance:
+    elif is_below(rates) and not is_upper_bound(run, expected):
         yield _below(rates)
+
+
+def is_upper_bound(run: Measured, expected: Expected) -> bool:
+    """Whether the forecast is for an unlimited cache and the run is known to have a smaller one."""
+    return run.capacity_blocks is not None and expected.scenario.capacity_blocks is None
+
+
+def is_below(rates: Comparison) -> bool:
+    """Whether the measured rate is lower than chance explains; False where a figure is unknown."""
+    if rates.measured is None or rates.expected_low is None:
+        return False
+    return rates.measured < rates.expected_low - (rates.allowance or MIN_ALLOWANCE)
 
 
 def _excess_replay(rates: Comparison) -> float:

@@ -159,6 +159,8 @@ def test_a_mirage_is_named_before_the_wrap_that_made_it() -> None:
         ({"status": "invalid", "reasons": [{"code": "missing_workers", "message": "1"}]}, "too_few_samples"),
         ({"block_size": 32}, "forecast_refused"),
         ({"tokenizer__fingerprint": "bb"}, "forecast_refused"),
+        ({"endpoint__tokenizer_fingerprint": "bb"}, "forecast_refused"),
+        ({"requests__scheduled": 67}, "too_few_samples"),  # 60 of 67: more than a tenth missing
         ({"capacity_blocks": 1000}, "forecast_refused"),
     ],
 )  # fmt: skip
@@ -198,6 +200,27 @@ def test_an_infinite_forecast_is_an_upper_bound_for_any_capacity() -> None:
     infinite = expected(scenario__capacity_blocks=None)
     assert verdict(run(), infinite) == "PASS"
     assert codes(mirage(), infinite) == ["replay_mirage"]
+
+
+def test_a_rate_below_an_infinite_forecast_says_nothing_about_a_finite_cache() -> None:
+    low = run(
+        split__hit_rate=0.2,
+        reconciliation__usage__cached_tokens=2000,
+        reconciliation__prediction__cached_tokens=2000,
+    )
+    answer = decide(low, expected(scenario__capacity_blocks=None))
+    assert answer.verdict == "INCONCLUSIVE"
+    [reason] = answer.reasons
+    assert (reason.code, reason.remedy[-15:]) == ("forecast_refused", "--capacity 2000")
+
+
+def test_hits_that_unanswered_requests_may_explain_are_no_proof_of_a_warm_cache() -> None:
+    some = run(reconciliation__usage__cached_tokens=4101, reconciliation__unanswered_requests=1)
+    assert (verdict(some), codes(some)) == ("INCONCLUSIVE", ["warm_cache"])
+
+
+def test_a_tenth_of_the_plan_may_stay_unanswered() -> None:
+    assert verdict(run(requests__scheduled=66)) == "PASS"
 
 
 def test_a_capacity_within_a_percent_is_the_same() -> None:
