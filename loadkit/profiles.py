@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from loadkit.core.errors import InputError
 
 MAX_PROFILE_BYTES = 1 << 20
+# ValueError: a scalar that looks like a date or a number and is none, such as 2024-99-99.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Distribution(_Part):
@@ -29,11 +31,11 @@ class Distribution(_Part):
     distribution: Literal["constant", "geometric", "lognormal", "uniform"] = Field(
         description="constant: mean; geometric: mean >= 1; lognormal: median and sigma; uniform"
     )
-    mean: float | None = Field(None, description="mean (constant and geometric)")
-    median: float | None = Field(None, description="median (lognormal)")
-    sigma: float | None = Field(None, ge=0, description="sigma of the logarithm (lognormal)")
-    min: float = Field(0.0, description="values below are raised to it")
-    max: float = Field(description="values above are lowered to it")
+    mean: float | None = Field(None, ge=0, description="mean (constant and geometric)")
+    median: float | None = Field(None, gt=0, description="median (lognormal)")
+    sigma: float | None = Field(None, ge=0, le=10, description="sigma of the logarithm (lognormal)")
+    min: float = Field(0.0, ge=0, description="values below are raised to it")
+    max: float = Field(le=1e9, description="values above are lowered to it")
     source: str = Field(min_length=1, description="where these figures come from")
 
     @model_validator(mode="after")
@@ -123,7 +125,7 @@ class OpenLoop(_Part):
     process: Literal["poisson", "constant", "log"] = Field(
         "poisson", description="log: the log's own timestamps (replay only)"
     )
-    rate_per_s: float | None = Field(None, gt=0, description="session starts per second")
+    rate_per_s: float | None = Field(None, ge=1e-6, le=1e6, description="session starts per second")
 
     @model_validator(mode="after")
     def _has_rate(self) -> OpenLoop:
@@ -145,7 +147,9 @@ class Request(_Part):
     max_tokens: Distribution
     temperature: float = Field(0.0, ge=0, le=2)
     ignore_eos: bool = Field(False, description="ask the server to go on after the end token")
-    timeout_s: float = Field(120.0, gt=0, description="deadline of one request, send to last byte")
+    timeout_s: float = Field(
+        120.0, gt=0, le=1e6, description="deadline of one request, send to last byte"
+    )
 
 
 class Expected(_Part):
@@ -166,7 +170,9 @@ class Profile(_Part):
     traffic: Traffic
     arrivals: OpenLoop | ClosedLoop = Field(discriminator="loop")
     request: Request
-    max_duration_s: float = Field(600.0, gt=0, description="the run is stopped after so long")
+    max_duration_s: float = Field(
+        600.0, gt=0, le=1e7, description="the run is stopped after so long"
+    )
     expected: Expected | None = None
 
 
@@ -208,14 +214,18 @@ def find(name_or_path: str) -> Path:
 
 def load_yaml(path: Path) -> Any:
     """Parse a small YAML file safely. InputError with file:line."""
-    if path.stat().st_size > MAX_PROFILE_BYTES:
-        raise InputError("larger than 1 MiB", where=path, remedy="profiles are small text files")
     try:
+        if path.stat().st_size > MAX_PROFILE_BYTES:
+            raise InputError("larger than 1 MiB", where=path, remedy="profiles are small files")
         return yaml.load(path.read_text("utf-8"), Loader=_NoAliasLoader)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError("not UTF-8", where=path) from error
+    except _YAML_ERRORS as error:
         raise InputError(f"not valid YAML: {error}", where=path) from error
 
 
@@ -233,7 +243,7 @@ def apply_setting(data: dict[str, Any], setting: str) -> None:
         node = child
     try:
         node[last] = yaml.load(text, Loader=_NoAliasLoader)
-    except yaml.YAMLError as error:
+    except _YAML_ERRORS as error:
         raise InputError(f"not a YAML value: {text!r}", where=f"--set {key}") from error
 
 
@@ -248,13 +258,25 @@ def load(name_or_path: str, settings: Sequence[str] = ()) -> Profile:
     try:
         return Profile.model_validate(data)
     except ValidationError as error:
-        raise InputError(_explain(error), where=path) from error
+        raise InputError(
+            _explain(error),
+            where=path,
+            remedy="`loadkit profiles chat-assistant` shows a profile with every key",
+        ) from error
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "profile"
+    key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{key}: {first['msg']}, got {first.get('input')!r}{more}"
+    return f"{key}: {first['msg']}, got {first.get('input')!r:.100}{more}"
+
+
+def _key(place: Sequence[int | str]) -> str:
+    """A key as it stands in the file: without the kind that pydantic puts after a union's name."""
+    parts = [str(part) for part in place]
+    if parts and parts[0] in ("traffic", "arrivals"):
+        del parts[1:2]
+    return ".".join(parts) or "profile"

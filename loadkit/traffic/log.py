@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -14,6 +15,10 @@ from loadkit.core.errors import FormatError, InputError
 from loadkit.traffic.plan import Message, TrafficPlan
 
 NOMINAL_LATENCY_S = 1.0
+# Far above any prompt: a guard against a file that is no JSONL at all, or a gzip bomb.
+MAX_LINE_BYTES = 128 * 1024 * 1024
+
+Seconds = Annotated[float, msgspec.Meta(ge=-1e19, le=1e19)]  # nanoseconds since 1970 fit
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class LoggedPrompt:
 class _Row(msgspec.Struct):
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
-    timestamp: float | None = None
+    timestamp: Seconds | None = None
 
 
 def read_prompts(path: str | Path) -> list[LoggedPrompt]:
@@ -44,9 +49,10 @@ def read_prompts(path: str | Path) -> list[LoggedPrompt]:
             continue
         try:
             row = msgspec.json.decode(line, type=_Row)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            not_utf8 = isinstance(error, UnicodeDecodeError)
             raise FormatError(
-                f"not a chat request: {error}",
+                f"not a chat request: {'not UTF-8' if not_utf8 else error}",
                 path=path,
                 line=number,
                 remedy="each line is a request body with `messages`",
@@ -63,9 +69,9 @@ def _lines(path: Path) -> Iterator[bytes]:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
-            yield from file
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"not a whole gzip file: {error}", where=path) from error
+            yield from iter(lambda: file.readline(MAX_LINE_BYTES), b"")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot be read: {error}", where=path, remedy="is it whole?") from error
 
 
 def write_log(plan: TrafficPlan, path: Path) -> None:

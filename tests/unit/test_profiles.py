@@ -31,12 +31,12 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_deep_inside_is_named_with_its_path() -> None:
-    with pytest.raises(InputError, match=r"traffic\.replay\.wrapping: unknown key"):
+    with pytest.raises(InputError, match=r"yaml: traffic\.wrapping: unknown key"):
         profiles.load("replay-smoke", ["traffic.wrapping=allow"])
 
 
 def test_a_wrong_type_names_the_key_and_the_value() -> None:
-    with pytest.raises(InputError, match=r"arrivals\.closed\.users: .*'x'"):
+    with pytest.raises(InputError, match=r"yaml: arrivals\.users: .*'x'"):
         profiles.load("replay-smoke", ["arrivals.users=x"])
 
 
@@ -88,3 +88,34 @@ def test_a_profile_that_does_not_exist_lists_those_that_do() -> None:
 def test_replay_needs_exactly_one_origin_of_prompts() -> None:
     with pytest.raises(InputError, match="exactly one of `log` and `corpus`"):
         profiles.load("replay-smoke", ["traffic.corpus=null"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [
+        ("traffic.message_sentences.mean=.nan", r"traffic\.message_sentences\.mean"),
+        ("max_duration_s=.inf", "max_duration_s"),
+        ("arrivals={loop: open, rate_per_s: 1e-300}", r"arrivals\.rate_per_s"),
+        (
+            "request.max_tokens={distribution: lognormal, median: -1, sigma: 1, max: 3, source: x}",
+            r"request\.max_tokens\.median",
+        ),
+        ("seed=2024-99-99", "--set seed"),
+        ("seed=" + "[" * 20_000, "--set seed"),
+    ],
+)
+def test_a_number_that_no_plan_can_be_made_of_is_refused(setting: str, place: str) -> None:
+    with pytest.raises(InputError, match=place):
+        profiles.load("replay-smoke", [setting])
+
+
+def test_a_scalar_that_only_looks_like_a_date_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"profile\.yaml: not valid YAML"):
+        profiles.load(written(tmp_path, "seed: 2024-99-99\n"))
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_bytes(b"name: \xff\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        profiles.load(str(path))

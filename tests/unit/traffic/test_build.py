@@ -1,5 +1,6 @@
 """Plans: seeded to the byte, append-only, and no prompt is sent twice by accident."""
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -168,3 +169,31 @@ def test_an_empty_log_and_a_missing_log_are_told_apart(tmp_path: Path) -> None:
         read_prompts(tmp_path / "empty.jsonl")
     with pytest.raises(InputError, match="no such file"):
         read_prompts(tmp_path / "missing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b'{"messages":[{"role":"user","content":"\xff"}]}', "not UTF-8"),
+        (b'{"messages":[{"role":"user","content":"\\ud800"}]}', "not a chat request"),
+        (b'{"messages":' + b"[" * 100_000, "not a chat request"),
+        (b'{"timestamp": 1e308, "messages":[]}', "timestamp"),
+        (b"[1]", "not a chat request"),
+    ],
+)
+def test_a_line_that_no_request_can_be_made_of_is_named(
+    tmp_path: Path, line: bytes, what: str
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(line + b"\n")
+    with pytest.raises(FormatError, match=rf"log\.jsonl:1: .*{what}"):
+        read_prompts(path)
+
+
+def test_a_damaged_gzip_file_is_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl.gz"
+    whole = gzip.compress(b'{"messages":[]}\n' * 1000)
+    for damaged in (whole[:-9], whole[:12] + b"\xff" * 20, b"no gzip"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"log\.jsonl\.gz: cannot be read"):
+            read_prompts(path)
