@@ -42,19 +42,19 @@ class CurvePoint(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class HitCurve:
-    """Blocks hit at every capacity; build it with `hit_curve`. Index c counts positions <= c."""
+    """Hits at every capacity; build it with `hit_curve`. Index c counts positions <= c."""
 
     block_size: int
     prompt_tokens: int
-    by_cause: IntArray  # (4, largest position + 1): see _histogram for the causes
-    as_given: IntArray  # (largest position + 1,) of prompt blocks alone
+    by_cause: IntArray  # (4, largest position + 1) tokens: see _histogram for the causes
+    as_given: IntArray  # (largest position + 1,) prompt blocks, of prompts alone
     num_blocks: int
 
     def split(self, capacity_blocks: int | None) -> Split:
         """Prompt tokens of the whole log by cause at a capacity (None: infinite)."""
         at, ever = self._at(self.by_cause, capacity_blocks), self._at(self.by_cause, None)
-        new_own, new_shared, same, cross = (int(count) * self.block_size for count in at)
-        evicted = int(ever.sum() - at.sum()) * self.block_size
+        new_own, new_shared, same, cross = (int(tokens) for tokens in at)
+        evicted = int(ever.sum() - at.sum())
         return Split(self.prompt_tokens, same, cross, new_own, new_shared, evicted)
 
     def block_hit_rate(self, capacity_blocks: int | None) -> float | None:
@@ -109,6 +109,8 @@ def hit_curve(reuse: Reuse) -> HitCurve:
         reuse.max_hit_blocks,
         reuse.own_blocks,
         reuse.replay,
+        trace.prompt_tokens,
+        trace.block_size,
         int(reuse.position.max(initial=0)),
     )
     seen = np.bincount(given[given > 0], minlength=1)
@@ -128,11 +130,14 @@ def _histogram(
     max_hit_blocks: IntArray,
     own_blocks: IntArray,
     replay: KindArray,
+    prompt_tokens: IntArray,
+    block_size: int,
     largest: int,
 ) -> IntArray:
-    """Blocks that may hit, by cause and position.
+    """Tokens of blocks that may hit, by cause and position.
 
-    Causes: 0 continuation and 1 shared of new prompts, 2 and 3 replays (1 + REPLAY_*).
+    Causes: 0 continuation and 1 shared of new prompts, 2 and 3 replays (1 + REPLAY_*). A partial
+    last block, which hits under the rule `none` only, has the tokens that the prompt has left.
     """
     counts = np.zeros((4, largest + 1), np.int64)
     for request in range(len(ptr) - 1):
@@ -144,5 +149,5 @@ def _histogram(
             cause = 1 + replay[request]
             if replay[request] == 0 and depth < own_blocks[request]:
                 cause = 0
-            counts[cause, found] += 1
+            counts[cause, found] += min(block_size, prompt_tokens[request] - depth * block_size)
     return counts

@@ -73,15 +73,30 @@ def per_request(trace: Trace, capacity_blocks: int | None) -> PerRequest:
 
 def per_request_of(reuse: Reuse, capacity_blocks: int | None) -> PerRequest:
     """The same from a pass already made; cheap for many capacities."""
-    size, trace = reuse.trace.block_size, reuse.trace
-    reusable = reuse.hit_blocks(None) * size
-    resident = reusable if capacity_blocks is None else reuse.hit_blocks(capacity_blocks) * size
-    full = np.minimum(reuse.own_blocks, trace.prompt_tokens // size)
+    reusable = reuse.hit_blocks(None)
+    resident = reusable if capacity_blocks is None else reuse.hit_blocks(capacity_blocks)
+    return per_request_from(reuse, reusable, resident)
+
+
+def per_request_from(
+    reuse: Reuse, reusable_blocks: IntArray, resident_blocks: IntArray
+) -> PerRequest:
+    """Causes of hits counted elsewhere; both (n,) in leading blocks, an infinite cache's first."""
+    trace = reuse.trace
+    reusable = _tokens(trace, reusable_blocks)
+    resident = _tokens(trace, resident_blocks)
+    # Only the rule `none` lets a partial last block hit.
+    full = np.maximum(trace.prompt_tokens // trace.block_size, reuse.max_hit_blocks)
     return PerRequest(
         prompt_tokens=trace.prompt_tokens,
         replay=reuse.replay,
-        own_prefix_tokens=full * size,
+        own_prefix_tokens=_tokens(trace, np.minimum(reuse.own_blocks, full)),
         reusable_tokens=reusable,
         resident_tokens=resident,
         miss_capacity_tokens=reusable - resident,
     )
+
+
+def _tokens(trace: Trace, blocks: IntArray) -> IntArray:
+    """Tokens in leading blocks (n,): a partial last block has what the prompt has left."""
+    return np.minimum(blocks * trace.block_size, trace.prompt_tokens)

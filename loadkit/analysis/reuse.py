@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from loadkit.analysis.engines import as_cached, max_hit_blocks
 from loadkit.analysis.events import events_of
 from loadkit.analysis.own import own_prefix_blocks
 from loadkit.analysis.stack import stack_positions
-from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray, Trace
 
 REPLAY_NONE, REPLAY_SAME_SESSION, REPLAY_CROSS_SESSION = 0, 1, 2
-ENGINES = ("vllm",)
 NEVER = np.iinfo(np.int64).max
 
 
@@ -39,17 +38,16 @@ class Reuse:
 
 
 def reuse_of(trace: Trace, engine: str = "vllm") -> Reuse:
-    """Run the exact pass. The engine rule: at most floor((n - 1) / B) blocks of a prompt hit."""
-    if engine not in ENGINES:
-        raise InputError(
-            f"unknown engine {engine!r}", where="engine", remedy=f"one of {', '.join(ENGINES)}"
-        )
+    """Run the exact pass under an engine's rule (`analysis.engines`; InputError if unknown).
+
+    The result's trace is the one given, as that engine keeps it in its cache.
+    """
+    trace = as_cached(trace, engine)
     events = events_of(trace)
-    rule = np.maximum(trace.prompt_tokens - 1, 0) // trace.block_size
     return Reuse(
         trace=trace,
         position=stack_positions(trace, events),
-        max_hit_blocks=np.minimum(rule, np.diff(trace.block_ptr)),
+        max_hit_blocks=max_hit_blocks(trace, engine),
         own_blocks=own_prefix_blocks(trace, events),
         replay=replay_kinds(trace.prompt_key, trace.session),
     )
