@@ -19,29 +19,40 @@ def root_hash(model_id: str = "", salt: str = "") -> bytes:
     return hashlib.blake2b(f"{model_id}\0{salt}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
+def packed_tokens(tokens: Sequence[int]) -> bytes:
+    """Token ids as they are hashed, 4 bytes each. OverflowError if one does not fit 32 bits."""
+    return array("i", tokens).tobytes()
+
+
 def block_hashes(tokens: Sequence[int], block_size: int, root: bytes) -> list[bytes]:
     """Chained 128-bit hashes of the full blocks of `tokens`; a partial last block has none.
 
     Returns `len(tokens) // block_size` digests. Token ids must fit 32 bits (OverflowError if not).
     `root` is `root_hash(...)` or the hash of the block before `tokens[0]`.
     """
-    packed = array("i", tokens).tobytes()
-    width = 4 * block_size
+    return packed_block_hashes(packed_tokens(tokens), block_size, root)
+
+
+def packed_block_hashes(packed: bytes, block_size: int, root: bytes) -> list[bytes]:
+    """`block_hashes` of `packed_tokens`."""
+    blake2b, width = hashlib.blake2b, 4 * block_size
     chain: list[bytes] = []
     parent = root
     for start in range(0, len(packed) - width + 1, width):
-        parent = hashlib.blake2b(
-            parent + packed[start : start + width], digest_size=DIGEST_BYTES
-        ).digest()
+        block = packed[start : start + width]
+        parent = blake2b(parent + block, digest_size=DIGEST_BYTES).digest()
         chain.append(parent)
     return chain
 
 
 def prompt_hash(tokens: Sequence[int], root: bytes) -> bytes:
     """Key of a whole prompt, partial last block included: equal only for the identical prompt."""
-    return hashlib.blake2b(
-        array("i", tokens).tobytes(), key=root, digest_size=DIGEST_BYTES
-    ).digest()
+    return packed_prompt_hash(packed_tokens(tokens), root)
+
+
+def packed_prompt_hash(packed: bytes, root: bytes) -> bytes:
+    """`prompt_hash` of `packed_tokens`."""
+    return hashlib.blake2b(packed, key=root, digest_size=DIGEST_BYTES).digest()
 
 
 def num_full_blocks(num_tokens: int, block_size: int) -> int:

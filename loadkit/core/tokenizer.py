@@ -56,13 +56,37 @@ class Tokenizer:
         """Token ids of a chat request as a server sees them, generation prompt included."""
         return self.encode(self.render_chat(messages, tools), add_special_tokens=False)
 
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """Ids of already rendered texts, no special tokens added; all cores for fast tokenizers."""
+    def encode_batch(
+        self, texts: Iterable[str], *, add_special_tokens: bool = False
+    ) -> list[list[int]]:
+        """Ids of many texts; no special tokens unless asked, since templates write their own.
+
+        A fast tokenizer works on all cores, outside the interpreter's lock, unless the environment
+        says TOKENIZERS_PARALLELISM=false. Its own call is used, which is spared the offsets and
+        masks that `transformers` makes of every token.
+        """
         batch = list(texts)
         if not batch:
             return []
-        ids: list[list[int]] = self.hf(batch, add_special_tokens=False)["input_ids"]
-        return ids
+        fast = self._fast
+        if fast is None:
+            ids: list[list[int]] = self.hf(batch, add_special_tokens=add_special_tokens)[
+                "input_ids"
+            ]
+            return ids
+        encodings = fast.encode_batch_fast(batch, add_special_tokens=add_special_tokens)
+        return [encoding.ids for encoding in encodings]
+
+    @property
+    def _fast(self) -> Any:
+        """The tokenizer of the `tokenizers` library set to cut and pad nothing; None if slow."""
+        fast = getattr(self.hf, "backend_tokenizer", None)
+        if fast is None or not hasattr(fast, "encode_batch_fast"):
+            return None
+        fast.no_truncation()
+        fast.no_padding()
+        fast.encode_special_tokens = getattr(self.hf, "split_special_tokens", False)
+        return fast
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         text: str = self.hf.decode(

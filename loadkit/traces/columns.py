@@ -3,146 +3,153 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 
-from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
+from loadkit.core.trace import IntArray, Trace
+from loadkit.traces.interning import ChainStore, IdTable, take_chains
 from loadkit.traces.lines import Place
-from loadkit.traces.sessions import INFERRED, dense_sessions, infer_sessions
+from loadkit.traces.reading import Name, Reading
+from loadkit.traces.rows import RowFacts, order_by_arrival
+from loadkit.traces.sessions import resolve_sessions
 
 _TWO_PARENTS = (
     "the ids are no chained prefix hashes; this file was generated or its ids are per-block hashes"
 )
 
 
-@dataclass
 class Columns:
-    """Rows as they are read, before any is checked against another."""
+    """Rows as they are read, in arrays. Each is checked as it comes; their chains at the end."""
 
-    places: list[Place] = field(default_factory=list)
-    arrival_s: list[float | None] = field(default_factory=list)
-    prompt_tokens: list[int] = field(default_factory=list)
-    output_tokens: list[int | None] = field(default_factory=list)
-    session: list[str | int | None] = field(default_factory=list)
-    num_ids: list[int] = field(default_factory=list)
-    ids: array[int] = field(default_factory=lambda: array("q"))
+    def __init__(self, asked_block_size: int | None, default: int, *, chained: bool = True):
+        """The block size is the one asked for, else the first row's own, else the default."""
+        self._asked, self._default = asked_block_size, default
+        self._size: int | None = None
+        self.facts = RowFacts()
+        self.prompt_tokens = array("q")
+        self.order: IntArray | None = None  # that sorted the rows by time; None: as read
+        self.chains = ChainStore(IdTable(chained=chained))
 
-    def add_ids(self, place: Place, ids: Sequence[int]) -> None:
-        """Append a row's ids; unsigned 64-bit ids are kept by their bits."""
-        try:
-            packed = array("q", ids)
-        except OverflowError:
-            packed = array("q", [_as_signed(place, value) for value in ids])
-        self.ids.extend(packed)
-        self.num_ids.append(len(packed))
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
 
+    @property
+    def block_size(self) -> int:
+        return self._size or self._asked or self._default
 
-def trace_of(columns: Columns, block_size: int) -> Trace:
-    """Check all rows against each other and build the Trace, in order of arrival.
-
-    FormatError names the first row whose id count does not fit its length, or whose ids are no
-    prefix chain.
-    """
-    prompt_tokens = np.array(columns.prompt_tokens, np.int64)
-    counts = np.array(columns.num_ids, np.int64)
-    _check_counts(columns, prompt_tokens, counts, block_size)
-    ptr = _pointers(counts)
-    ids = np.frombuffer(columns.ids, np.int64) if len(columns.ids) else np.zeros(0, np.int64)
-    values, first, dense = np.unique(ids, return_index=True, return_inverse=True)
-    _check_single_parent(columns, ptr, values, first, dense)
-    arrival_s, order, warnings = order_by_arrival(columns.arrival_s, columns.places)
-    if order is not None:
-        ptr, dense = take_chains(ptr, dense, order)
-        prompt_tokens = prompt_tokens[order]
-    else:
-        order = np.arange(len(prompt_tokens))
-    names = [columns.session[row] for row in order]
-    full_blocks = np.minimum(np.diff(ptr), prompt_tokens // block_size)
-    session, inferred, notes = resolve_sessions(names, ptr, dense, full_blocks)
-    outputs = [columns.output_tokens[row] for row in order]
-    return Trace(
-        block_size=block_size,
-        prompt_tokens=prompt_tokens,
-        block_ptr=ptr,
-        block_ids=dense,
-        prompt_key=_prompt_keys(ptr, dense, prompt_tokens),
-        session=session,
-        num_sessions=int(session.max(initial=-1)) + 1,
-        sessions_inferred=inferred,
-        output_tokens=np.array([UNKNOWN if n is None else n for n in outputs], np.int64),
-        arrival_s=arrival_s,
-        warnings=(*warnings, *notes),
-    )
-
-
-def resolve_sessions(
-    names: Sequence[str | int | None], ptr: IntArray, ids: IntArray, full_blocks: IntArray
-) -> tuple[IntArray, bool, list[str]]:
-    """Session ids from names, or by containment when no row has one; True says inferred."""
-    if all(name is None for name in names):
-        return infer_sessions(ptr, ids, full_blocks), True, [INFERRED]
-    session, warnings = dense_sessions(names)
-    return session, False, warnings
-
-
-def order_by_arrival(
-    times: Sequence[float | None], places: Sequence[Place]
-) -> tuple[FloatArray | None, IntArray | None, list[str]]:
-    """Sorted arrival times, the order that sorts the rows (None: they are sorted), warnings.
-
-    Times are None when no row has one. FormatError if only some rows have one.
-    """
-    missing = [row for row, time in enumerate(times) if time is None]
-    if len(missing) == len(times):
-        return None, None, ["the log has no timestamps: requests are taken in the order given"]
-    if missing:
-        raise places[missing[0]].error(
-            "no timestamp, but other rows have one", "give every row a timestamp, or none"
+    def add(
+        self,
+        place: Place,
+        ids: Sequence[int],
+        prompt_tokens: int,
+        *,
+        arrival_s: float | None = None,
+        output_tokens: int | None = None,
+        session: Name | None = None,
+        request_id: Name | None = None,
+        block_size: int | None = None,
+    ) -> None:
+        """Append a row. FormatError, and nothing appended, if it does not fit the rows before."""
+        self._check_size(place, block_size)
+        self._check_count(place, prompt_tokens, len(ids))
+        signed = _as_signed(place, ids)
+        self.facts.add(
+            place,
+            arrival_s=arrival_s,
+            output_tokens=output_tokens,
+            session=session,
+            request_id=request_id,
         )
-    arrival_s = np.array(times, np.float64)
-    backwards = int(np.sum(np.diff(arrival_s) < 0))
-    if not backwards:
-        return arrival_s, None, []
-    order = np.argsort(arrival_s, kind="stable")
-    return arrival_s[order], order, [f"timestamps go backwards {backwards} times: rows were sorted"]
+        self.prompt_tokens.append(prompt_tokens)
+        self.chains.add(signed)
+
+    def trace(
+        self, reading: Reading, notes: Sequence[str] = (), *, one_clock: bool = True
+    ) -> Trace:
+        """The Trace, in order of arrival. InputError without a row, FormatError for two parents.
+
+        notes: warnings of the format. one_clock False: rows out of order are no fault.
+        """
+        if not len(self):
+            raise reading.empty()
+        ids, ptr = self.chains.ids(), self.chains.ptr
+        self._check_single_parent(ids, ptr)
+        prompt_tokens = np.array(self.prompt_tokens, np.int64)
+        arrival_s, order, warnings = order_by_arrival(self.facts)
+        self.order = order
+        if order is not None:
+            ptr, ids = take_chains(ptr, ids, order)
+            prompt_tokens = prompt_tokens[order]
+        full_blocks = np.minimum(np.diff(ptr), prompt_tokens // self.block_size)
+        names = self.facts.session_codes(order)
+        session, inferred, more = resolve_sessions(names, ptr, ids, full_blocks)
+        return Trace(
+            block_size=self.block_size,
+            prompt_tokens=prompt_tokens,
+            block_ptr=ptr,
+            block_ids=ids,
+            prompt_key=_prompt_keys(ptr, ids, prompt_tokens),
+            session=session,
+            num_sessions=int(session.max(initial=-1)) + 1,
+            sessions_inferred=inferred,
+            output_tokens=self.facts.outputs(order),
+            arrival_s=arrival_s,
+            warnings=(
+                *reading.warnings(),
+                *notes,
+                *self.facts.repeated_ids(),
+                *(warnings if one_clock else ()),
+                *more,
+            ),
+        )
+
+    def _check_size(self, place: Place, named: int | None) -> None:
+        if self._size is None:
+            self._size = self._asked or named or self._default
+        if named is not None and named != self._size:
+            before = f"asked for {self._asked}" if self._asked else f"earlier ones {self._size}"
+            raise place.error(
+                f"the row has block_size {named}, {before}",
+                "rates do not carry across block sizes: analyze one block size at a time",
+            )
+
+    def _check_count(self, place: Place, length: int, count: int) -> None:
+        size = self.block_size
+        floor, ceil = length // size, -(-length // size)
+        if count not in (floor, ceil):
+            raise place.error(
+                f"{count} block ids do not fit {length} tokens in blocks of {size}"
+                f" (expected {floor} or {ceil})",
+                _block_size_hint(length, count),
+            )
+
+    def _check_single_parent(self, ids: IntArray, ptr: IntArray) -> None:
+        """Refuse ids with two parents; a row that repeats an id always has one such."""
+        clash = self.chains.clash
+        if clash is None:
+            return
+        row, dense_id = clash
+        first = int(np.searchsorted(ptr, int(np.argmax(ids == dense_id)), side="right")) - 1
+        here, before = self.facts.place(row), self.facts.place(first)
+        block = self.chains.table.value(dense_id)
+        if row == first:
+            raise here.error(f"block id {block} occurs twice in the row", _TWO_PARENTS)
+        raise here.error(f"block id {block} has another parent than in {before}", _TWO_PARENTS)
 
 
-def take_chains(ptr: IntArray, ids: IntArray, order: IntArray) -> tuple[IntArray, IntArray]:
-    """The chains of a CSR in another order."""
-    counts = np.diff(ptr)[order]
-    new_ptr = _pointers(counts)
-    touch = np.arange(new_ptr[-1]) - np.repeat(new_ptr[:-1], counts) + np.repeat(ptr[order], counts)
-    return new_ptr, ids[touch]
+def _as_signed(place: Place, ids: Sequence[int]) -> Sequence[int]:
+    """The ids as signed 64-bit integers; unsigned ones are kept by their bits."""
+    try:
+        return array("q", ids)
+    except OverflowError:
+        return array("q", [_one_signed(place, value) for value in ids])
 
 
-def _pointers(counts: IntArray) -> IntArray:
-    ptr = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=ptr[1:])
-    return ptr
-
-
-def _as_signed(place: Place, value: int) -> int:
+def _one_signed(place: Place, value: int) -> int:
     if not -(2**63) <= value < 2**64:
         raise place.error(f"block id {value} does not fit 64 bits")
     return value - 2**64 if value >= 2**63 else value
-
-
-def _check_counts(
-    columns: Columns, prompt_tokens: IntArray, counts: IntArray, block_size: int
-) -> None:
-    floor, ceil = prompt_tokens // block_size, -(-prompt_tokens // block_size)
-    bad = np.flatnonzero((counts != floor) & (counts != ceil))
-    if not len(bad):
-        return
-    row = int(bad[0])
-    length, count = int(prompt_tokens[row]), int(counts[row])
-    raise columns.places[row].error(
-        f"{count} block ids do not fit {length} tokens in blocks of {block_size}"
-        f" (expected {floor[row]} or {ceil[row]})",
-        _block_size_hint(length, count),
-    )
 
 
 def _block_size_hint(length: int, count: int) -> str:
@@ -150,25 +157,6 @@ def _block_size_hint(length: int, count: int) -> str:
         if count in (length // size, -(-length // size)):
             return f"blocks of {size} would fit this row: --block-size {size}"
     return "no usual block size fits this row: is the length right?"
-
-
-def _check_single_parent(
-    columns: Columns, ptr: IntArray, values: IntArray, first: IntArray, dense: IntArray
-) -> None:
-    """Refuse ids with two parents; a row that repeats an id always has one such."""
-    parent = np.empty(len(dense), np.int64)
-    parent[1:] = dense[:-1]
-    parent[ptr[:-1][np.diff(ptr) > 0]] = -1
-    bad = np.flatnonzero(parent != parent[first][dense])
-    if not len(bad):
-        return
-    touch = int(bad[0])
-    here = columns.places[int(np.searchsorted(ptr, touch, side="right")) - 1]
-    before = columns.places[int(np.searchsorted(ptr, first[dense[touch]], side="right")) - 1]
-    block = int(values[dense[touch]])
-    if here == before:
-        raise here.error(f"block id {block} occurs twice in the row", _TWO_PARENTS)
-    raise here.error(f"block id {block} has another parent than in {before}", _TWO_PARENTS)
 
 
 def _prompt_keys(ptr: IntArray, ids: IntArray, prompt_tokens: IntArray) -> IntArray:
@@ -181,19 +169,3 @@ def _prompt_keys(ptr: IntArray, ids: IntArray, prompt_tokens: IntArray) -> IntAr
     last[some] = ids[ptr[1:][some] - 1]
     pairs = np.stack([last, prompt_tokens], axis=1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def uniform_block_size(sizes: Mapping[int, Place], asked: int | None, default: int) -> int:
-    """The log's one block size: asked for, else named by its rows, else the format's default.
-
-    `sizes` maps every size that rows name to the first such row.
-    """
-    for size, place in sizes.items():
-        expected = asked or next(iter(sizes))
-        if size != expected:
-            raise place.error(
-                f"the row has block_size {size}, "
-                + (f"asked for {asked}" if asked else f"earlier ones {expected}"),
-                "rates do not carry across block sizes: analyze one block size at a time",
-            )
-    return asked or next(iter(sizes), default)

@@ -1,28 +1,26 @@
-"""loadkit's own log without text: salted, chained block hashes, one request a line.
+"""loadkit's own log without text: chained block ids, one request a line, times in seconds.
 
-Keys: timestamp_s, session, tenant, prompt_tokens, output_tokens, block_size, hashes (64-bit, full
-blocks or with one for the partial tail). Hashes of different tenants are salted differently.
+Keys: prompt_tokens, hashes (64-bit, chained: full blocks, or with one for the partial tail);
+timestamp_s, session, tenant, output_tokens, block_size. Written by `write_hashed` where the log
+knew it: reply_hashes (the full blocks that the reply added after the prompt's full ones),
+completed_s (when they were in the cache), partial_page (the request also held an unfinished page),
+prompt_id (equal for identical whole prompts, the partial tail included).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from array import array
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from loadkit.core.trace import Trace
-from loadkit.traces.columns import Columns, trace_of, uniform_block_size
-from loadkit.traces.lines import (
-    BlockSize,
-    Length,
-    Place,
-    Seconds,
-    decode_rows,
-    empty_log,
-    read_lines,
-)
+from loadkit.core.trace import IntArray, Trace
+from loadkit.traces.columns import Columns
+from loadkit.traces.interning import ChainStore, take_chains
+from loadkit.traces.lines import Place
+from loadkit.traces.reading import BlockSize, Length, Name, Reading, Seconds
 
 NAME = "hashed"
 DEFAULT_BLOCK_SIZE = 16
@@ -35,8 +33,12 @@ class Row(msgspec.Struct):
     hashes: list[int]
     timestamp_s: Seconds | None = None
     output_tokens: Length | None = None
-    session: str | int | None = None
+    session: Name | None = None
     block_size: BlockSize | None = None
+    reply_hashes: list[int] | None = None
+    completed_s: Seconds | None = None
+    partial_page: bool | None = None
+    prompt_id: Name | None = None
 
 
 def matches(row: dict[str, Any]) -> bool:
@@ -44,18 +46,93 @@ def matches(row: dict[str, Any]) -> bool:
     return "hashes" in row and "prompt_tokens" in row
 
 
-def read(paths: Sequence[Path], *, block_size: int | None = None) -> Trace:
-    """Read the files as one log; `block_size` must agree with the rows' own."""
-    columns, sizes = Columns(), dict[int, Place]()
-    for place, row in decode_rows(read_lines(paths), Row):
-        columns.places.append(place)
-        columns.arrival_s.append(row.timestamp_s)
-        columns.prompt_tokens.append(row.prompt_tokens)
-        columns.output_tokens.append(row.output_tokens)
-        columns.session.append(row.session)
-        columns.add_ids(place, row.hashes)
-        if row.block_size is not None:
-            sizes.setdefault(row.block_size, place)
-    if not columns.places:
-        raise empty_log(paths)
-    return trace_of(columns, uniform_block_size(sizes, block_size, DEFAULT_BLOCK_SIZE))
+def read(reading: Reading, block_size: int | None = None) -> Trace:
+    """Read the log; `block_size` must agree with the rows' own."""
+    columns = Columns(block_size, DEFAULT_BLOCK_SIZE)
+    more = _Written(columns)
+    for place, row in reading.rows(Row):
+        with reading.row():
+            more.check(place, row)
+            columns.add(
+                place,
+                row.hashes,
+                row.prompt_tokens,
+                arrival_s=row.timestamp_s,
+                output_tokens=row.output_tokens,
+                session=row.session,
+                block_size=row.block_size,
+            )
+            more.add(row)
+    return more.completed(columns.trace(reading))
+
+
+class _Written:
+    """The keys that only `write_hashed` writes: all rows have one, or none does."""
+
+    def __init__(self, columns: Columns):
+        self._columns = columns
+        self._residents = ChainStore(columns.chains.table)
+        self._completed, self._partial = array("d"), array("b")
+        self._prompts: dict[Name, int] = {}
+        self._prompt = array("q")
+        self._first: tuple[bool, ...] | None = None
+
+    def check(self, place: Place, row: Row) -> None:
+        """FormatError if the row has other keys than the first one."""
+        if self._first not in (None, _optional(row)):
+            raise place.error(
+                "the row has other ones of reply_hashes, completed_s, partial_page, prompt_id than "
+                "the first row",
+                "give each of these on all rows, or on none",
+            )
+        try:
+            array("q", row.reply_hashes or ())
+        except OverflowError as error:
+            raise place.error("a reply hash does not fit 64 bits, signed") from error
+
+    def add(self, row: Row) -> None:
+        self._first = _optional(row)
+        full = row.prompt_tokens // self._columns.block_size
+        if row.reply_hashes is not None:
+            self._residents.add([*_signed(row.hashes[:full]), *row.reply_hashes])
+        if row.completed_s is not None:
+            self._completed.append(row.completed_s)
+        if row.partial_page is not None:
+            self._partial.append(row.partial_page)
+        if row.prompt_id is not None:
+            self._prompt.append(self._prompts.setdefault(row.prompt_id, len(self._prompts)))
+
+    def completed(self, trace: Trace) -> Trace:
+        """The trace with what these keys say, in its order."""
+        order = self._columns.order
+        rows = np.arange(trace.num_requests) if order is None else order
+        replies, completed, partial, prompts = self._first or (False,) * 4
+        if replies:
+            ptr, ids = self._resident_chains(rows)
+            trace = replace(trace, resident_ptr=ptr, resident_ids=ids)
+        if completed:
+            trace = replace(trace, completed_s=np.array(self._completed, np.float64)[rows])
+        if partial:
+            trace = replace(trace, partial_page=np.array(self._partial, np.bool_)[rows])
+        if prompts:
+            trace = replace(trace, prompt_key=np.array(self._prompt, np.int64)[rows])
+        return trace
+
+    def _resident_chains(self, rows: IntArray) -> tuple[IntArray, IntArray]:
+        ids = self._residents.ids()
+        if self._residents.clash is not None:
+            row, dense_id = self._residents.clash
+            block = self._residents.table.value(dense_id)
+            raise self._columns.facts.place(row).error(
+                f"reply hash {block} has another parent elsewhere", "hashes must be chained"
+            )
+        return take_chains(self._residents.ptr, ids, rows)
+
+
+def _optional(row: Row) -> tuple[bool, ...]:
+    keys = (row.reply_hashes, row.completed_s, row.partial_page, row.prompt_id)
+    return tuple(value is not None for value in keys)
+
+
+def _signed(ids: list[int]) -> list[int]:
+    return [value - 2**64 if value >= 2**63 else value for value in ids]

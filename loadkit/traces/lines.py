@@ -1,28 +1,26 @@
-"""Lines of log files, plain or compressed, each with its place; one JSON object a line."""
+"""Lines of log files, plain or compressed, each with its place; the elements of a JSON array too."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import msgspec
 
 from loadkit.core.errors import FormatError, InputError
 
-# A guard against a file that is no JSONL at all; the longest public agent prompt is under 4 MB.
+# A guard against a file that is no JSONL at all; the longest public agent session is under 40 MB.
 MAX_LINE_BYTES = 128 * 1024 * 1024
+# A JSON array or a document over several lines has to be in memory as a whole.
+MAX_DOCUMENT_BYTES = 1024 * 1024 * 1024
+COMPRESSED = (".gz", ".zst")
 
-# Fields of rows. The bounds keep sums far from overflow; nanoseconds since 1970 are 1.8e18.
-Seconds = Annotated[float, msgspec.Meta(ge=-1e19, le=1e19)]
-Milliseconds = Seconds
-Length = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
-BlockSize = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
-
-Row = TypeVar("Row")
+OnBytes = Callable[[int], None]
 
 
 class Line(NamedTuple):
@@ -35,7 +33,7 @@ class Line(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a row stands; `number` counts lines from 1."""
+    """Where a row stands; `number` counts lines from 1, rows in Parquet and datasets."""
 
     path: Path
     number: int
@@ -48,54 +46,43 @@ class Place(NamedTuple):
         return FormatError(what, path=self.path, line=self.number, remedy=remedy)
 
 
-def read_lines(paths: Sequence[Path]) -> Iterator[Line]:
-    """Non-blank lines of all files in the order given. InputError for a file that cannot be read."""
-    for path in paths:
-        try:
-            with _open(path) as file:
-                yield from _lines_of(path, file)
-        except _read_errors() as error:
-            raise InputError(
-                f"cannot be read: {_reason(error)}",
-                where=path,
-                remedy="is the file there, whole, and compressed as its name says?",
-            ) from error
+def read_lines(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Line]:
+    """Non-blank lines of a file, or the elements of a JSON array with the line each begins on.
+
+    `on_bytes` is told after every line how many bytes of the file (as it lies on disk) are read.
+    InputError for a file that cannot be read.
+    """
+    with reading_errors(path), path.open("rb") as raw, _open(path, raw) as file:
+        for line in _lines_or_elements(path, file):
+            yield line
+            if on_bytes is not None:
+                on_bytes(raw.tell())
 
 
-def decode_rows(lines: Iterator[Line], row_type: type[Row]) -> Iterator[tuple[Place, Row]]:
-    """Rows decoded into `row_type` with their places. FormatError for a row that does not fit."""
-    decoder = msgspec.json.Decoder(row_type)
-    for line in lines:
-        place = Place(line.path, line.number)
-        try:
-            yield place, decoder.decode(line.data)
-        except msgspec.ValidationError as error:
-            raise _misfit(line, error) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _not_json(line, error) from error
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while reading `path` into an InputError."""
+    try:
+        yield
+    except _read_errors() as error:
+        raise InputError(
+            f"cannot be read: {_reason(error)}",
+            where=path,
+            remedy="is the file there, whole, and compressed as its name says?",
+        ) from error
 
 
-def first_row(paths: Sequence[Path]) -> tuple[Place, dict[str, Any]]:
-    """The first row as a plain dict. InputError if there is none, FormatError if it is no object."""
-    for place, row in decode_rows(read_lines(paths), dict[str, Any]):
-        return place, row
-    raise empty_log(paths)
+def plain_suffix(path: Path) -> str:
+    """The suffix without that of the compression: `.json` for `log.json.gz`."""
+    return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
 
 
-def empty_log(paths: Sequence[Path]) -> InputError:
-    """The error for a log without a row."""
-    names = ", ".join(str(path) for path in paths) or "LOG"
-    return InputError(
-        "the log has no request", where=names, remedy="a log needs at least one row, one a line"
-    )
-
-
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, raw: BinaryIO) -> BinaryIO:
     if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
     if path.suffix == ".zst":
-        return _open_zst(path)
-    return path.open("rb")
+        return _open_zst(path, raw)
+    return raw
 
 
 def _read_errors() -> tuple[type[Exception], ...]:
@@ -106,7 +93,7 @@ def _read_errors() -> tuple[type[Exception], ...]:
     return OSError, EOFError, zlib.error, zstandard.ZstdError
 
 
-def _open_zst(path: Path) -> BinaryIO:
+def _open_zst(path: Path, raw: BinaryIO) -> BinaryIO:
     try:
         import zstandard
     except ImportError as error:
@@ -115,7 +102,20 @@ def _open_zst(path: Path) -> BinaryIO:
             where=path,
             remedy="pip install zstandard, or decompress the file",
         ) from error
-    return cast(BinaryIO, io.BufferedReader(zstandard.open(path, "rb")))
+    reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+    return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader)))
+
+
+def _lines_or_elements(path: Path, file: BinaryIO) -> Iterator[Line]:
+    lines = _lines_of(path, file)
+    for first in lines:
+        if first.data.startswith(b"["):
+            yield from _elements(first, file)
+        elif plain_suffix(path) == ".json" and not _is_json(first.data):
+            yield _document(first, file)
+        else:
+            yield first
+            yield from lines
 
 
 def _lines_of(path: Path, file: BinaryIO) -> Iterator[Line]:
@@ -132,33 +132,53 @@ def _lines_of(path: Path, file: BinaryIO) -> Iterator[Line]:
             yield Line(path, number, stripped, complete)
 
 
-def _misfit(line: Line, error: Exception) -> FormatError:
-    """The error of a line that is JSON but not what the format asks for."""
-    place = Place(line.path, line.number)
-    if not line.data.startswith(b"{"):
-        remedy = "write one object a line (JSONL), not a JSON array"
-        return place.error("the line is no JSON object", remedy)
-    return place.error(f"the row does not fit the format: {error}")
+def _document(first: Line, file: BinaryIO) -> Line:
+    """One object over many lines, as a pretty-printed .json file holds it."""
+    return Line(first.path, first.number, first.data + b"\n" + _rest(first, file), True)
 
 
-def _not_json(line: Line, error: Exception) -> FormatError:
-    place = Place(line.path, line.number)
-    if isinstance(error, UnicodeDecodeError) or not _is_utf8(line.data):
-        return place.error("the line is not UTF-8", "convert the log to UTF-8")
-    if line.data.startswith(b"["):
-        return _misfit(line, error)
-    if not line.complete and line.data.startswith(b"{"):
-        return place.error(
-            "the last line is cut off: JSON ends in the middle",
-            "copy the log again or delete the line",
-        )
-    return place.error(f"the line is not JSON: {error}", "write one JSON object a line")
-
-
-def _is_utf8(data: bytes) -> bool:
+def _elements(first: Line, file: BinaryIO) -> Iterator[Line]:
+    """The elements of a JSON array. Its strings have no raw newlines, so lines can be counted."""
+    data = first.data + b"\n" + _rest(first, file)
     try:
-        data.decode()
-    except UnicodeDecodeError:
+        elements = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _array_error(first, data, error) from error
+    at, number = 0, first.number
+    for raw in elements:
+        element = bytes(raw)
+        start = data.index(element, at)
+        number += data.count(b"\n", at, start)
+        yield Line(first.path, number, element, True)
+        number += element.count(b"\n")
+        at = start + len(element)
+
+
+def _array_error(first: Line, data: bytes, error: Exception) -> FormatError:
+    place = Place(first.path, first.number + data.rstrip().count(b"\n"))
+    if "truncated" in str(error):
+        return place.error("the JSON array is cut off", "copy the log again")
+    place = Place(first.path, first.number)
+    return place.error(
+        f"the file begins as a JSON array and is none: {error}",
+        "one JSON object a line (JSONL), or one array of objects",
+    )
+
+
+def _rest(first: Line, file: BinaryIO) -> bytes:
+    rest = file.read(MAX_DOCUMENT_BYTES)
+    if len(rest) == MAX_DOCUMENT_BYTES:
+        raise Place(first.path, first.number).error(
+            f"a JSON document of more than {MAX_DOCUMENT_BYTES // 1024**2} MiB",
+            "convert it to JSONL, one object a line",
+        )
+    return rest
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 

@@ -6,23 +6,13 @@ Source of the format: kvcache-ai/Mooncake, FAST25-release/traces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from loadkit.core.trace import Trace
-from loadkit.traces.columns import Columns, trace_of, uniform_block_size
-from loadkit.traces.lines import (
-    BlockSize,
-    Length,
-    Milliseconds,
-    Place,
-    decode_rows,
-    empty_log,
-    read_lines,
-)
+from loadkit.traces.columns import Columns
+from loadkit.traces.reading import BlockSize, Length, Milliseconds, Name, Reading
 
 NAME = "mooncake"
 DEFAULT_BLOCK_SIZE = 512
@@ -35,7 +25,8 @@ class Row(msgspec.Struct):
     hash_ids: list[int]
     timestamp: Milliseconds | None = None
     output_length: Length | None = None
-    session_id: str | int | None = None
+    session_id: Name | None = None
+    request_id: Name | None = None
     block_size: BlockSize | None = None
 
 
@@ -44,18 +35,19 @@ def matches(row: dict[str, Any]) -> bool:
     return "hash_ids" in row and "input_length" in row and "chat_id" not in row
 
 
-def read(paths: Sequence[Path], *, block_size: int | None = None) -> Trace:
-    """Read the files as one log. `block_size` overrides the default of 512, not the rows' own."""
-    columns, sizes = Columns(), dict[int, Place]()
-    for place, row in decode_rows(read_lines(paths), Row):
-        columns.places.append(place)
-        columns.arrival_s.append(None if row.timestamp is None else row.timestamp / 1000)
-        columns.prompt_tokens.append(row.input_length)
-        columns.output_tokens.append(row.output_length)
-        columns.session.append(row.session_id)
-        columns.add_ids(place, row.hash_ids)
-        if row.block_size is not None:
-            sizes.setdefault(row.block_size, place)
-    if not columns.places:
-        raise empty_log(paths)
-    return trace_of(columns, uniform_block_size(sizes, block_size, DEFAULT_BLOCK_SIZE))
+def read(reading: Reading, block_size: int | None = None) -> Trace:
+    """Read the log. `block_size` overrides the default of 512, not the rows' own."""
+    columns = Columns(block_size, DEFAULT_BLOCK_SIZE)
+    for place, row in reading.rows(Row):
+        with reading.row():
+            columns.add(
+                place,
+                row.hash_ids,
+                row.input_length,
+                arrival_s=None if row.timestamp is None else row.timestamp / 1000,
+                output_tokens=row.output_length,
+                session=row.session_id,
+                request_id=row.request_id,
+                block_size=row.block_size,
+            )
+    return columns.trace(reading)

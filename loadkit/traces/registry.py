@@ -1,27 +1,41 @@
-"""Which reader a log needs: detected from its first row, or named by the user."""
+"""Which reader a log needs: detected from its first rows, or named by the user."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from loadkit.core.errors import FormatError, InputError
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
-from loadkit.traces import hashed, mooncake, openai
-from loadkit.traces.lines import first_row
+from loadkit.traces import (
+    bailian,
+    hashed,
+    lmcache,
+    mooncake,
+    openai,
+    openai_batch,
+    otel,
+    sharegpt,
+    tau_bench,
+    weka,
+)
+from loadkit.traces.reading import Progress, Reading
+from loadkit.traces.texts import text_trace
 
-# Keys that give away a format which this version does not read yet.
-_NOT_YET = {
-    "bailian": {"chat_id", "hash_ids"},
-    "weka": {"hash_id_scope", "requests"},
-    "sharegpt": {"conversations"},
-    "openai-batch": {"custom_id", "body"},
-    "otel": {"gen_ai.input.messages"},
+_DETECT_ROWS = 20
+# In the order in which they are tried: the ones with the most telling keys first.
+_ID_FORMATS: dict[str, ModuleType] = {
+    module.NAME: module for module in (hashed, bailian, mooncake, weka)
 }
-FORMATS = (mooncake.NAME, openai.NAME, hashed.NAME)
+_TEXT_FORMATS: dict[str, ModuleType] = {
+    module.NAME: module for module in (openai_batch, otel, sharegpt, tau_bench, lmcache, openai)
+}
+FORMATS = tuple((_ID_FORMATS | _TEXT_FORMATS).keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +54,35 @@ def read_log(
     format: str = "auto",
     tokenizer: Tokenizer | None = None,
     block_size: int | None = None,
+    strict: bool = False,
+    skip_bad: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Log:
     """Read files as one log, in the order given.
 
-    block_size None: what the log says, else the format's own (16 for text). Raises InputError
+    A path may be JSONL, a JSON array, either with .gz or .zst, a .parquet file, or `hf:NAME[:split]`
+    for a dataset. block_size None: what the log says, else the format's own (16 for text).
+    skip_bad: rows that do not fit are skipped, and counted and listed in the trace's warnings; ids
+    with two parents still refuse the log. strict: any warning is an error. Raises InputError
     (FormatError with file and line for a row) for everything a user can correct.
     """
-    if block_size is not None and block_size < 1:
-        raise InputError(f"block size {block_size} is below 1", where="--block-size")
-    name = detect(paths) if format == "auto" else _known(format)
-    if name == openai.NAME:
-        trace = openai.read(paths, block_size=block_size, tokenizer=tokenizer)
-        return Log(trace, name, tuple(paths), tokenizer.fingerprint if tokenizer else None)
-    reader = {mooncake.NAME: mooncake.read, hashed.NAME: hashed.read}[name]
-    return Log(reader(paths, block_size=block_size), name, tuple(paths))
+    _check_options(block_size, strict, skip_bad)
+    name = detect(paths, skip_bad=skip_bad) if format == "auto" else _known(format)
+    reading = Reading(paths, skip_bad=skip_bad, on_progress=on_progress, recognise=recognise)
+    if name in _ID_FORMATS:
+        trace = _ID_FORMATS[name].read(reading, block_size)
+    else:
+        trace = _read_text(name, reading, tokenizer, block_size)
+    if strict and trace.warnings:
+        raise InputError(
+            "; ".join(trace.warnings),
+            where=", ".join(map(str, paths)),
+            remedy="correct the log, or read it without --strict",
+        )
+    tokenised = tokenizer is not None and name in _TEXT_FORMATS
+    return Log(
+        trace, name, tuple(paths), tokenizer.fingerprint if tokenised and tokenizer else None
+    )
 
 
 def read_trace(
@@ -67,20 +96,57 @@ def read_trace(
     return read_log(paths, format=format, tokenizer=tokenizer, block_size=block_size).trace
 
 
-def detect(paths: Sequence[Path]) -> str:
-    """Name of the format that the first row fits. FormatError names the keys if none does."""
-    place, row = first_row(paths)
-    for module in (hashed, mooncake, openai):
+def detect(paths: Sequence[Path], *, skip_bad: bool = False) -> str:
+    """Name of the format that the first row fits. FormatError names the keys if none does.
+
+    With skip_bad the first of the first 20 readable rows that any format fits.
+    """
+    reading = Reading(paths, skip_bad=skip_bad)
+    unknown: FormatError | None = None
+    for place, row in islice(reading.rows(dict[str, Any]), _DETECT_ROWS):
+        if name := recognise(row):
+            return name
+        remedy = f"known formats: {', '.join(FORMATS)}; --format overrides the detection"
+        unknown = unknown or place.error(_unknown(row), remedy)
+        if not skip_bad:
+            break
+    raise unknown or reading.empty()
+
+
+def recognise(row: dict[str, Any]) -> str | None:
+    """Name of the format that a row looks like."""
+    for name, module in (_ID_FORMATS | _TEXT_FORMATS).items():
         if module.matches(row):
-            return str(module.NAME)
-    remedy = f"known formats: {', '.join(FORMATS)}; --format overrides the detection"
-    raise FormatError(_unknown(row), path=place.path, line=place.number, remedy=remedy)
+            return name
+    return None
+
+
+def _read_text(
+    name: str, reading: Reading, tokenizer: Tokenizer | None, block_size: int | None
+) -> Trace:
+    if name == otel.NAME:
+        spans = otel.Spans()
+        return text_trace(reading, spans.requests(reading), tokenizer, block_size, spans.notes)
+    if name == sharegpt.NAME:
+        talks = sharegpt.Conversations()
+        return text_trace(reading, talks.requests(reading), tokenizer, block_size, talks.notes)
+    module = _TEXT_FORMATS[name]
+    notes = [module.NOTE] if hasattr(module, "NOTE") else []
+    return text_trace(reading, module.requests(reading), tokenizer, block_size, lambda: notes)
+
+
+def _check_options(block_size: int | None, strict: bool, skip_bad: bool) -> None:
+    if block_size is not None and block_size < 1:
+        raise InputError(f"block size {block_size} is below 1", where="--block-size")
+    if strict and skip_bad:
+        raise InputError(
+            "--strict refuses what --skip-bad lets pass",
+            where="--strict",
+            remedy="give one of them",
+        )
 
 
 def _unknown(row: dict[str, Any]) -> str:
-    for name, telling in _NOT_YET.items():
-        if telling <= row.keys():
-            return f"this looks like `{name}`, which this version does not read yet"
     keys = ", ".join(sorted(map(str, row))[:8])
     return f"unknown log format with the keys: {keys or 'none'}"
 

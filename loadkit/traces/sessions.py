@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from loadkit.core.jit import compiled
-from loadkit.core.trace import IntArray
+from loadkit.core.trace import UNKNOWN, IntArray
+from loadkit.traces.interning import dense_by_appearance
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -22,20 +21,27 @@ INFERRED = (
 )
 
 
-def dense_sessions(names: Sequence[str | int | None]) -> tuple[IntArray, list[str]]:
+def resolve_sessions(
+    codes: IntArray, ptr: IntArray, ids: IntArray, full_blocks: IntArray
+) -> tuple[IntArray, bool, list[str]]:
+    """Dense session ids from the rows' own, or by containment when no row has one; True: inferred.
+
+    codes (n,) are equal where session names are equal and UNKNOWN where a row has none. The list
+    holds warnings.
+    """
+    if np.all(codes == UNKNOWN):
+        return infer_sessions(ptr, ids, full_blocks), True, [INFERRED]
+    session, warnings = dense_sessions(codes)
+    return session, False, warnings
+
+
+def dense_sessions(codes: IntArray) -> tuple[IntArray, list[str]]:
     """Dense ids in order of first appearance and warnings. A row without a name is its own session."""
-    known: dict[str | int, int] = {}
-    out = np.empty(len(names), np.int64)
-    total = 0
-    for row, name in enumerate(names):
-        out[row] = known.get(name, total) if name is not None else total
-        if out[row] == total:
-            total += 1
-            if name is not None:
-                known[name] = int(out[row])
-    missing = sum(name is None for name in names)
-    warnings = [f"{missing} rows have no session id: each counts as its own session"]
-    return out, warnings if missing else []
+    missing = codes == UNKNOWN
+    own = codes.copy()
+    own[missing] = codes.max(initial=-1) + 1 + np.arange(missing.sum())
+    warning = f"{missing.sum()} rows have no session id: each counts as its own session"
+    return dense_by_appearance(own), [warning] if missing.any() else []
 
 
 def infer_sessions(block_ptr: IntArray, block_ids: IntArray, full_blocks: IntArray) -> IntArray:

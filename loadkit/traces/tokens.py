@@ -1,22 +1,42 @@
 """Requests known as token ids -> a Trace: block hashes, whole-prompt keys and resident chains.
 
-Used by the text formats, and by anything that has the token ids of a run at hand.
+Used by the text formats, and by anything that has the token ids of a run at hand. The trace tells
+blocks apart by the first 64 bits of their 128-bit hashes: among 100 million distinct blocks two are
+taken for one with a chance of 3 in 10,000.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from loadkit.core.blocks import block_hashes, prompt_hash, root_hash
+from loadkit.core.blocks import (
+    packed_block_hashes,
+    packed_prompt_hash,
+    packed_tokens,
+    root_hash,
+)
 from loadkit.core.chats import Chats
-from loadkit.core.errors import InputError
-from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
-from loadkit.traces.columns import resolve_sessions, take_chains
+from loadkit.core.trace import FloatArray, IntArray, Trace
+from loadkit.traces.interning import (
+    ChainStore,
+    IdTable,
+    dense_by_appearance,
+    join_chains,
+    take_chains,
+)
+from loadkit.traces.lines import Place
+from loadkit.traces.reading import Name
+from loadkit.traces.rows import RowFacts, order_by_arrival
+from loadkit.traces.sessions import resolve_sessions
+
+_NAN = float("nan")
+_NOWHERE = Path("request")
 
 
 class TokenRequest(msgspec.Struct):
@@ -32,7 +52,7 @@ class TokenRequest(msgspec.Struct):
     prompt: Sequence[int]
     reply: Sequence[int] | None = None
     num_output_tokens: int | None = None
-    session: str | int | None = None
+    session: Name | None = None
     salt: str = ""
     arrival_s: float | None = None
     latency_s: float | None = None
@@ -41,61 +61,59 @@ class TokenRequest(msgspec.Struct):
     reply_text: Any | None = None
 
 
-class _Chains:
-    """Chains of hashes with dense ids, growing row by row."""
-
-    def __init__(self, ids: dict[bytes, int]):
-        self._ids = ids
-        self._ptr, self._flat = array("q", [0]), array("q")
-
-    def add(self, hashes: Sequence[bytes]) -> None:
-        ids = self._ids
-        self._flat.extend(ids.setdefault(block, len(ids)) for block in hashes)
-        self._ptr.append(len(self._flat))
-
-    @property
-    def ptr(self) -> IntArray:
-        return np.array(self._ptr, np.int64)
-
-    @property
-    def flat(self) -> IntArray:
-        return np.array(self._flat, np.int64)
-
-
 class TokenTraceBuilder:
     """Collects requests one by one, keeps hashes only, and builds the Trace."""
 
     def __init__(self, block_size: int):
         self.block_size = block_size
-        blocks: dict[bytes, int] = {}
-        self._prompts, self._residents = _Chains(blocks), _Chains(blocks)
-        self._keys: dict[bytes, int] = {}
-        self._key, self._length = array("q"), array("q")
-        self._outputs, self._kv_tokens = array("q"), array("q")
-        self._names: list[str | int | None] = []
-        self._arrival: list[float | None] = []
-        self._latency: list[float | None] = []
+        table = IdTable()
+        self._prompts, self._replies = ChainStore(table), ChainStore(table)
+        self._facts = RowFacts()
+        self._key, self._length, self._kv_tokens = array("q"), array("q"), array("q")
+        self._latency = array("d")
         self._num_replies = 0
+        self._roots: dict[str, bytes] = {}
         self._chats, self._num_texts = Chats(), 0
 
-    def add(self, request: TokenRequest) -> None:
-        """Add a request. OverflowError if a token id does not fit 32 bits."""
-        root, reply = root_hash(salt=request.salt), request.reply or ()
-        tokens = [*request.prompt, *reply]
-        hashes = block_hashes(tokens, self.block_size, root)
-        self._prompts.add(hashes[: len(request.prompt) // self.block_size])
-        self._residents.add(hashes)
-        key = prompt_hash(request.prompt, root)
-        self._key.append(self._keys.setdefault(key, len(self._keys)))
-        self._length.append(len(request.prompt))
-        self._kv_tokens.append(len(tokens))
-        outputs = request.num_output_tokens
-        self._outputs.append(UNKNOWN if outputs is None else outputs)
-        self._names.append(request.session)
-        self._arrival.append(request.arrival_s)
-        self._latency.append(request.latency_s)
+    def __len__(self) -> int:
+        return len(self._length)
+
+    def add(
+        self, request: TokenRequest, place: Place | None = None, request_id: Name | None = None
+    ) -> None:
+        """Add a request. OverflowError if a token id does not fit 32 bits.
+
+        FormatError, naming `place`, if only some requests have an arrival time. request_id is only
+        looked at to count repeated ones.
+        """
+        prompt, reply = packed_tokens(request.prompt), packed_tokens(request.reply or ())
+        self._facts.add(
+            place or Place(_NOWHERE, len(self) + 1),
+            arrival_s=request.arrival_s,
+            output_tokens=request.num_output_tokens,
+            session=request.session,
+            request_id=request_id,
+        )
+        self._add_hashes(prompt, reply, self._root(request.salt))
+        self._latency.append(_NAN if request.latency_s is None else request.latency_s)
         self._num_replies += request.reply is not None
         self._add_text(request)
+
+    def _add_hashes(self, prompt: bytes, reply: bytes, root: bytes) -> None:
+        """The prompt's full blocks, and those that the reply fills, the prompt's tail included."""
+        hashes = packed_block_hashes(prompt + reply, self.block_size, root)
+        num_prompt = len(prompt) // 4
+        ids = _first_halves(hashes)
+        self._prompts.add(ids[: num_prompt // self.block_size])
+        self._replies.add(ids[num_prompt // self.block_size :])
+        self._key.extend(_first_halves([packed_prompt_hash(prompt, root)]))
+        self._length.append(num_prompt)
+        self._kv_tokens.append(num_prompt + len(reply) // 4)
+
+    def _root(self, salt: str) -> bytes:
+        if salt not in self._roots:
+            self._roots[salt] = root_hash(salt=salt)
+        return self._roots[salt]
 
     def _add_text(self, request: TokenRequest) -> None:
         self._num_texts += request.text is not None
@@ -107,61 +125,59 @@ class TokenTraceBuilder:
             self._chats.add_messages(request.text, request.tools, request.reply_text)
 
     def build(self, warnings: Sequence[str] = ()) -> Trace:
-        """The Trace in order of arrival. InputError if only some requests have an arrival time."""
-        lengths = np.array(self._length, np.int64)
-        order, arrival_s, notes = self._order()
-        ptr, ids = take_chains(self._prompts.ptr, self._prompts.flat, order)
-        resident = take_chains(self._residents.ptr, self._residents.flat, order)
-        names = [self._names[row] for row in order]
-        session, inferred, more = resolve_sessions(names, ptr, ids, np.diff(ptr))
+        """The Trace in order of arrival. Call it once, at the end."""
+        arrival_s, order, notes = order_by_arrival(self._facts)
+        rows = np.arange(len(self)) if order is None else order
+        ptr, ids = take_chains(self._prompts.ptr, self._prompts.ids(), rows)
+        resident = self._resident_chains(ptr, ids, rows)
+        codes = self._facts.session_codes(order)
+        session, inferred, more = resolve_sessions(codes, ptr, ids, np.diff(ptr))
         return Trace(
             block_size=self.block_size,
-            prompt_tokens=lengths[order],
+            prompt_tokens=np.array(self._length, np.int64)[rows],
             block_ptr=ptr,
             block_ids=ids,
-            prompt_key=np.array(self._key, np.int64)[order],
+            prompt_key=dense_by_appearance(np.array(self._key, np.int64))[rows],
             session=session,
             num_sessions=int(session.max(initial=-1)) + 1,
             sessions_inferred=inferred,
-            output_tokens=np.array(self._outputs, np.int64)[order],
+            output_tokens=self._facts.outputs(order),
             arrival_s=arrival_s,
-            completed_s=self._completed(arrival_s, order),
-            resident_ptr=resident[0] if self._num_replies else None,
-            resident_ids=resident[1] if self._num_replies else None,
-            partial_page=np.array(self._kv_tokens, np.int64)[order] % self.block_size != 0,
-            warnings=(*warnings, *notes, *more, *self._reply_notes()),
-            chats=self._chats.take(order) if self._num_texts else None,
+            completed_s=self._completed(arrival_s, rows),
+            resident_ptr=resident[0] if resident else None,
+            resident_ids=resident[1] if resident else None,
+            partial_page=np.array(self._kv_tokens, np.int64)[rows] % self.block_size != 0,
+            warnings=(*warnings, *self._facts.repeated_ids(), *notes, *more, *self._reply_notes()),
+            chats=self._chats.take(rows) if self._num_texts else None,
         )
 
+    def _resident_chains(
+        self, ptr: IntArray, ids: IntArray, rows: IntArray
+    ) -> tuple[IntArray, IntArray] | None:
+        if not self._num_replies:
+            return None
+        replies = take_chains(self._replies.ptr, self._replies.ids(), rows)
+        return join_chains(ptr, ids, *replies)
+
     def _reply_notes(self) -> list[str]:
-        missing = len(self._length) - self._num_replies
+        missing = len(self) - self._num_replies
         if not self._num_replies or not missing:
             return []
         return [f"{missing} requests have no reply in the log: only their prompts enter the cache"]
 
-    def _order(self) -> tuple[IntArray, FloatArray | None, list[str]]:
-        count = len(self._arrival)
-        known = sum(time is not None for time in self._arrival)
-        if not known:
-            note = "the log has no timestamps: requests are taken in the order given"
-            return np.arange(count), None, [note]
-        if known < count:
-            raise InputError(
-                f"{count - known} of {count} requests have no timestamp",
-                where="timestamp",
-                remedy="give every request a timestamp, or none",
-            )
-        times = np.array(self._arrival, np.float64)
-        order = np.argsort(times, kind="stable")
-        backwards = int(np.sum(np.diff(times) < 0))
-        note = f"timestamps go backwards {backwards} times: rows were sorted"
-        return order, times[order], [note] if backwards else []
-
-    def _completed(self, arrival_s: FloatArray | None, order: IntArray) -> FloatArray | None:
+    def _completed(self, arrival_s: FloatArray | None, rows: IntArray) -> FloatArray | None:
         """Arrival plus latency; a request of unknown latency completes as it arrives."""
-        if arrival_s is None or all(latency is None for latency in self._latency):
+        latency = np.array(self._latency, np.float64)[rows]
+        if arrival_s is None or np.isnan(latency).all():
             return None
-        return arrival_s + np.array([self._latency[row] or 0.0 for row in order], np.float64)
+        return arrival_s + np.nan_to_num(latency)
+
+
+def _first_halves(hashes: Sequence[bytes]) -> array[int]:
+    """The first 64 bits of 128-bit hashes, as signed integers."""
+    both = array("q")
+    both.frombytes(b"".join(hashes))
+    return both[::2]
 
 
 def token_trace(requests: Iterable[TokenRequest], block_size: int) -> Trace:

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from loadkit.core.errors import FormatError
-from loadkit.traces import hashed
+from loadkit.core.trace import Trace
+from loadkit.traces import read_trace
 
 WriteLog = Callable[..., Path]
+
+
+def read(paths: list[Path], **options: Any) -> Trace:
+    return read_trace(paths, format="hashed", **options)
 
 
 def row(hashes: list[int], tokens: int, at_s: float, **more: Any) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def test_rows_become_columns_in_seconds(write_log: WriteLog) -> None:
         row([2**63 + 1], 20, 0.5, session="s", tenant="t", output_tokens=4, block_size=16),
         row([2**63 + 1, 9], 35, 2, session="s", tenant="t", block_size=16),
     )
-    trace = hashed.read([log])
+    trace = read([log])
     assert trace.block_size == 16
     assert trace.block_ids.tolist() == [0, 0, 1]
     assert trace.session.tolist() == [0, 0]
@@ -33,4 +38,4 @@ def test_rows_become_columns_in_seconds(write_log: WriteLog) -> None:
 
 def test_a_hash_with_two_parents_is_refused(write_log: WriteLog) -> None:
     with pytest.raises(FormatError, match="another parent"):
-        hashed.read([write_log(row([1, 2], 32, 0), row([3, 2], 32, 1))])
+        read([write_log(row([1, 2], 32, 0), row([3, 2], 32, 1))])

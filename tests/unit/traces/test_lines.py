@@ -18,7 +18,7 @@ ROW = json.dumps({"timestamp": 0, "input_length": 5, "hash_ids": [1]}).encode()
 def test_lines_count_from_one_and_blank_ones_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"\n{}\r\n  \n[]")
-    lines = [(line.number, line.data, line.complete) for line in read_lines([path])]
+    lines = [(line.number, line.data, line.complete) for line in read_lines(path)]
     assert lines == [(2, b"{}", True), (4, b"[]", False)]
 
 
@@ -62,11 +62,43 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path, content: byte
         read_log([path])
 
 
-def test_a_json_array_is_refused_with_a_hint(tmp_path: Path) -> None:
+def test_the_elements_of_a_json_array_are_rows_with_the_line_they_begin_on(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
-    path.write_bytes(b"[\n" + ROW + b"\n]")
-    with pytest.raises(FormatError, match=r":1: .*not a JSON array"):
+    path.write_bytes(b'[\n{"a": 1},\n\n{"a":\n 1}, {"b": 2}\n]\n')
+    lines = [(line.number, line.data) for line in read_lines(path)]
+    assert lines == [(2, b'{"a": 1}'), (4, b'{"a":\n 1}'), (5, b'{"b": 2}')]
+
+
+def test_a_json_array_on_one_line_is_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_bytes(b"[" + ROW + b"," + ROW + b"]")
+    assert read_log([path]).trace.num_requests == 2
+
+
+def test_an_array_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_bytes(b"[\n" + ROW + b",\n" + ROW[:20])
+    with pytest.raises(FormatError, match=r"log\.json:3: the JSON array is cut off"):
         read_log([path])
+
+
+def test_an_array_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"[1, 2]\n" + ROW + b"\n")
+    with pytest.raises(FormatError, match=r":1: the file begins as a JSON array and is none"):
+        read_log([path])
+
+
+def test_a_json_document_over_several_lines_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    path.write_text(json.dumps(json.loads(ROW), indent=2))
+    assert read_log([path]).trace.num_requests == 1
+
+
+def test_jsonl_named_json_is_read_by_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_bytes(ROW + b"\n" + ROW + b"\n")
+    assert read_log([path]).trace.num_requests == 2
 
 
 @pytest.mark.parametrize("name", ["cut.jsonl.gz", "not.jsonl.gz", "not.jsonl.zst"])

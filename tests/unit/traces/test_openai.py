@@ -11,9 +11,13 @@ import pytest
 from loadkit.core.errors import FormatError, InputError
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import UNKNOWN, Trace
-from loadkit.traces import openai
+from loadkit.traces import read_trace
 
 WriteLog = Callable[..., Path]
+
+
+def read(paths: list[Path], **options: Any) -> Trace:
+    return read_trace(paths, format="openai", **options)
 
 
 def chat(*contents: str, **more: Any) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def resident(trace: Trace, row: int) -> list[int]:
 def test_chat_is_rendered_with_the_template_and_cut_into_full_blocks(
     write_log: WriteLog, letters: Tokenizer
 ) -> None:
-    trace = openai.read([write_log(chat("abc"))], block_size=4, tokenizer=letters)
+    trace = read([write_log(chat("abc"))], block_size=4, tokenizer=letters)
     # <user>abc<assistant> has 6 + 3 + 11 letters.
     assert trace.prompt_tokens.tolist() == [20]
     assert trace.block_ids.tolist() == [0, 1, 2, 3, 4]
@@ -42,31 +46,31 @@ def test_chat_is_rendered_with_the_template_and_cut_into_full_blocks(
 
 def test_prompts_may_be_text_or_token_ids(write_log: WriteLog, letters: Tokenizer) -> None:
     log = write_log({"prompt": "abcde"}, {"prompt": [0, 1, 2, 3, 4]}, {"prompt": [9, 1, 2, 3]})
-    trace = openai.read([log], block_size=2, tokenizer=letters)
+    trace = read([log], block_size=2, tokenizer=letters)
     assert trace.block_ids.tolist() == [0, 1, 0, 1, 2, 3]
     assert trace.prompt_key.tolist() == [0, 0, 1]
 
 
 def test_token_ids_need_no_tokenizer(write_log: WriteLog) -> None:
-    assert openai.read([write_log({"prompt": [1, 2, 3]})], block_size=2).num_blocks == 1
+    assert read([write_log({"prompt": [1, 2, 3]})], block_size=2).num_blocks == 1
 
 
 def test_text_without_a_tokenizer_is_refused_with_the_remedy(write_log: WriteLog) -> None:
     for row in ({"prompt": "abc"}, chat("abc"), {"prompt": [1], "response": {"content": "x"}}):
         with pytest.raises(InputError, match="--tokenizer"):
-            openai.read([write_log(row)])
+            read([write_log(row)])
 
 
 def test_prompts_that_differ_in_the_partial_block_have_two_keys(write_log: WriteLog) -> None:
     log = write_log({"prompt": [1, 2, 3]}, {"prompt": [1, 2, 4]}, {"prompt": [1, 2, 3]})
-    trace = openai.read([log], block_size=2)
+    trace = read([log], block_size=2)
     assert trace.block_ids.tolist() == [0, 0, 0]
     assert trace.prompt_key.tolist() == [0, 1, 0]
 
 
 def test_a_cache_salt_is_a_domain_of_its_own(write_log: WriteLog) -> None:
     log = write_log({"prompt": [1, 2]}, {"prompt": [1, 2], "cache_salt": "x"})
-    trace = openai.read([log], block_size=2)
+    trace = read([log], block_size=2)
     assert trace.block_ids.tolist() == [0, 1]
     assert trace.prompt_key.tolist() == [0, 1]
 
@@ -77,7 +81,7 @@ def test_tools_are_part_of_the_prompt(
     template = "{{ tools[0].name if tools else '' }}" + letters.hf.chat_template
     monkeypatch.setattr(letters.hf, "chat_template", template)
     log = write_log(chat("a"), chat("a", tools=[{"name": "bc"}]))
-    trace = openai.read([log], block_size=4, tokenizer=letters)
+    trace = read([log], block_size=4, tokenizer=letters)
     assert trace.prompt_tokens.tolist() == [18, 20]
 
 
@@ -85,7 +89,7 @@ def test_generated_ids_stay_in_the_cache_but_for_the_last(write_log: WriteLog) -
     # 3 prompt tokens and 4 of 5 reply tokens: 7 tokens are 3 full blocks of 2 and a started page.
     row = {"prompt": [1, 2, 3], "response": {"token_ids": [4, 5, 6, 7, 8]}}
     follow = {"prompt": [1, 2, 3, 4, 5, 6, 7, 8]}
-    trace = openai.read([write_log(row, follow)], block_size=2)
+    trace = read([write_log(row, follow)], block_size=2)
     assert trace.block_ids.tolist() == [0, 0, 1, 2, 3]
     assert resident(trace, 0) == [0, 1, 2]
     assert resident(trace, 1) == [0, 1, 2, 3]
@@ -103,7 +107,7 @@ def test_reply_text_stays_whole_unless_cut_by_length(
 ) -> None:
     response = {"content": "cdef", "finish_reason": finish_reason}
     log = write_log({"prompt": [0, 1], "response": response})
-    trace = openai.read([log], block_size=2, tokenizer=letters)
+    trace = read([log], block_size=2, tokenizer=letters)
     assert len(resident(trace, 0)) == blocks
     assert trace.partial_page is not None
     assert trace.partial_page.tolist() == [partial]
@@ -116,7 +120,7 @@ def test_an_openai_completion_object_is_understood(write_log: WriteLog, letters:
     log = write_log(
         *({"prompt": [0, 1], "response": r} for r in (chat_reply, text_reply, call_only))
     )
-    trace = openai.read([log], block_size=2, tokenizer=letters)
+    trace = read([log], block_size=2, tokenizer=letters)
     assert [len(resident(trace, row)) for row in range(3)] == [2, 2, 1]
     assert trace.output_tokens.tolist() == [2, 2, UNKNOWN]
     assert any("1 requests have no reply" in warning for warning in trace.warnings)
@@ -124,7 +128,7 @@ def test_an_openai_completion_object_is_understood(write_log: WriteLog, letters:
 
 def test_an_empty_reply_is_not_an_unknown_one(write_log: WriteLog) -> None:
     log = write_log({"prompt": [0, 1], "response": {"token_ids": []}}, {"prompt": [0, 1]})
-    assert openai.read([log], block_size=2).output_tokens.tolist() == [0, UNKNOWN]
+    assert read([log], block_size=2).output_tokens.tolist() == [0, UNKNOWN]
 
 
 def test_replies_complete_after_their_latency(write_log: WriteLog) -> None:
@@ -132,7 +136,7 @@ def test_replies_complete_after_their_latency(write_log: WriteLog) -> None:
         {"prompt": [1], "timestamp": 5, "response": {"token_ids": [2], "latency_s": 2.5}},
         {"prompt": [1], "timestamp": 6},
     )
-    trace = openai.read([log])
+    trace = read([log])
     assert trace.completed_s is not None
     assert trace.completed_s.tolist() == [7.5, 6.0]
 
@@ -147,7 +151,7 @@ def test_rows_out_of_time_are_sorted_with_their_replies(write_log: WriteLog) -> 
         },
         {"prompt": [7, 8], "timestamp": 1, "session_id": "early", "response": {"token_ids": []}},
     )
-    trace = openai.read([log], block_size=2)
+    trace = read([log], block_size=2)
     assert trace.arrival_s is not None
     assert trace.arrival_s.tolist() == [1, 9]
     assert trace.output_tokens.tolist() == [0, 3]
@@ -163,7 +167,7 @@ def test_rows_out_of_time_are_sorted_with_their_replies(write_log: WriteLog) -> 
         ({"prompt": [-1]}, "prompt"),
         ({"prompt": [2**31]}, "prompt"),
         ({"prompt": [1.5]}, "prompt"),
-        ({"prompt": [1], "timestamp": 3}, "some rows have a timestamp"),
+        ({"prompt": [1], "timestamp": 3}, "the rows before have none"),
         ({"prompt": [1], "response": {"choices": []}}, "0 choices"),
         ({"prompt": [1], "response": {"choices": [{"text": 5}]}}, "response does not fit"),
         ({"prompt": [1], "response": {"latency_s": -1}}, "latency_s"),
@@ -175,7 +179,7 @@ def test_a_row_that_does_not_fit_is_named_by_line(
     write_log: WriteLog, bad: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(FormatError, match=r"log\.jsonl:2: ") as caught:
-        openai.read([write_log({"prompt": [1]}, bad)])
+        read([write_log({"prompt": [1]}, bad)])
     assert message in str(caught.value)
 
 
@@ -185,4 +189,4 @@ def test_messages_that_the_template_refuses_are_named_by_line(
     template = "{% if not messages[0].role %}{{ raise_exception('no role') }}{% endif %}"
     monkeypatch.setattr(letters.hf, "chat_template", template)
     with pytest.raises(FormatError, match=r":2: letters: .*no role"):
-        openai.read([write_log(chat("a"), {"messages": [{}]})], tokenizer=letters)
+        read([write_log(chat("a"), {"messages": [{}]})], tokenizer=letters)

@@ -42,24 +42,8 @@ def test_the_tokenizer_that_was_used_is_named(write_log: WriteLog, letters: Toke
     assert log.tokenizer_fingerprint == letters.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("row", "name"),
-    [
-        ({"chat_id": 1, "parent_chat_id": -1, "input_length": 3, "hash_ids": [1]}, "bailian"),
-        ({"id": "x", "hash_id_scope": "local", "requests": []}, "weka"),
-        ({"id": "x", "conversations": []}, "sharegpt"),
-        ({"custom_id": "x", "method": "POST", "url": "/", "body": {}}, "openai-batch"),
-    ],
-)
-def test_a_known_format_that_cannot_be_read_yet_is_named(
-    write_log: WriteLog, row: dict[str, Any], name: str
-) -> None:
-    with pytest.raises(FormatError, match=rf":1: this looks like `{name}`"):
-        read_log([write_log(row)])
-
-
 def test_an_unknown_format_is_refused_with_its_keys(write_log: WriteLog) -> None:
-    with pytest.raises(FormatError, match=r"keys: input, output .*known formats: mooncake"):
+    with pytest.raises(FormatError, match=r"keys: input, output .*known formats: .*mooncake"):
         read_log([write_log({"output": 1, "input": 2})])
 
 

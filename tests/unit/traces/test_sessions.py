@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from loadkit.core.trace import UNKNOWN
 from loadkit.traces.sessions import dense_sessions, infer_sessions
 
 
@@ -55,6 +56,12 @@ def test_prompts_without_a_full_block_stay_alone() -> None:
 
 
 def test_names_become_dense_ids_in_order_of_appearance() -> None:
-    session, warnings = dense_sessions(["b", 7, "b", "7"])
+    session, warnings = dense_sessions(np.array([5, 2, 5, 9]))
     assert session.tolist() == [0, 1, 0, 2]
     assert warnings == []
+
+
+def test_rows_without_a_name_are_their_own_sessions() -> None:
+    session, warnings = dense_sessions(np.array([5, UNKNOWN, 5, UNKNOWN]))
+    assert session.tolist() == [0, 1, 0, 2]
+    assert warnings == ["2 rows have no session id: each counts as its own session"]

@@ -1,0 +1,29 @@
+"""Whole dialogues as the requests that led to them: one cumulative request per reply asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from loadkit.traces.texts import Reply, TextRequest
+
+Message = dict[str, Any]
+
+
+def requests_after(messages: Sequence[Message], ends: Sequence[int]) -> Iterator[TextRequest]:
+    """A request for each end: all messages before it; the message at the end is the reply.
+
+    An end at len(messages), or one that is no assistant's message, has no known reply.
+    """
+    for end in ends:
+        reply = messages[end] if end < len(messages) else None
+        if reply is not None and reply.get("role") != "assistant":
+            reply = None
+        yield TextRequest(messages=list(messages[:end]), reply=_reply(reply))
+
+
+def _reply(message: Message | None) -> Reply | None:
+    """The reply's text. Tool calls are written by the template's own rules, so they are unknown."""
+    if message is None or message.get("tool_calls"):
+        return None
+    return Reply(content=str(message.get("content") or ""), message=message)

@@ -1,0 +1,109 @@
+"""What every format knows of a request beside its blocks: place, time, session, id, output."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from loadkit.core.trace import UNKNOWN, FloatArray, IntArray
+from loadkit.traces.lines import Place
+from loadkit.traces.reading import Name
+
+NO_TIME = "the log has no timestamps: requests are taken in the order given"
+_NAN = float("nan")
+
+
+class RowFacts:
+    """Columns of plain numbers, about 60 B a row; unknown times are NaN in here, and only here."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._path, self._line = array("i"), array("q")
+        self._arrival = array("d")
+        self._outputs = array("q")
+        self._sessions: dict[Name, int] = {}
+        self._session = array("q")
+        self._request_ids = array("q")
+        self._num_timed = 0
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def add(
+        self,
+        place: Place,
+        *,
+        arrival_s: float | None,
+        output_tokens: int | None,
+        session: Name | None,
+        request_id: Name | None,
+    ) -> None:
+        """Append a row. FormatError, and nothing appended, if only some rows have a timestamp."""
+        self._check_time(place, arrival_s)
+        if not self._paths or self._paths[-1] != place.path:
+            self._paths.append(place.path)
+        self._path.append(len(self._paths) - 1)
+        self._line.append(place.number)
+        self._arrival.append(_NAN if arrival_s is None else arrival_s)
+        self._num_timed += arrival_s is not None
+        self._outputs.append(UNKNOWN if output_tokens is None else output_tokens)
+        known = self._sessions
+        self._session.append(UNKNOWN if session is None else known.setdefault(session, len(known)))
+        if request_id is not None:
+            self._request_ids.append(hash((type(request_id), request_id)))
+
+    def place(self, row: int) -> Place:
+        return Place(self._paths[self._path[row]], self._line[row])
+
+    def arrivals(self) -> FloatArray | None:
+        """(n,) in the order read; None if no row has a time."""
+        return np.array(self._arrival, np.float64) if self._num_timed else None
+
+    def outputs(self, order: IntArray | None = None) -> IntArray:
+        return _taken(np.array(self._outputs, np.int64), order)
+
+    def session_codes(self, order: IntArray | None = None) -> IntArray:
+        """(n,) equal where the session names are equal; UNKNOWN where a row has none."""
+        return _taken(np.array(self._session, np.int64), order)
+
+    def set_sessions(self, codes: IntArray) -> None:
+        """Say which rows belong together, for a format whose rows do not name their session."""
+        self._session = array("q", codes.tobytes())
+
+    def repeated_ids(self) -> list[str]:
+        """A warning if request ids occur again: the log may hold requests twice."""
+        ids = np.array(self._request_ids, np.int64)
+        repeated = len(ids) - len(np.unique(ids))
+        if not repeated:
+            return []
+        return [
+            f"{repeated} rows have the request id of an earlier row: if they were logged twice, "
+            "they show as replay"
+        ]
+
+    def _check_time(self, place: Place, arrival_s: float | None) -> None:
+        if len(self) and (arrival_s is None) == (self._num_timed > 0):
+            what = "no timestamp, but other rows have one"
+            if arrival_s is not None:
+                what = "a timestamp, but the rows before have none"
+            raise place.error(what, "give every row a timestamp, or none")
+
+
+def order_by_arrival(facts: RowFacts) -> tuple[FloatArray | None, IntArray | None, list[str]]:
+    """Sorted arrival times, the order that sorts the rows (None: they are sorted), warnings."""
+    arrival_s = facts.arrivals()
+    if arrival_s is None:
+        return None, None, [NO_TIME]
+    late = np.flatnonzero(np.diff(arrival_s) < 0)
+    if not len(late):
+        return arrival_s, None, []
+    order = np.argsort(arrival_s, kind="stable")
+    first = facts.place(int(late[0]) + 1)
+    warning = f"timestamps go backwards {len(late)} times, first at {first}: rows were sorted"
+    return arrival_s[order], order, [warning]
+
+
+def _taken(values: IntArray, order: IntArray | None) -> IntArray:
+    return values if order is None else values[order]

@@ -1,0 +1,240 @@
+"""Text logs: requests as messages, text or token ids -> rendered, tokenised in batches, hashed.
+
+The tokenizer works on the next batch, on all cores and outside the interpreter's lock, while this
+one is hashed.
+
+Which tokens a reply leaves in the cache: with token_ids all but the last, since the last sampled
+token is never computed. With text only: all tokens of the text, since the sampled end-of-turn
+token is not in it; all but the last if it was cut off by length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from loadkit.core.errors import InputError
+from loadkit.core.tokenizer import Tokenizer
+from loadkit.core.trace import Trace
+from loadkit.traces.lines import Place
+from loadkit.traces.reading import Name, Reading
+from loadkit.traces.tokens import TokenRequest, TokenTraceBuilder
+
+DEFAULT_BLOCK_SIZE = 16
+_REQUESTS_AT_ONCE = 256
+_CHARS_AT_ONCE = 4_000_000
+# Seconds since 1970 pass this in the year 5138; a larger stamp is in a smaller unit.
+_LARGEST_SECONDS = 1e11
+# How far the log's own prompt token counts may be from ours before it is said.
+_USAGE_TOLERANCE = 0.01
+
+
+class Reply(msgspec.Struct):
+    """What is known of a reply: its text or its token ids. message: it as a chat message."""
+
+    content: str | None = None
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+    message: Any | None = None
+
+
+class TextRequest(msgspec.Struct):
+    """One request of a text log: either messages or a prompt. Times in seconds, None if unknown.
+
+    usage_tokens: prompt tokens as the server counted them, to check the tokenizer against.
+    """
+
+    messages: list[dict[str, Any]] | None = None
+    prompt: str | list[int] | None = None
+    tools: list[Any] | None = None
+    session: Name | None = None
+    salt: str = ""
+    request_id: Name | None = None
+    arrival_s: float | None = None
+    latency_s: float | None = None
+    reply: Reply | None = None
+    usage_tokens: int | None = None
+
+
+Requests = Iterable[tuple[Place, TextRequest]]
+
+
+def text_trace(
+    reading: Reading,
+    requests: Requests,
+    tokenizer: Tokenizer | None,
+    block_size: int | None = None,
+    notes: Callable[[], Sequence[str]] = tuple,
+) -> Trace:
+    """The Trace of a text log in blocks of `block_size` (16 unless given).
+
+    notes: more warnings, asked for once all requests are read. InputError if a request is text and
+    there is no tokenizer.
+    """
+    builder = TokenTraceBuilder(block_size or DEFAULT_BLOCK_SIZE)
+    usage = _Usage()
+    for batch in _tokenised(reading, requests, tokenizer):
+        for place, request, tokens in batch:
+            with reading.row():
+                builder.add(tokens, place, request.request_id)
+                usage.add(request, len(tokens.prompt))
+    if not len(builder):
+        raise reading.empty()
+    return builder.build([*reading.warnings(), *notes(), *usage.warnings()])
+
+
+def rendered(place: Place, request: TextRequest, tokenizer: Tokenizer | None) -> str | None:
+    """Text of a chat prompt; None for a request with `prompt`. FormatError if it cannot be."""
+    if (request.messages is None) == (request.prompt is None):
+        raise place.error("the row needs either `messages` or `prompt`")
+    if request.messages is None:
+        return None
+    try:
+        return needed(tokenizer, place).render_chat(request.messages, request.tools)
+    except InputError as error:
+        if tokenizer is None:
+            raise
+        raise place.error(f"{error.where}: {error.what}", error.remedy) from error
+
+
+def needed(tokenizer: Tokenizer | None, place: Place | None) -> Tokenizer:
+    """The tokenizer. InputError, which no skipping of rows passes over, if there is none."""
+    if tokenizer is None:
+        raise InputError(
+            "the log is text: blocks need the served model's tokenizer",
+            where=str(place) if place else None,
+            remedy="--tokenizer PATH-OR-NAME",
+        )
+    return tokenizer
+
+
+class _Batch:
+    """Requests with the texts to encode: chats and replies as they are, prompts with BOS."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Place, TextRequest]] = []
+        self.bare: list[str] = []
+        self.prompts: list[str] = []
+        self.num_chars = 0
+
+    def add(self, place: Place, request: TextRequest, tokenizer: Tokenizer | None) -> None:
+        chat, prompt, reply = rendered(place, request, tokenizer), request.prompt, request.reply
+        texts = [] if chat is None else [chat]
+        if reply is not None and reply.token_ids is None:
+            needed(tokenizer, place)
+            texts.append(reply.content or "")
+        if isinstance(prompt, str):
+            needed(tokenizer, place)
+            self.prompts.append(prompt)
+            self.num_chars += len(prompt)
+        self.bare += texts
+        self.num_chars += sum(map(len, texts))
+        self.rows.append((place, request))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= _REQUESTS_AT_ONCE or self.num_chars >= _CHARS_AT_ONCE
+
+    def encoded(self, tokenizer: Tokenizer | None) -> tuple[list[list[int]], list[list[int]]]:
+        if tokenizer is None:
+            return [], []
+        return (
+            tokenizer.encode_batch(self.bare),
+            tokenizer.encode_batch(self.prompts, add_special_tokens=True),
+        )
+
+
+Tokenised = list[tuple[Place, TextRequest, TokenRequest]]
+
+
+def _tokenised(
+    reading: Reading, requests: Requests, tokenizer: Tokenizer | None
+) -> Iterator[Tokenised]:
+    """Batches of requests with their tokens, one batch being encoded ahead."""
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as ahead:
+        waiting: tuple[_Batch, Future[tuple[list[list[int]], list[list[int]]]]] | None = None
+        for batch in _batches(reading, requests, tokenizer):
+            coming = batch, ahead.submit(batch.encoded, tokenizer)
+            if waiting is not None:
+                yield _paired(waiting[0], *waiting[1].result())
+            waiting = coming
+        if waiting is not None:
+            yield _paired(waiting[0], *waiting[1].result())
+
+
+def _batches(reading: Reading, requests: Requests, tokenizer: Tokenizer | None) -> Iterator[_Batch]:
+    batch = _Batch()
+    for place, request in requests:
+        with reading.row():
+            batch.add(place, request, tokenizer)
+        if batch.is_full:
+            yield batch
+            batch = _Batch()
+    if batch.rows:
+        yield batch
+
+
+def _paired(batch: _Batch, bare: list[list[int]], prompts: list[list[int]]) -> Tokenised:
+    """Give every request its tokens: both lists are in the order in which `_Batch.add` filled them."""
+    next_bare, next_prompt = iter(bare), iter(prompts)
+    out: Tokenised = []
+    for place, request in batch.rows:
+        if request.messages is not None:
+            tokens = TokenRequest(next(next_bare))
+        elif isinstance(request.prompt, str):
+            tokens = TokenRequest(next(next_prompt))
+        else:
+            tokens = TokenRequest(request.prompt or [])
+        if (reply := request.reply) is not None:
+            ids = next(next_bare) if reply.token_ids is None else reply.token_ids
+            tokens.num_output_tokens, tokens.reply = _computed(ids, reply)
+            tokens.reply_text = reply.content if reply.message is None else reply.message
+        _describe(tokens, request)
+        out.append((place, request, tokens))
+    return out
+
+
+def _describe(tokens: TokenRequest, request: TextRequest) -> None:
+    tokens.session, tokens.salt, tokens.tools = request.session, request.salt, request.tools
+    tokens.arrival_s, tokens.latency_s = request.arrival_s, request.latency_s
+    tokens.text = request.messages
+    if isinstance(request.prompt, str):
+        tokens.text = request.prompt
+
+
+def _computed(ids: list[int], reply: Reply) -> tuple[int, Sequence[int]]:
+    """Output tokens (of the text, if only that is known) and the ones that stay in the cache."""
+    if reply.token_ids is not None or reply.finish_reason == "length":
+        return len(ids), ids[:-1]
+    return len(ids), ids
+
+
+class _Usage:
+    """Checks the log against itself: its server's prompt token counts, and the unit of its times."""
+
+    def __init__(self) -> None:
+        self._theirs = self._ours = 0
+        self._latest = 0.0
+
+    def add(self, request: TextRequest, num_tokens: int) -> None:
+        if request.usage_tokens is not None:
+            self._theirs += request.usage_tokens
+            self._ours += num_tokens
+        self._latest = max(self._latest, request.arrival_s or 0.0)
+
+    def warnings(self) -> list[str]:
+        said = []
+        if abs(self._theirs - self._ours) > _USAGE_TOLERANCE * self._theirs:
+            said.append(
+                f"the log's server counted {self._theirs:,} prompt tokens where this tokenizer and "
+                f"template give {self._ours:,}: they are not the served ones, or tools are missing"
+            )
+        if self._latest > _LARGEST_SECONDS:
+            said.append(
+                f"timestamps up to {self._latest:.4g} cannot be seconds: times, and so rates over "
+                "time, are in another unit"
+            )
+        return said
