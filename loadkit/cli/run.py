@@ -58,12 +58,15 @@ def run(
     from loadkit.cli import run_view
     from loadkit.client.secret import read_api_key
     from loadkit.locust_users.launcher import run_profile
+    from loadkit.runs.folder import check_free
     from loadkit.traffic.build import build_plan
 
     overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
     chosen = profiles.load(profile, overrides)
     key = read_api_key(api_key_file)
     plan = build_plan(chosen)
+    band = _band(expected)
+    check_free(output)
     if reset:
         _reset(url, key)
     if web:
@@ -82,7 +85,7 @@ def run(
             web_port=web_port,
             web_host=web_host,
             api_key=key,
-            expected_hit_rate=_band(expected),
+            expected_hit_rate=band,
             on_progress=on_progress,
         )
     run_view.show(result, output, as_json=json)

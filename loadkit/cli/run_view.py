@@ -47,20 +47,30 @@ def show(run: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     screen.print(_summary(run))
     if run["split"]["hit_rate"] is not None:
         screen.print(split_table({cause: run["split"][f"{cause}_rate"] for cause in CAUSES}))
+    for error in run["errors"]:
+        screen.print(f"{error['requests']} x {_error(error)}")
+    for note in run["notes"]:
+        screen.print(f"note: {note}")
     screen.print(f"run folder: {folder}")
 
 
 def require_valid(run: dict[str, Any], folder: Path) -> None:
     """CannotMeasure (exit 3) when nothing was answered, or the run folder says it is not valid."""
     if not run["requests"]["ok"]:
+        first = f"; most often: {_error(run['errors'][0])}" if run["errors"] else ""
         raise CannotMeasure(
-            f"no request was answered: {_outcomes(run)}",
+            f"no request was answered: {_outcomes(run)}{first}",
             code="too_few_samples",
             remedy=f"the errors are in {folder / 'requests.parquet'}",
         )
     if run["status"] != "ok":
         reasons = "; ".join(_reason(reason) for reason in run["reasons"])
         raise CannotMeasure(f"the run is not valid: {reasons}", remedy=f"kept in {folder}")
+
+
+def _error(error: dict[str, Any]) -> str:
+    status = "" if error["status"] is None else f" {error['status']}"
+    return f"{error['outcome']}{status}: {error['error']}"
 
 
 def _reason(reason: Any) -> str:

@@ -35,7 +35,7 @@ class ControlPlane:
     """httpx client for the few calls around a run. Goes direct, as the load does: no proxy."""
 
     def __init__(self, endpoint: Endpoint, *, key: Secret | None = None):
-        self.endpoint = endpoint
+        self.endpoint, self._key = endpoint, key
         headers = {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
         self._client = httpx.Client(
             base_url=endpoint.url,
@@ -109,9 +109,9 @@ class ControlPlane:
     def _check(self, answer: httpx.Response) -> None:
         self._check_key(answer)
         if not answer.is_success:
+            said = answer.text if self._key is None else self._key.strip_from(answer.text)
             raise InputError(
-                f"{answer.request.url.path} answered {answer.status_code}: "
-                f"{printable(answer.text)[:120]}",
+                f"{answer.request.url.path} answered {answer.status_code}: {printable(said)[:120]}",
                 where=self.endpoint.url,
                 remedy="is this an OpenAI-compatible server, and is it ready?",
             )

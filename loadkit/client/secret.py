@@ -23,6 +23,10 @@ class Secret:
     def reveal(self) -> str:
         return self._value
 
+    def strip_from(self, text: str) -> str:
+        """`text` with stars in place of the key: a server may say in an error what it was sent."""
+        return text.replace(self._value, "***")
+
     def __repr__(self) -> str:
         return "Secret('***')"
 

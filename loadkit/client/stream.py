@@ -28,6 +28,7 @@ class StreamClient:
         self.timeout_s = timeout_s
         self._pool = ConnectionPool(endpoint)
         self._fixed_headers = _fixed_headers(endpoint, key)
+        self._key = key
 
     def prepare(self, body: dict[str, Any], *, session: str, path: str = CHAT_PATH) -> bytes:
         """Request bytes. `session` travels as x-session-id, percent-encoded where it must be."""
@@ -56,13 +57,16 @@ class StreamClient:
             exchange(connection, request, receipt, time.monotonic() + self.timeout_s)
         finally:
             self._pool.release(connection)
-        response = decode(receipt)
+        response = self.decode(receipt)
         response.connect_s = connect_s
         return response
 
-    def discard(self, connection: Connection) -> None:
-        """Close a connection that was not used after all."""
-        connection.close()
+    def decode(self, receipt: Receipt) -> Response:
+        """What was received so far, however it ended; an error that repeats our key has stars."""
+        response = decode(receipt)
+        if self._key is not None and response.error is not None:
+            response.error = self._key.strip_from(response.error)
+        return response
 
     def close(self) -> None:
         self._pool.close()

@@ -18,6 +18,7 @@ from loadkit.client.endpoint import Endpoint
 from loadkit.client.prometheus import PrefixCounters
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.core.tokenizer import load_tokenizer
 from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
 from loadkit.locust_users.work import kept_if_unwritten, make_work_folder
@@ -87,7 +88,8 @@ def run_profile(
 
     Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again.
 
-    InputError: `out` exists, no server, a wrong key, no such model. CannotMeasure: Locust failed,
+    InputError: `out` exists, no server, a wrong key, no such model, another tokenizer or block size
+    than the server's. CannotMeasure: Locust failed,
     or no request was sent. A run that lost a worker comes back with status "invalid".
     """
     check_free(out)
@@ -105,7 +107,8 @@ def run_profile(
             web=web,
             expected_hit_rate=expected_hit_rate,
         )
-        block = block_size if block_size is not None else card.block_size
+        block = choose_block_size(card, block_size, endpoint.url)
+        check_tokenizer(card, tokenizer, endpoint.url)
         job = _Job(profile, plan, settings, card, endpoint, api_key, tokenizer, block)
         with kept_if_unwritten(make_work_folder(out, plan, settings), out) as work:
             process = LocustProcess(
@@ -132,6 +135,31 @@ def choose_model(cards: list[ModelCard], wanted: str | None, url: str) -> ModelC
     if cards:
         raise InputError(f"no model {wanted!r}", where=url, remedy=f"it lists: {listed}")
     return ModelCard(wanted)
+
+
+def choose_block_size(card: ModelCard, wanted: int | None, url: str) -> int | None:
+    """The server's block size, else the one given. InputError if they differ: no prediction made
+    with another size could come true."""
+    if None not in (wanted, card.block_size) and wanted != card.block_size:
+        raise InputError(
+            f"the server's cache has blocks of {card.block_size} tokens, --block-size says {wanted}",
+            where=url,
+            remedy="leave out --block-size",
+        )
+    return card.block_size or wanted
+
+
+def check_tokenizer(card: ModelCard, tokenizer: str | None, url: str) -> None:
+    """InputError, before anything is sent, for a tokenizer that is not to be had or not served."""
+    if tokenizer is None:
+        return
+    fingerprint = load_tokenizer(tokenizer).fingerprint
+    if card.tokenizer_fingerprint not in (None, fingerprint):
+        raise InputError(
+            f"the server has another tokenizer than {tokenizer}",
+            where=url,
+            remedy="give --tokenizer the folder or name of the model that is served",
+        )
 
 
 def make_settings(

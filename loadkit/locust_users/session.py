@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from loadkit.client.answer import Response, decode
+from loadkit.client.answer import Response
 from loadkit.client.exchange import Receipt
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.stream import StreamClient
@@ -113,7 +113,7 @@ class _Play:
         except BaseException:
             if receipt.sent_at is not None:
                 receipt.end("cancelled", STOPPED)
-                self._emit(decode(receipt), messages)
+                self._emit(lane.client.decode(receipt), messages)
             raise
 
     def _emit(self, response: Response, messages: list[Message]) -> Record:

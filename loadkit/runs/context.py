@@ -17,8 +17,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     scheduled: requests in the plan that the run set out to send (a run ended early has fewer
     records; the difference is counted as not_sent). block_size and capacity_blocks describe the
     server's cache; without a tokenizer and block size there is no prediction. mutations: requests
-    that the append-only guard refused. missing_workers: load workers that died or never reported. interrupted: ended by
-    Ctrl-C before its plan was done.
+    that the append-only guard refused. missing_workers: load workers that died or never reported.
+    interrupted: ended by Ctrl-C before its plan was done.
     """
 
     profile: dict[str, Any]

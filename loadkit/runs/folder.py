@@ -27,6 +27,7 @@ from loadkit.runs.record import Record
 from loadkit.runs.sent import in_order_of_sending, write_sent
 from loadkit.runs.splits import RequestSplits, split_requests, total_split
 from loadkit.runs.summary import (
+    common_errors,
     invalid_reasons,
     outcome_counts,
     public_url,
@@ -129,6 +130,7 @@ def _run_json(
         "reasons": reasons,
         **_setting(context),
         "requests": counts,
+        "errors": common_errors(gathered.records),
         "sessions": len({record.session for record in answered}),
         "wraps": context.wraps,
         "truncations": context.truncations,

@@ -15,6 +15,8 @@ from loadkit.runs.splits import has_usable_usage
 # Later than this at p99, an open loop no longer offers the load it was asked for. A loose limit: a
 # cache's hit rate bears some delay. Latency figures deserve a look at schedule_delay_s itself.
 MAX_SCHEDULE_DELAY_P99_S = 1.0
+# Different errors that run.json names; requests.parquet has them all.
+MAX_ERRORS = 8
 
 
 def outcome_counts(records: Sequence[Record], scheduled: int) -> dict[str, int]:
@@ -26,6 +28,19 @@ def outcome_counts(records: Sequence[Record], scheduled: int) -> dict[str, int]:
     counts = Counter(str(record.outcome) for record in records)
     counts["not_sent"] += max(0, scheduled - len(records))
     return {"scheduled": max(scheduled, len(records)), **{name: counts[name] for name in OUTCOMES}}
+
+
+def common_errors(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What went wrong most often: status (None: no answer), error and how many requests."""
+    found = Counter(
+        (record.outcome, record.status, record.error)
+        for record in records
+        if record.outcome != "ok" and record.error
+    )
+    return [
+        {"outcome": outcome, "status": status, "error": error, "requests": count}
+        for (outcome, status, error), count in found.most_common(MAX_ERRORS)
+    ]
 
 
 def totals(answered: Sequence[Record]) -> dict[str, int | None]:

@@ -100,11 +100,16 @@ def test_seed_and_set_change_the_profile_as_run(tmp_path: Path, profile: Path) -
     ("server", "arguments", "code", "says"),
     [
         ((), ["--set", "max_duration_s=0.001"], 3, "no request was sent"),
-        (("--mode", "busy"), [], 3, "no request was answered: 6 http_error, 6 not_sent"),
+        (
+            ("--mode", "busy"),
+            [],
+            3,
+            "6 http_error, 6 not_sent; most often: http_error 503: queue full",
+        ),
         (("--key", "k"), [], 2, "refused the API key (401)"),
         ((), ["--model", "other"], 2, "no model 'other'"),
         ((), ["--reset"], 2, "cannot reset its prefix cache"),
-        ((), ["--set", "traffic.nonsense=1"], 2, "traffic.conversation.nonsense: unknown key"),
+        ((), ["--set", "traffic.nonsense=1"], 2, "profile.yaml: traffic.nonsense: unknown key"),
         ((), ["--url", "http://127.0.0.1:9"], 2, "is it running"),
         ((), ["--url", "127.0.0.1:9"], 2, "not an http:// or https:// URL"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from plans import OPEN, conversations, profile, session
 from scripted import scripted_server
@@ -174,8 +176,33 @@ def test_a_wrong_key_ends_before_anything_starts_and_the_right_one_works(tmp_pat
             api_key=Secret("sk-canary"),
         )
     assert run["requests"]["ok"] == 2
-    for file in (tmp_path / "out").rglob("*"):
-        assert b"sk-canary" not in file.read_bytes()
+    assert "sk-canary" not in everything_in(tmp_path / "out")
+
+
+def test_a_key_that_the_server_repeats_in_its_errors_is_kept_nowhere(tmp_path: Path) -> None:
+    with scripted_server(tmp_path, "--key", "sk-canary", "--mode", "echo") as server:
+        launcher.run_profile(
+            profile(),
+            conversations(2, 1),
+            url=server.url,
+            out=tmp_path / "out",
+            api_key=Secret("sk-canary"),
+        )
+    kept = everything_in(tmp_path / "out")
+    assert "you sent Bearer ***" in kept
+    assert "sk-canary" not in kept
+
+
+def everything_in(folder: Path) -> str:
+    """All that a run folder says, its compressed files unpacked."""
+    text = ""
+    for file in folder.rglob("*"):
+        if file.suffix == ".parquet":
+            text += str(pq.read_table(file).to_pylist())
+        else:
+            data = file.read_bytes()
+            text += (gzip.decompress(data) if file.suffix == ".gz" else data).decode()
+    return text
 
 
 def test_a_run_in_which_nothing_was_sent_is_no_measurement(tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ class Server:
         options = self.options
         messages = request["messages"]
         row = {"session": headers["x-session-id"], "read": read_at, "messages": messages}
+        if options.mode == "echo":  # a careless server that repeats what it was sent
+            said = {"error": {"message": f"you sent {headers.get('authorization')}"}}
+            writer.write(plain(500, json.dumps(said).encode()))
+            return True
         if options.mode == "busy":
             self.log.write(json.dumps({**row, "finished": False}) + "\n")
             writer.write(plain(503, b'{"error": {"message": "queue full"}}'))
@@ -127,7 +131,7 @@ async def main():
     parser.add_argument("--tokens", type=int, default=4)
     parser.add_argument("--ttft", type=float, default=0.02)
     parser.add_argument("--gap", type=float, default=0.005)
-    parser.add_argument("--mode", choices=("ok", "cut", "busy"), default="ok")
+    parser.add_argument("--mode", choices=("ok", "cut", "busy", "echo"), default="ok")
     parser.add_argument("--key")
     options = parser.parse_args()
     server = await asyncio.start_server(Server(options).serve, "127.0.0.1", 0, limit=1 << 22)

@@ -101,6 +101,15 @@ def test_a_refused_key_says_how_to_give_one_and_does_not_show_it(status: int) ->
         assert "canary" not in str(caught.value)
 
 
+def test_an_error_that_repeats_the_key_is_shown_without_it() -> None:
+    routes: Routes = {("GET", "/v1/models"): (500, "got Bearer sk-canary")}
+    with (
+        control(routes, Secret("sk-canary")) as plane,
+        pytest.raises(InputError, match=r"got Bearer \*\*\*"),
+    ):
+        plane.list_models()
+
+
 @pytest.mark.parametrize("answer", [(503, "loading"), (200, "not json"), (200, [1])])
 def test_an_answer_that_is_no_model_list_is_an_input_error(answer: tuple[int, Any]) -> None:
     with control({("GET", "/v1/models"): answer}) as plane, pytest.raises(InputError):

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 from plans import OPEN, conversations, profile
+from tiny_model import make_tokenizer
 
 from loadkit.client.control import ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.core.errors import InputError
 from loadkit.locust_users.launcher import (
+    check_tokenizer,
+    choose_block_size,
     choose_model,
     make_settings,
     make_work_folder,
@@ -87,6 +90,31 @@ def test_an_unclear_model_is_an_input_error(
 ) -> None:
     with pytest.raises(InputError, match=message):
         choose_model(cards, wanted, "http://h")
+
+
+@pytest.mark.parametrize(
+    ("served", "given", "used"), [(16, None, 16), (16, 16, 16), (None, 32, 32), (None, None, None)]
+)
+def test_the_block_size_is_what_the_server_says_or_else_what_is_given(
+    served: int | None, given: int | None, used: int | None
+) -> None:
+    assert choose_block_size(ModelCard("m", block_size=served), given, "http://h") == used
+
+
+def test_another_block_size_than_the_servers_is_refused() -> None:
+    with pytest.raises(InputError, match="blocks of 16 tokens, --block-size says 32"):
+        choose_block_size(ModelCard("m", block_size=16), 32, "http://h")
+
+
+def test_a_tokenizer_that_is_not_to_be_had_or_not_served_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tokenizer found"):
+        check_tokenizer(ModelCard("m"), str(tmp_path / "none"), "http://h")
+    make_tokenizer().save_pretrained(str(tmp_path / "other"))
+    check_tokenizer(ModelCard("m"), str(tmp_path / "other"), "http://h")
+    with pytest.raises(InputError, match="the server has another tokenizer than"):
+        check_tokenizer(
+            ModelCard("m", tokenizer_fingerprint="ab"), str(tmp_path / "other"), "http://h"
+        )
 
 
 def test_there_are_never_more_processes_than_users_or_sessions() -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from plans import session
 
-from loadkit.client.answer import Response
+from loadkit.client.answer import Response, decode
 from loadkit.client.exchange import Receipt
 from loadkit.client.stream import StreamClient
 from loadkit.client.usage import Usage
@@ -39,6 +39,9 @@ class FakeClient:
         if self.answers and isinstance(self.answers[0], OSError):
             raise self.answers.pop(0)
         return object()
+
+    def decode(self, receipt: Receipt) -> Response:
+        return decode(receipt)
 
     def send(self, connection: object, request: bytes, receipt: Receipt) -> Response:
         answer = self.answers.pop(0)
