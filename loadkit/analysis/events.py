@@ -37,7 +37,7 @@ def events_of(trace: Trace) -> Events:
     request = np.concatenate([np.arange(num), np.arange(num)])
     completes = np.repeat([False, True], num)
     order = _order(trace, request, completes)
-    resident_ptr, resident_ids = _resident_chains(trace)
+    resident_ptr, resident_ids = kept_chains(trace)
     partial = trace.partial_page
     return Events(
         request=request[order],
@@ -67,7 +67,8 @@ def _order(trace: Trace, request: IntArray, completes: npt.NDArray[np.bool_]) ->
     return np.lexsort((request, completes, time))
 
 
-def _resident_chains(trace: Trace) -> tuple[IntArray, IntArray]:
+def kept_chains(trace: Trace) -> tuple[IntArray, IntArray]:
+    """What each request leaves in the cache: the resident chains, else the prompts."""
     if trace.resident_ptr is None or trace.resident_ids is None:
         return trace.block_ptr, trace.block_ids
     return trace.resident_ptr, trace.resident_ids
