@@ -28,6 +28,7 @@ class Row(msgspec.Struct):
     session_id: Name | None = None
     request_id: Name | None = None
     block_size: BlockSize | None = None
+    chat_id: Name | None = None
 
 
 def matches(row: dict[str, Any]) -> bool:
@@ -40,6 +41,8 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
     columns = Columns(block_size, DEFAULT_BLOCK_SIZE)
     for place, row in reading.rows(Row):
         with reading.row():
+            if row.chat_id is not None:
+                raise place.error("the row has a chat_id: it looks like `bailian`, in seconds")
             columns.add(
                 place,
                 row.hash_ids,

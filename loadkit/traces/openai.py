@@ -46,6 +46,7 @@ class Body(msgspec.Struct):
     messages: list[Message] | None = None
     prompt: str | TokenIds | None = None
     input: str | list[Message] | None = None
+    output: Any = None
     instructions: str | None = None
     tools: list[Message] | None = None
     cache_salt: str | None = None
@@ -83,6 +84,10 @@ def request_of(place: Place, body: Body) -> TextRequest:
     given = [value for value in (body.messages, body.prompt, body.input) if value is not None]
     if len(given) != 1:
         raise place.error("the row needs either `messages` or `prompt` (or `input`), one of them")
+    if isinstance(body.input, str) and isinstance(body.output, str):
+        raise place.error(
+            "`input` and `output` are text, as in LMCache's traces", "--format lmcache"
+        )
     return TextRequest(
         messages=body.messages if body.input is None else _from_input(place, body),
         prompt=body.prompt,
