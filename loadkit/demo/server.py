@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from loadkit.client.secret import KEY_VARIABLES
 from loadkit.core.errors import CannotMeasure
 
 READY = "ready on "
@@ -36,13 +37,19 @@ def reference_server(
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
             start_new_session=True,
         )
     try:
         yield _wait_ready(process, log, say)
     finally:
         _stop(process)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without keys: the user's key is for another server, and this one shall ask for none."""
+    kept = {name: value for name, value in os.environ.items() if name not in KEY_VARIABLES}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 def _wait_ready(process: subprocess.Popen[bytes], log: Path, say: Callable[[str], None]) -> str:

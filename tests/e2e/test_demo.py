@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from loadkit.gate import decide
+
 pytestmark = pytest.mark.e2e
 COMMAND = [sys.executable, "-m", "loadkit", "demo"]
 
@@ -24,6 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
         text=True,
         timeout=900,
         check=False,
+        env={**os.environ, "LOADKIT_API_KEY": "of-another-server"},
     )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     return out, json.loads(done.stdout)
@@ -74,6 +77,14 @@ def test_staging_is_replay_and_production_is_not(demo: tuple[Path, dict[str, obj
     assert production["continuation"] > 0
     assert production["shared"] > 0
     assert production["hit_rate"] < staging["hit_rate"]
+
+
+def test_the_same_gate_does_not_fail_the_production_like_run(
+    demo: tuple[Path, dict[str, object]],
+) -> None:
+    run = json.loads((demo[0] / "production" / "run.json").read_text("utf-8"))
+    expected = json.loads((demo[0] / "expected.json").read_text("utf-8"))
+    assert decide(run, expected).verdict != "FAIL"
 
 
 def test_the_report_is_one_offline_file(demo: tuple[Path, dict[str, object]]) -> None:
