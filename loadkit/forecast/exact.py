@@ -45,7 +45,8 @@ def exactly(rate: float | None) -> Estimate:
 
 def _curve(question: Question) -> tuple[CurvePoint, ...]:
     curve = hit_curve(reuse_of(question.trace))
-    sizes, ttl = curve.default_capacities(), question.scenario.ttl_s
+    asked, ttl = question.curve_blocks, question.scenario.ttl_s
+    sizes = curve.default_capacities() if asked is None else list(asked)
     if ttl is None:
         return tuple(curve.point(size) for size in sizes)
     hits = weighted_hits(question.stream, sizes, [ttl])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loadkit.analysis.nodes import node_stream
 from loadkit.core.trace import Trace
 from loadkit.forecast.baselines import baselines
@@ -28,13 +30,14 @@ def forecast(
     confidence: float = 0.9,
     target_points: float = 5.0,
     seed: int = 0,
+    curve_blocks: Sequence[int | None] | None = None,
 ) -> Forecast:
     """Hit rate to expect of production described as a multiple of the log's traffic.
 
     capacity_blocks is of the whole fleet's cache, None for infinite. ttl_s: a block expires that
     long after its last use. horizon_s: production starts cold and runs that long; None: as long as
-    the log. target_points: widest half interval that is still an answer. Same arguments, same seed:
-    same forecast.
+    the log. target_points: widest half interval that is still an answer. curve_blocks: capacities of
+    the curve, log-spaced ones unless given. Same arguments, same seed: same forecast.
 
     Raises InputError for a scenario that makes no sense. A forecast that cannot be made honestly is
     returned with status "inconclusive", it is not raised.
@@ -53,6 +56,7 @@ def forecast(
         confidence=confidence,
         target_points=target_points,
         seed=seed,
+        curve_blocks=curve_blocks,
     )
     if not trace.num_requests:
         return _refused(question, ["the log is empty"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,8 @@ Capacity = int | None
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """target_points: widest half interval, in points, that still counts as an answer."""
+    """target_points: widest half interval, in points, that still counts as an answer.
+    curve_blocks: capacities of the curve, None for log-spaced ones."""
 
     trace: Trace
     stream: NodeStream
@@ -35,6 +37,7 @@ class Question:
     confidence: float
     target_points: float
     seed: int
+    curve_blocks: Sequence[Capacity] | None = None
 
     @property
     def fleet(self) -> Fleet:
@@ -47,6 +50,8 @@ class Question:
         Without timestamps an infinite cache is all that can be asked about.
         """
         asked = self.scenario.capacity_blocks
+        if self.curve_blocks is not None:
+            return [asked, *self.curve_blocks]
         if self.stream.event_time_s is None:
             return [asked]
         return [asked, *log_spaced(footprint)]

@@ -67,7 +67,7 @@ def superpose(
     sample = template.sample
     num_copies = max(1, math.ceil(traffic - 1e-9))
     plan = _plan(template, traffic, num_copies, alone, random)
-    shift = start_shifts(sample, template.touches, num_copies, random, jitter)
+    shift = start_shifts(sample, template.touches, plan.stay, plan.phi, random, jitter)
     if not move_sample:
         shift[:, 0] = 0
     kept = _kept(sample.num_sessions, traffic, num_copies, random)

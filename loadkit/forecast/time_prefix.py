@@ -23,7 +23,7 @@ from loadkit.analysis.weighted import WeightedHits, weighted_hits
 from loadkit.core.trace import FloatArray
 from loadkit.forecast.counting import arrivals
 from loadkit.forecast.model import Forecast, ForecastPoint, Split
-from loadkit.forecast.question import Capacity, Question, estimate, log_spaced
+from loadkit.forecast.question import Capacity, Question, estimate
 from loadkit.forecast.sample import Sample
 from loadkit.forecast.survival import lookup_gaps, survival
 
@@ -54,7 +54,7 @@ def extend_window(question: Question, sample: Sample) -> Forecast:
     """Forecast a cold start of `horizon_s`, longer than the log. Ask `prefix_refusals` first."""
     asked = question.scenario
     assert asked.horizon_s is not None
-    capacities = [asked.capacity_blocks, *log_spaced(sample.distinct_blocks())]
+    capacities = question.capacities(sample.distinct_blocks())
     found = extend(sample, asked.horizon_s, capacities, asked.ttl_s)
     half, parts = _half_width(sample, found, asked.horizon_s, capacities, question)
     wide = 100 * float(half[0]) > question.target_points

@@ -1,8 +1,11 @@
-"""When copies of a session start: near their template, as near as those who share with it are.
+"""When copies of a session start: as near to their template as those are who share with it.
 
 Documents and tasks live in bursts. Copies at the very time of their template would make reuse too
-short (+5 to +40 points), copies spread evenly would tear bursts apart (-13 to -17). A copy moves by
-about the distance to those sessions that share the most specific thing with its template.
+short (+5 to +40 points), copies spread evenly would tear bursts apart (-13 to -17). What counts is
+the deepest node at which the copy still follows its template: if the companions of that node come
+in bursts, the copy moves so far (Laplace) that copies are as near to each other as companions are,
+else it starts whenever sessions do. A
+node that no other session of the sample has borrows the burst of one that few have.
 """
 
 from __future__ import annotations
@@ -13,97 +16,87 @@ import numpy as np
 
 from loadkit.core.jit import compiled
 from loadkit.core.trace import FloatArray, IntArray
+from loadkit.forecast.bursts import Openings, openings
 from loadkit.forecast.first_touches import FirstTouches
 from loadkit.forecast.sample import Sample
 
 Jitter = Literal["neighbour", "uniform"]
-_NEIGHBOURS = 8  # the nearest alone is too noisy, the farthest tells nothing of the burst
-_FEW = 3  # companions of what is rarely shared
-_MIN_FEW = 10
-
-
-def session_scales(sample: Sample, touches: FirstTouches) -> tuple[FloatArray, FloatArray]:
-    """(delta, rare): per session (s,) the distance in seconds to the min(8, m)-th nearest other
-    session at the deepest shared node of its first request, inf if it shares nothing; and the
-    distances of those whose node is rarely shared, for sessions that share nothing."""
-    deepest = _deepest_shared(sample.num_sessions, touches)
-    some = np.flatnonzero(deepest >= 0)
-    order = np.lexsort((touches.time_s, touches.node))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    pairs = deepest[some]
-    delta = np.full(sample.num_sessions, np.inf)
-    delta[some] = _neighbour_distance(
-        place[pairs],
-        np.minimum(touches.others[pairs], _NEIGHBOURS),
-        touches.node[order],
-        touches.time_s[order],
-    )
-    rare = (touches.others[pairs] <= _FEW) & (touches.depth[pairs] > 0)
-    return delta, delta[some][rare]
+_MIN_RARE = 10
+# Two copies of one template are 1.5 Laplace scales apart on average: as far as companions are.
+_PER_DISTANCE = 2 / 3
 
 
 def start_shifts(
     sample: Sample,
     touches: FirstTouches,
-    num_copies: int,
+    stay: FloatArray,
+    phi: FloatArray,
     random: np.random.Generator,
     jitter: Jitter = "neighbour",
 ) -> FloatArray:
-    """(s, num_copies) seconds by which the copies of each session start later than it did.
+    """(s, c) seconds by which the copies of each session start later than it did.
 
-    Starts are reflected into [0, window - duration], so that gaps inside a session are kept.
+    stay (s, c) and phi (nodes,) are the copies' numbers u and the leaving probabilities (see
+    `copies`). Starts are reflected into [0, window - duration]; gaps inside a session are kept.
     """
-    uniform = random.random((sample.num_sessions, num_copies)) * sample.window_s
-    shift = uniform - sample.first_s[:, None]
+    start = random.random(stay.shape) * sample.window_s
     if jitter == "neighbour":
-        delta, rare = session_scales(sample, touches)
-        if len(rare) >= _MIN_FEW:
-            lonely = ~np.isfinite(delta)
-            delta[lonely] = random.choice(rare, int(lonely.sum()))
-        known = np.isfinite(delta)
-        laplace = random.laplace(size=(int(known.sum()), num_copies))
-        shift[known] = laplace * delta[known][:, None]
-    return _reflected(sample, shift)
+        start = _arrivals_like(sample, stay.shape, random)
+        opened = openings(sample, touches)
+        deepest = deepest_followed(opened, phi, stay)
+        scale = burst_scales(opened, deepest, random)
+        near = np.isfinite(scale)
+        session = np.nonzero(near)[0]
+        moved = random.laplace(size=len(session)) * scale[near] * _PER_DISTANCE
+        start[near] = sample.first_s[session] + moved
+    return _reflected(sample, start) - sample.first_s[:, None]
 
 
-def _reflected(sample: Sample, shift: FloatArray) -> FloatArray:
+def burst_scales(opened: Openings, deepest: IntArray, random: np.random.Generator) -> FloatArray:
+    """(s, c) seconds of the burst that a copy belongs to, inf if it belongs to none.
+
+    deepest (s, c) is the opening at which the copy follows its template for the last time, -1 if at
+    none.
+    """
+    rare = np.flatnonzero(opened.rare())
+    lonely = (deepest >= 0) & (opened.others[deepest] == 0)
+    source = deepest.copy()
+    if len(rare) >= _MIN_RARE:
+        source[lonely] = random.choice(rare, int(lonely.sum()))
+    in_burst = (source >= 0) & (random.random(source.shape) >= opened.by_chance[source])
+    return np.where(in_burst, opened.scale_s[source], np.inf)
+
+
+def deepest_followed(opened: Openings, phi: FloatArray, stay: FloatArray) -> IntArray:
+    """(s, c) index of the deepest opening with leaving probability <= u on the whole path, or -1."""
+    bounds = np.searchsorted(opened.session, np.arange(len(stay) + 1))
+    return _deepest_followed(bounds, phi[opened.node], stay)
+
+
+def _arrivals_like(
+    sample: Sample, shape: tuple[int, ...], random: np.random.Generator
+) -> FloatArray:
+    """Starts as dense over the window as those of the sample, so that its daily rhythm is kept."""
+    drawn = random.choice(sample.first_s, shape)
+    spacing = 4 * sample.window_s / max(sample.num_sessions, 1)
+    smoothed: FloatArray = drawn + random.laplace(size=shape) * spacing
+    return smoothed
+
+
+def _reflected(sample: Sample, start: FloatArray) -> FloatArray:
     duration = sample.last_s - sample.first_s
     span = np.maximum(sample.window_s - duration, 1e-6)[:, None]
-    start = np.mod(sample.first_s[:, None] + shift, 2 * span)
-    inside: FloatArray = span - np.abs(start - span)
-    return inside - sample.first_s[:, None]
-
-
-def _deepest_shared(num_sessions: int, touches: FirstTouches) -> IntArray:
-    """(s,) the pair with the deepest shared node of each session's first request, -1 for none."""
-    shared = np.flatnonzero(touches.at_start & (touches.others >= 1))
-    order = shared[np.argsort(touches.depth[shared], kind="stable")]
-    deepest = np.full(num_sessions, -1, np.int64)
-    deepest[touches.session[order]] = order  # the last assignment, the deepest, stays
-    return deepest
+    inside: FloatArray = span - np.abs(np.mod(start, 2 * span) - span)
+    return inside
 
 
 @compiled
-def _neighbour_distance(
-    places: IntArray, ranks: IntArray, node: IntArray, time: FloatArray
-) -> FloatArray:
-    """Distance to the rank-th nearest touch of the same node; pairs are sorted by (node, time)."""
-    out = np.empty(len(places))
-    for i in range(len(places)):
-        here = places[i]
-        before, after = here - 1, here + 1
-        gap = np.inf
-        for _ in range(ranks[i]):
-            left = right = np.inf
-            if before >= 0 and node[before] == node[here]:
-                left = time[here] - time[before]
-            if after < len(node) and node[after] == node[here]:
-                right = time[after] - time[here]
-            gap = min(left, right)
-            if left <= right:
-                before -= 1
-            else:
-                after += 1
-        out[i] = gap
-    return out
+def _deepest_followed(bounds: IntArray, phi: FloatArray, stay: FloatArray) -> IntArray:
+    deepest = np.full(stay.shape, -1, np.int64)
+    for session in range(stay.shape[0]):
+        for copy in range(stay.shape[1]):
+            for opening in range(bounds[session], bounds[session + 1]):
+                if phi[opening] > stay[session, copy]:
+                    break
+                deepest[session, copy] = opening
+    return deepest
