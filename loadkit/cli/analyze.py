@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import simulate_options as simulated
+
 LogFiles = Annotated[list[Path], typer.Argument(metavar="LOG", help="Log files, read as one.")]
 LogFormat = Annotated[
     str, typer.Option("--format", help="auto, mooncake, openai or hashed.", metavar="NAME")
@@ -41,21 +43,54 @@ def analyze(
             metavar="LIST",
         ),
     ] = None,
+    show_text: Annotated[
+        bool,
+        typer.Option("--show-text", help="Quote a few words of the log's prompts in examples."),
+    ] = False,
+    engine: simulated.Engine = "vllm",
+    page_size: simulated.PageSize = None,
+    slots: simulated.NumSlots = None,
+    slot_similarity: simulated.SlotSimilarity = 0.1,
+    policy: simulated.Policies = None,
+    ttl: simulated.Ttl = None,
+    ttl_fixed: simulated.TtlFixed = None,
+    tiers: simulated.Tiers = None,
+    in_flight: simulated.InFlight = None,
+    latency: simulated.Latency = None,
+    prefill_rate: simulated.PrefillRate = None,
     json: AsJson = False,
     output: OutputFile = None,
 ) -> None:
     """Exact reusable share of a log's prompt tokens, split by cause, and the hit-rate curve."""
-    from loadkit.analysis import analyze as analyze_trace
-    from loadkit.cli import analyze_view, log_input
-    from loadkit.core.units import parse_capacities
+    from msgspec.structs import replace
 
-    log = log_input.read(logs, format, tokenizer, block_size)
-    capacities = parse_capacities(capacity, log.trace.block_size) if capacity else []
-    analysis = analyze_trace(log.trace, capacities)
-    data = analysis.to_dict() | {"format": log.format}
+    from loadkit.analysis import analyze as analyze_trace
+    from loadkit.cli import analyze_view, log_input, rate_tables, simulate_view
+
+    log = simulated.read(logs, format, tokenizer, block_size, engine=engine, page_size=page_size)
+    asked = simulated.asked(
+        log.trace.block_size,
+        engine,
+        capacity,
+        slots=slots,
+        slot_similarity=slot_similarity,
+        policy=policy,
+        ttl=ttl,
+        ttl_fixed=ttl_fixed,
+        tiers=tiers,
+        in_flight=in_flight,
+        latency=latency,
+        prefill_rate=prefill_rate,
+    )
+    analysis = analyze_trace(log.trace, asked.capacities, engine, show_text=show_text)
+    if engine == "llamacpp":  # slots have no capacity in blocks
+        analysis = replace(analysis, curve=())
+    answers = simulated.answers(log.trace, engine, asked)
+    data = analysis.to_dict() | {"format": log.format, "engine": engine} | answers
     if output is not None:
         log_input.write_json(output, data)
     if json:
         print(log_input.as_json(data))
     else:
-        analyze_view.show(analysis, log.format)
+        analyze_view.show(analysis, log.format, all_points=capacity is not None)
+        simulate_view.show(rate_tables.console(), answers)

@@ -1,38 +1,55 @@
-"""The analysis as a person reads it."""
+"""The analysis as a person reads it: what matters first, details dim and last."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+from loadkit.cli import audit_view, prefix_view
 from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
 
 if TYPE_CHECKING:
     from loadkit.analysis import Analysis
+    from loadkit.analysis.curve import CurvePoint
+
+# Of a curve that nobody asked for by capacity, as many points as a glance takes in.
+_GLANCE = 8
 
 
-def show(analysis: Analysis, format: str) -> None:
-    """Headline, split, organic rate, curve, warnings."""
-    out, infinite = console(), analysis.infinite
+def show(analysis: Analysis, format: str, *, all_points: bool = False) -> None:
+    """Headline and split, what broke append-only, who carries the hits, the curve, the rest."""
+    out = console()
+    _show_split(out, analysis, format)
+    audit_view.show(out, analysis.append_only)
+    prefix_view.show(out, analysis)
+    if analysis.curve:
+        points = analysis.curve if all_points else _thinned(analysis.curve)
+        out.print("\nLRU cache of a finite size", style="bold")
+        out.print(curve_table(points, out.width))
+    _show_rest(out, analysis)
+
+
+def _show_split(out: Console, analysis: Analysis, format: str) -> None:
+    infinite = analysis.infinite
     out.print(_what(analysis, format), style="dim")
     out.print(
-        f"\n{percent(infinite.hit_rate)} of the prompt tokens are reusable"
-        f" (token-weighted, infinite cache, blocks of {analysis.block_size} tokens)\n",
+        f"\n{percent(infinite.hit_rate)} of the prompt tokens are reusable",
         style="bold",
     )
-    out.print(split_table(msgspec.structs.asdict(infinite)))
     out.print(
-        f"\norganic hit rate {percent(infinite.organic_hit_rate)}"
-        " = (continuation + shared) / prompt tokens of requests that are no replay"
+        f"token-weighted, infinite cache, blocks of {analysis.block_size} tokens\n", style="dim"
     )
-    out.print(_others(analysis), style="dim")
-    if analysis.curve:
-        out.print("\nLRU cache of a finite size", style="bold")
-        out.print(curve_table(analysis.curve))
-    for warning in analysis.warnings:
-        out.print(Text("note: ", "yellow").append(warning, "default"))
+    out.print(split_table(msgspec.structs.asdict(infinite), out.width))
+    out.print(
+        Text(f"\norganic hit rate {percent(infinite.organic_hit_rate)}", "bold").append(
+            "  continuation + shared, of requests that are no replay", "dim not bold"
+        )
+    )
 
 
 def _what(analysis: Analysis, format: str) -> str:
@@ -41,17 +58,38 @@ def _what(analysis: Analysis, format: str) -> str:
     )
     return (
         f"{format} log: {analysis.requests:,} requests, {sessions},"
-        f" {count(analysis.prompt_tokens)} prompt tokens,\n{analysis.blocks:,} blocks of which"
-        f" {analysis.unique_blocks:,} distinct"
+        f" {count(analysis.prompt_tokens)} prompt tokens"
     )
 
 
-def _others(analysis: Analysis) -> str:
-    turns, prompts = analysis.append_only, analysis.diversity
-    return (
-        f"other weightings: per request {percent(analysis.infinite.per_request_mean_hit_rate)},"
-        f" blocks as given {percent(analysis.infinite.block_hit_rate)}\n"
-        f"turn pairs {turns.turn_pairs:,}: {turns.kept:,} append-only, {turns.rewritten:,} rewritten,"
-        f" {turns.truncated:,} truncated\n"
-        f"distinct prompts {prompts.distinct_prompts:,} ({percent(prompts.distinct_share)} of requests)"
-    )
+def _thinned(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """_GLANCE points from first to last, evenly apart."""
+    if len(curve) <= _GLANCE:
+        return list(curve)
+    step = (len(curve) - 1) / (_GLANCE - 1)
+    return [curve[round(step * k)] for k in range(_GLANCE)]
+
+
+def _show_rest(out: Console, analysis: Analysis) -> None:
+    out.print("\nMore", style="bold")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for label, text in (*_weightings(analysis), *prefix_view.diversity_rows(analysis)):
+        table.add_row(Text(label), Text(text, "dim"))
+    out.print(table)
+    for warning in analysis.warnings:
+        out.print(Text("note: ", "yellow").append(warning, "default"))
+
+
+def _weightings(analysis: Analysis) -> list[tuple[str, str]]:
+    infinite = analysis.infinite
+    return [
+        (
+            "by request",
+            f"{percent(infinite.per_request_mean_hit_rate)} hit rate, each weighing the same",
+        ),
+        (
+            "by block",
+            f"{percent(infinite.block_hit_rate)} as given:"
+            f" {analysis.blocks:,} blocks, {analysis.unique_blocks:,} distinct",
+        ),
+    ]

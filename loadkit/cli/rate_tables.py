@@ -21,7 +21,10 @@ STYLES = {
     "miss": ("bright_black", "·"),
 }
 BAR_WIDTH = 30
+_SMALLEST_BAR = 8
 _PIPE_WIDTH = 100
+# Characters of a line beside its bar.
+_SPLIT_TEXT, _CURVE_TEXT = 68, 56
 _MEANING = {
     "replay_same_session": "same prompt again by its own session",
     "replay_cross_session": "same prompt as another session's",
@@ -51,19 +54,21 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def split_table(rates: dict[str, float | None]) -> Table:
+def split_table(rates: dict[str, float | None], width: int = _PIPE_WIDTH) -> Table:
     """Causes with their share of prompt tokens; `rates` has the keys of the split."""
+    room = _bar_width(width, _SPLIT_TEXT)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for cause, meaning in _MEANING.items():
         style, glyph = _style(cause)
-        bar = Text(glyph * round(BAR_WIDTH * (rates[cause] or 0)), style)
+        bar = Text(glyph * round(room * (rates[cause] or 0)), style)
         name = Text(cause.replace("_", " "), style)
         table.add_row(name, percent(rates[cause]).rjust(6), bar, Text(meaning, "dim"))
     return table
 
 
-def curve_table(curve: Sequence[CurvePoint]) -> Table:
+def curve_table(curve: Sequence[CurvePoint], width: int = _PIPE_WIDTH) -> Table:
     """Hit rate over capacity; the bar is coloured by cause."""
+    room = _bar_width(width, _CURVE_TEXT)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("blocks", "tokens", "hit rate", "evicted", "block hits"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -75,22 +80,27 @@ def curve_table(curve: Sequence[CurvePoint]) -> Table:
             percent(point.hit_rate),
             percent(point.miss_capacity),
             percent(point.block_hit_rate),
-            _stacked(point),
+            _stacked(point, room),
         )
     return table
 
 
-def _stacked(point: CurvePoint) -> Text:
+def _bar_width(width: int, text: int) -> int:
+    """What a line of that width has left for a bar beside its text."""
+    return max(_SMALLEST_BAR, min(BAR_WIDTH, width - text))
+
+
+def _stacked(point: CurvePoint, width: int) -> Text:
     """Bar whose pieces end at the rounded running sum, so that they never outgrow the hit rate."""
     bar, total, drawn = Text(), 0.0, 0
     for cause in ("replay_same_session", "replay_cross_session", "continuation", "shared"):
         total += getattr(point, cause) or 0
-        end = round(BAR_WIDTH * total)
+        end = round(width * total)
         style, glyph = _style(cause)
         bar.append(glyph * (end - drawn), style)
         drawn = end
     style, glyph = STYLES["miss"]
-    return bar.append(glyph * (BAR_WIDTH - drawn), style)
+    return bar.append(glyph * (width - drawn), style)
 
 
 def _style(cause: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ class Cause(NamedTuple):
 
 
 VOLATILE_KINDS = {
-    "timestamp": "a time of day",
+    "timestamp": "a time",
     "date": "a date",
     "id": "an id",
     "counter": "a number",
@@ -144,18 +144,18 @@ _LISTED = (
     ),
     Cause(
         "start_changed",
-        "the prompt changed within its first block (system prompt or tools; the log has no text)",
-        "Log the text of some sessions to see what changed, and keep it out of the first message.",
+        "the prompt changed within its first block",
+        "This log has no text: log some sessions with it. Suspect the system prompt and the tools.",
     ),
     Cause(
         "history_changed",
-        "the prompt changed after its first block (the log has no text)",
-        "Log the text of some sessions to see which message changed.",
+        "the prompt changed after its first block",
+        "This log has no text: log some sessions with it to see which message changed.",
     ),
     Cause(
         "reply_lost",
-        "the next prompt does not go on with the reply (the log has no text)",
-        "Log the text of some sessions to see how replies come back.",
+        "the next prompt does not go on with the reply",
+        "This log has no text: log some sessions with it to see how replies come back.",
     ),
     Cause(
         "text_not_kept",
@@ -170,7 +170,7 @@ def _volatile(kind: str, place: str) -> Cause:
     return Cause(
         f"{kind}_in_{place}",
         f"{what} in {where} changed",
-        f"Take {what} out of {where}, or fix it for the session; put it into the newest message.",
+        "Move it to the newest user message, or keep one value for the whole session.",
     )
 
 

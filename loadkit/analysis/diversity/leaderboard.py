@@ -88,4 +88,5 @@ def _words(chats: Chats, part: int, at: int) -> str | None:
     if message is None:
         return None
     text = text_of(message)
-    return excerpt(text[min(at, len(text)) :] or text, 0, _WORDS_CHARS)
+    rest = text if at == 0 else text[at:].partition(" ")[2]
+    return excerpt(rest or text, 0, _WORDS_CHARS)

@@ -154,3 +154,41 @@ def test_markup_in_a_log_is_printed_as_it_stands(loadkit: Call, tmp_path: Path) 
     assert code == 2
     assert "[bold]x[bold].jsonl:1" in err
     assert "[red]" in err
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_analyze_says_what_broke_append_only_and_what_carries_the_hits(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    sent = [("a", [1, 2, 3]), ("a", [1, 12, 13]), ("b", [1, 22, 23]), ("b", [1, 22, 23])]
+    rows = [{"input_length": 1536, "hash_ids": ids, "session_id": name} for name, ids in sent]
+    code, out, _ = loadkit("analyze", write_rows(tmp_path / "log.jsonl", rows))
+    assert code == 0
+    # The second turn of `a` may hit 2 blocks and hits 1: 512 of 6,144 tokens.
+    assert "What broke append-only: 512 prompt tokens lost, 8.3% of all" in out
+    assert "2 turn pairs: 1 kept their prefix (50.0%), 1 rewrote it, 0 cut it off" in out
+    assert "the prompt changed after its first block  512 tokens in 1 pair" in out
+    assert "fix: This log has no text" in out
+    assert "e.g. request 2 after 1" in out
+    shared = out[out.index("Shared prefixes") :].splitlines()[2].split()
+    assert shared == ["100.0%", "512", "0", "2", "4", "in", "request", "1"]
+
+
+def test_analyze_of_single_turns_has_no_audit_and_no_leaderboard(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    rows = [{"input_length": 512, "hash_ids": [k], "session_id": k} for k in range(3)]
+    code, out, _ = loadkit("analyze", write_rows(tmp_path / "log.jsonl", rows))
+    assert code == 0
+    assert "ppend-only" not in out
+    assert "Shared prefixes" not in out
+
+
+def test_a_curve_that_was_asked_for_is_shown_whole(loadkit: Call, log: Path) -> None:
+    _, out, _ = loadkit("analyze", log, "--capacity", ",".join(map(str, range(1, 13))))
+    curve = out[out.index("LRU cache") : out.index("\nMore")].strip().splitlines()[2:]
+    assert [line.split()[0] for line in curve] == [str(size) for size in range(1, 13)]
