@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from loadkit.core.trace import IntArray, Trace
-from loadkit.traces.interning import ChainStore, IdTable, take_chains
+from loadkit.traces.interning import ChainStore, IdTable, dense_by_appearance, renumber, take_chains
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
 from loadkit.traces.rows import RowFacts, order_by_arrival
@@ -28,6 +28,9 @@ class Columns:
         self._size: int | None = None
         self.facts = RowFacts()
         self.prompt_tokens = array("q")
+        self.has_replies = (
+            False  # their ids are in the same table: numbered with the prompts' later
+        )
         self.order: IntArray | None = None  # that sorted the rows by time; None: as read
         self.chains = ChainStore(IdTable(chained=chained))
 
@@ -81,6 +84,8 @@ class Columns:
         if order is not None:
             ptr, ids = take_chains(ptr, ids, order)
             prompt_tokens = prompt_tokens[order]
+        if order is not None and not self.has_replies:
+            renumber(self.chains.table.num_ids, ids)
         full_blocks = np.minimum(np.diff(ptr), prompt_tokens // self.block_size)
         names = self.facts.session_codes(order)
         session, inferred, more = resolve_sessions(names, ptr, ids, full_blocks)
@@ -168,4 +173,4 @@ def _prompt_keys(ptr: IntArray, ids: IntArray, prompt_tokens: IntArray) -> IntAr
     some = np.diff(ptr) > 0
     last[some] = ids[ptr[1:][some] - 1]
     pairs = np.stack([last, prompt_tokens], axis=1)
-    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return dense_by_appearance(np.unique(pairs, axis=0, return_inverse=True)[1])

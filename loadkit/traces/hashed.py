@@ -18,7 +18,7 @@ import numpy as np
 
 from loadkit.core.trace import IntArray, Trace
 from loadkit.traces.columns import Columns
-from loadkit.traces.interning import ChainStore, take_chains
+from loadkit.traces.interning import ChainStore, dense_by_appearance, renumber, take_chains
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import BlockSize, Length, Name, Reading, Seconds
 
@@ -94,6 +94,7 @@ class _Written:
         self._first = _optional(row)
         full = row.prompt_tokens // self._columns.block_size
         if row.reply_hashes is not None:
+            self._columns.has_replies = True
             self._residents.add([*_signed(row.hashes[:full]), *row.reply_hashes])
         if row.completed_s is not None:
             self._completed.append(row.completed_s)
@@ -109,13 +110,16 @@ class _Written:
         replies, completed, partial, prompts = self._first or (False,) * 4
         if replies:
             ptr, ids = self._resident_chains(rows)
+            renumber(self._columns.chains.table.num_ids, trace.block_ids, ids)
             trace = replace(trace, resident_ptr=ptr, resident_ids=ids)
         if completed:
             trace = replace(trace, completed_s=np.array(self._completed, np.float64)[rows])
         if partial:
             trace = replace(trace, partial_page=np.array(self._partial, np.bool_)[rows])
         if prompts:
-            trace = replace(trace, prompt_key=np.array(self._prompt, np.int64)[rows])
+            trace = replace(
+                trace, prompt_key=dense_by_appearance(np.array(self._prompt, np.int64)[rows])
+            )
         return trace
 
     def _resident_chains(self, rows: IntArray) -> tuple[IntArray, IntArray]:

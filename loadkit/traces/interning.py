@@ -130,6 +130,17 @@ def dense_by_appearance(keys: IntArray) -> IntArray:
     return rank[inverse.reshape(-1)]
 
 
+def renumber(num_ids: int, *columns: IntArray) -> None:
+    """Give dense ids new numbers, in place, in order of appearance in the columns.
+
+    The same requests then have the same ids whatever order their rows were read in.
+    """
+    number = np.full(num_ids, -1, np.int32)
+    next_number = 0
+    for column in columns:
+        next_number = _renumber(column, number, next_number)
+
+
 def pointers(counts: IntArray) -> IntArray:
     """CSR pointers (n + 1,) of rows with these counts."""
     ptr = np.zeros(len(counts) + 1, np.int64)
@@ -155,6 +166,17 @@ def _grown(old: npt.NDArray[AnyInt], room: int, used: int) -> npt.NDArray[AnyInt
     new = np.empty(room, old.dtype)
     new[:used] = old[:used]
     return new
+
+
+@compiled
+def _renumber(column: IntArray, number: SmallInts, next_number: int) -> int:
+    for touch in range(len(column)):
+        old = column[touch]
+        if number[old] < 0:
+            number[old] = next_number
+            next_number += 1
+        column[touch] = number[old]
+    return next_number
 
 
 @compiled

@@ -36,6 +36,7 @@ _TEXT_FORMATS: dict[str, ModuleType] = {
     module.NAME: module for module in (openai_batch, otel, sharegpt, tau_bench, lmcache, openai)
 }
 FORMATS = tuple((_ID_FORMATS | _TEXT_FORMATS).keys())
+TEXT_FORMATS = tuple(_TEXT_FORMATS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from loadkit.traces.interning import (
     IdTable,
     dense_by_appearance,
     join_chains,
+    renumber,
     take_chains,
 )
 from loadkit.traces.lines import Place
@@ -130,6 +131,7 @@ class TokenTraceBuilder:
         rows = np.arange(len(self)) if order is None else order
         ptr, ids = take_chains(self._prompts.ptr, self._prompts.ids(), rows)
         resident = self._resident_chains(ptr, ids, rows)
+        renumber(self._prompts.table.num_ids, ids, *([resident[1]] if resident else []))
         codes = self._facts.session_codes(order)
         session, inferred, more = resolve_sessions(codes, ptr, ids, np.diff(ptr))
         return Trace(
@@ -137,7 +139,7 @@ class TokenTraceBuilder:
             prompt_tokens=np.array(self._length, np.int64)[rows],
             block_ptr=ptr,
             block_ids=ids,
-            prompt_key=dense_by_appearance(np.array(self._key, np.int64))[rows],
+            prompt_key=dense_by_appearance(np.array(self._key, np.int64)[rows]),
             session=session,
             num_sessions=int(session.max(initial=-1)) + 1,
             sessions_inferred=inferred,

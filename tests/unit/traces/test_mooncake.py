@@ -66,7 +66,7 @@ def test_rows_out_of_time_are_sorted_stably_and_told(write_log: WriteLog) -> Non
     log = write_log(row([1], 10, 5), row([2], 20, 1), row([3], 30, 5), row([4], 40, 1))
     trace = read([log], block_size=512)
     assert trace.prompt_tokens.tolist() == [20, 40, 10, 30]
-    assert trace.block_ids.tolist() == [1, 3, 0, 2]
+    assert trace.block_ids.tolist() == [0, 1, 2, 3]
     assert (
         trace.warnings[0] == f"timestamps go backwards 2 times, first at {log}:2: rows were sorted"
     )
