@@ -1,4 +1,4 @@
-"""Quantities as people type them: `30k` blocks, `3Mtok`, `20x` traffic."""
+"""Quantities as people type them: `30k` blocks, `3Mtok`, `40GiB`, `20x` traffic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from loadkit.core.errors import InputError
 
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _CAPACITY = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([kMG]?)(tok)?")
-_BYTES = re.compile(r"\d+(?:\.\d+)?\s*[KMGT]i?B")
+_BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT])(i?)B")
 _TRAFFIC = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)x?")
 
 
@@ -25,7 +25,8 @@ def parse_capacity(text: str, block_size: int) -> int | None:
         raise InputError(
             f"capacity {text!r} is in bytes, which needs the model's size per token",
             where="--capacity",
-            remedy="give blocks (30k) or tokens (3Mtok)",
+            remedy="name the model's config.json with --model-config, or give blocks (30k) or "
+            "tokens (3Mtok)",
         )
     match = _CAPACITY.fullmatch(text)
     if match is None:
@@ -46,6 +47,24 @@ def parse_capacity(text: str, block_size: int) -> int | None:
 def parse_capacities(text: str, block_size: int) -> list[int | None]:
     """Comma-separated capacities in blocks, in the order given."""
     return [parse_capacity(part.strip(), block_size) for part in text.split(",")]
+
+
+def bytes_as_tokens(text: str, bytes_per_token: int) -> str:
+    """A list of capacities with its sizes in bytes as tokens: `30k,40GiB` is `30k,327680tok`.
+
+    KiB to TiB are powers of 1024, KB to TB of 1000; whole tokens, rounded down. What is no size in
+    bytes stays as it is.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    return ",".join(_as_tokens(part, bytes_per_token) for part in parts)
+
+
+def _as_tokens(text: str, bytes_per_token: int) -> str:
+    match = _BYTES.fullmatch(text)
+    if match is None:
+        return text
+    unit = (1024 if match[3] else 1000) ** ("KMGT".index(match[2]) + 1)
+    return f"{int(float(match[1]) * unit / bytes_per_token)}tok"
 
 
 def parse_traffic(text: str) -> float:
