@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadkit.analysis.audit.message import Found, compare_messages, compare_texts
-from loadkit.analysis.audit.texts import has_reasoning, without_reasoning
+from loadkit.analysis.audit.message import (
+    Found,
+    compare_continuation,
+    compare_messages,
+    compare_texts,
+)
+from loadkit.analysis.audit.texts import has_reasoning, text_of, without_reasoning
 from loadkit.analysis.audit.tools import compare_tools
 from loadkit.core.chats import NO_PART, Chat, Chats
 
@@ -74,6 +79,9 @@ def _compare_prompts(old: Side, new: Side) -> Found:
     before, after = old.prompt(), new.prompt()
     if before is None or after is None:
         return Found("text_not_kept")
+    reply = text_of(old.chats.part(old.chat.reply))
+    if reply and after.startswith(before):
+        return compare_continuation(after[len(before) :], reply)
     return compare_texts(before, after)
 
 

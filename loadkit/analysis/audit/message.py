@@ -70,6 +70,27 @@ def compare_texts(before: str, after: str) -> Found:
     return Found(_prompt_cause(before, after)).at(before, after)
 
 
+def compare_continuation(added: str, reply: str) -> Found:
+    """What stands where the reply should, in a prompt that goes on after the earlier one."""
+    return Found(_continuation_cause(added, reply), role="assistant").at(reply, added)
+
+
+def _continuation_cause(added: str, reply: str) -> str:
+    if added.startswith(reply):
+        return "reply_retokenised"
+    visible: str = without_reasoning(reply)
+    if visible and visible != reply.strip() and added.lstrip().startswith(visible):
+        return "reasoning_stripped"
+    bare, bare_reply = "".join(added.split()), "".join(reply.split())
+    if bare.startswith(bare_reply):
+        return "whitespace"
+    # Role marks may stand between the prompt and the reply.
+    if reply.strip() in added[: len(reply) + _TAIL]:
+        return "seam_retokenised"
+    same = change_of(reply, added).start
+    return "reply_changed" if same >= min(_TAIL, len(reply) / 2) else "reply_left_out"
+
+
 def _cause(before: Any, after: Any, old: str, new: str, role: str | None, last: bool) -> str:
     system = role in ("system", "developer")
     other_role = not isinstance(after, dict) or after.get("role") != role

@@ -219,6 +219,25 @@ def test_a_prompt_in_one_string_is_compared_with_what_it_should_start_with(
     assert found.causes[0].tokens_lost == lost_by_hand(before, after)
 
 
+@pytest.mark.parametrize(
+    ("cause", "added"),
+    [
+        ("reply_left_out", "Never mind all that: what of the south, then?"),
+        ("reply_changed", "<think>Up.</think>Many do, I think. And so on."),
+        ("reasoning_stripped", "Many do not. And so on and on and on and on."),
+        ("whitespace", "<think>Up.</think>\n Many do  not. And so on."),
+        ("seam_retokenised", "\nAI: <think>Up.</think>Many do not. And so on."),
+    ],
+)
+def test_a_reply_is_looked_for_where_a_prompt_in_one_string_goes_on(cause: str, added: str) -> None:
+    reply = "<think>Up.</think>Many do not."
+    before, after = prompt("Which trains go north? "), prompt("Which trains go north? " + added)
+    before.reply, before.reply_text = [ord(char) for char in reply], reply
+    found = audit(before, after)
+    assert (found.kept, [item.cause for item in found.causes]) == (1, [cause])
+    assert found.causes[0].tokens_lost == lost_by_hand(before, after) > 0
+
+
 def test_every_cause_but_the_few_below_has_a_log_here() -> None:
     seen = {
         row[0]
