@@ -166,7 +166,8 @@ def _underperforms(run: Measured) -> Reason | None:
         f" there to take in {found.prediction_capacity_blocks:,} blocks",
         cached / tokens,
         resident / tokens,
-        "look for cache resets, salts, another eviction policy or a smaller cache than reported",
+        "look for more requests at once than the cache has room for (they hold its blocks), cache"
+        " resets, salts, another eviction policy or a smaller cache than reported",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.core.errors import CannotMeasure, InputError, LoadkitError
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
@@ -39,15 +39,17 @@ def _cannot_write(out: Path, error: OSError) -> InputError:
 @contextmanager
 def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
     """The working folder goes away at the end, unless its journals are all that is left of a run
-    whose folder could not be written: then the error says where they are."""
+    whose folder could not be written, be it for a full disk or a fault of ours: then the error says
+    where they are."""
+    kept = f"the journals of what was measured are kept in {work.path}"
     try:
         yield work
     except OSError as error:
-        raise CannotMeasure(
-            f"{out} cannot be written: {error.strerror}",
-            remedy=f"the journals of what was measured are kept in {work.path}",
-        ) from error
-    except BaseException:
+        raise CannotMeasure(f"{out} cannot be written: {error.strerror}", remedy=kept) from error
+    except (LoadkitError, KeyboardInterrupt):
         shutil.rmtree(work.path, ignore_errors=True)
+        raise
+    except BaseException as error:
+        error.add_note(kept)
         raise
     shutil.rmtree(work.path, ignore_errors=True)

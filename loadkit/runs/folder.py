@@ -29,6 +29,7 @@ from loadkit.runs.splits import RequestSplits, split_requests, total_split
 from loadkit.runs.summary import (
     common_errors,
     invalid_reasons,
+    is_unsent,
     outcome_counts,
     public_url,
     schedule_delay,
@@ -80,7 +81,7 @@ def finish_run(work: Path, out: Path, context: RunContext) -> dict[str, Any]:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    if run["requests"]["scheduled"] == run["requests"]["not_sent"]:
+    if is_unsent(run["requests"]):
         raise CannotMeasure(
             "no request was sent",
             code="too_few_samples",

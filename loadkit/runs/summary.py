@@ -30,8 +30,16 @@ def outcome_counts(records: Sequence[Record], scheduled: int) -> dict[str, int]:
     return {"scheduled": max(scheduled, len(records)), **{name: counts[name] for name in OUTCOMES}}
 
 
+def is_unsent(counts: dict[str, int]) -> bool:
+    """Whether not one request of the plan was sent."""
+    return counts["scheduled"] == counts["not_sent"]
+
+
 def common_errors(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """What went wrong most often: status (None: no answer), error and how many requests."""
+    """What went wrong most often: status (None: no answer), error and how many requests.
+
+    What was not sent comes last: mostly it is the rest of a session that something else ended.
+    """
     found = Counter(
         (record.outcome, record.status, record.error)
         for record in records
@@ -39,7 +47,9 @@ def common_errors(records: Sequence[Record]) -> list[dict[str, Any]]:
     )
     return [
         {"outcome": outcome, "status": status, "error": error, "requests": count}
-        for (outcome, status, error), count in found.most_common(MAX_ERRORS)
+        for (outcome, status, error), count in sorted(
+            found.items(), key=lambda item: (item[0][0] == "not_sent", -item[1])
+        )[:MAX_ERRORS]
     ]
 
 
@@ -73,9 +83,9 @@ def invalid_reasons(
     """Why the figures of this run must not be used; empty for a sound run."""
     checks = [
         (
-            counts["scheduled"] == counts["not_sent"],
+            counts["ok"] == 0,
             "too_few_samples",
-            "no request was sent",
+            "no request was " + ("sent" if is_unsent(counts) else "answered"),
         ),
         (
             context.missing_workers > 0,

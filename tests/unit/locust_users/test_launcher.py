@@ -27,6 +27,7 @@ from loadkit.locust_users.launcher import (
 )
 from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings, WorkFolder
+from loadkit.locust_users.work import kept_if_unwritten
 from loadkit.traffic.plan import TrafficPlan
 
 SETTINGS = Settings(url="http://h", model="m", kind="conversation", loop="open")
@@ -177,3 +178,19 @@ def test_a_result_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"out: cannot be written: .*choose another folder"):
         make_work_folder(tmp_path / "file" / "out", conversations(2, 1), SETTINGS)
+
+
+def test_a_fault_of_ours_leaves_the_journals_and_says_where(tmp_path: Path) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(1, 1), SETTINGS)
+    with pytest.raises(ZeroDivisionError) as caught, kept_if_unwritten(work, tmp_path / "out"):
+        raise ZeroDivisionError
+    assert str(work.path) in caught.value.__notes__[0]
+    assert work.settings() == SETTINGS
+
+
+@pytest.mark.parametrize("error", [InputError("x"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_ours_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(1, 1), SETTINGS)
+    with pytest.raises(type(error)), kept_if_unwritten(work, tmp_path / "out"):
+        raise error
+    assert list(tmp_path.iterdir()) == []

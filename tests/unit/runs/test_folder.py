@@ -119,6 +119,27 @@ def test_a_run_in_which_nothing_was_sent_cannot_be_measured_but_leaves_its_folde
     assert run["requests"]["not_sent"] == 2
 
 
+def test_a_run_in_which_nothing_was_answered_is_invalid(work: Path, tmp_path: Path) -> None:
+    journal(work, 0, [answered("a", 0, 0.0, outcome="timeout", error="late")])
+    run = finish_run(work, tmp_path / "run", context(scheduled=1))
+    assert (run["status"], run["reasons"][0]["message"]) == ("invalid", "no request was answered")
+
+
+def test_errors_are_counted_and_what_they_kept_from_being_sent_comes_last(
+    work: Path, tmp_path: Path
+) -> None:
+    busy = {"outcome": "http_error", "status": 429, "error": "full"}
+    unsent = {"outcome": "not_sent", "status": None, "error": "ended", "sent_s": None}
+    rows = [busy, busy, unsent, unsent, unsent, {"outcome": "cut", "error": "gone"}, {}]
+    journal(work, 0, [answered("a", turn, 0.0, **row) for turn, row in enumerate(rows)])
+    run = finish_run(work, tmp_path / "run", context(scheduled=7))
+    assert run["errors"] == [
+        {"outcome": "http_error", "status": 429, "error": "full", "requests": 2},
+        {"outcome": "cut", "status": 200, "error": "gone", "requests": 1},
+        {"outcome": "not_sent", "status": None, "error": "ended", "requests": 3},
+    ]
+
+
 def test_no_journal_at_all_is_the_same(work: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure):
         finish_run(work, tmp_path / "run", context(scheduled=3))
