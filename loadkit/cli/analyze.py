@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import log_input
 from loadkit.cli import simulate_options as simulated
 
 LogFiles = Annotated[list[Path], typer.Argument(metavar="LOG", help="Log files, read as one.")]
 LogFormat = Annotated[
-    str, typer.Option("--format", help="auto, mooncake, openai or hashed.", metavar="NAME")
+    str,
+    typer.Option(
+        "--format",
+        help="A log format's name; found from the first rows unless given.",
+        metavar="NAME",
+    ),
 ]
 TokenizerName = Annotated[
     str | None,
@@ -39,7 +45,8 @@ def analyze(
     capacity: Annotated[
         str | None,
         typer.Option(
-            help="LRU capacities: 1000,30k (blocks), 3Mtok (tokens); a curve unless given.",
+            help="LRU capacities: 1000,30k (blocks), 3Mtok (tokens), 40GiB (with --model-config);"
+            " a curve unless given.",
             metavar="LIST",
         ),
     ] = None,
@@ -58,6 +65,18 @@ def analyze(
     in_flight: simulated.InFlight = None,
     latency: simulated.Latency = None,
     prefill_rate: simulated.PrefillRate = None,
+    model_config: log_input.ModelConfig = None,
+    kv_dtype: log_input.KvDtype = None,
+    strict: log_input.Strict = False,
+    skip_bad: log_input.SkipBad = False,
+    hashed_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--hashed-out",
+            help="Write the log here without its text, for others to analyze.",
+            metavar="FILE",
+        ),
+    ] = None,
     json: AsJson = False,
     output: OutputFile = None,
 ) -> None:
@@ -65,9 +84,22 @@ def analyze(
     from msgspec.structs import replace
 
     from loadkit.analysis import analyze as analyze_trace
-    from loadkit.cli import analyze_view, log_input, rate_tables, simulate_view
+    from loadkit.cli import analyze_view, rate_tables, simulate_view
+    from loadkit.traces import write_hashed
 
-    log = simulated.read(logs, format, tokenizer, block_size, engine=engine, page_size=page_size)
+    capacity = log_input.capacity_text(capacity, model_config, kv_dtype)
+    log = simulated.read(
+        logs,
+        format,
+        tokenizer,
+        block_size,
+        engine=engine,
+        page_size=page_size,
+        strict=strict,
+        skip_bad=skip_bad,
+    )
+    if hashed_out is not None:
+        write_hashed(log.trace, hashed_out)
     asked = simulated.asked(
         log.trace.block_size,
         engine,

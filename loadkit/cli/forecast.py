@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import log_input
 from loadkit.cli.analyze import (
     AsJson,
     BlockSize,
@@ -23,7 +24,10 @@ def forecast(
     ] = "1x",
     capacity: Annotated[
         str | None,
-        typer.Option(help="Cache size: 30k (blocks), 3Mtok (tokens); infinite unless given."),
+        typer.Option(
+            help="Cache size: 30k (blocks), 3Mtok (tokens), 40GiB (with --model-config); infinite"
+            " unless given."
+        ),
     ] = None,
     ttl: Annotated[
         float | None, typer.Option(help="Seconds after its last use that a block expires.")
@@ -49,17 +53,22 @@ def forecast(
     format: LogFormat = "auto",
     tokenizer: TokenizerName = None,
     block_size: BlockSize = None,
+    model_config: log_input.ModelConfig = None,
+    kv_dtype: log_input.KvDtype = None,
+    strict: log_input.Strict = False,
+    skip_bad: log_input.SkipBad = False,
     json: AsJson = False,
     output: OutputFile = None,
 ) -> None:
     """Hit rate to expect in production. Exit 3 where no honest figure can be given."""
-    from loadkit.cli import forecast_view, log_input
+    from loadkit.cli import forecast_view
     from loadkit.core.errors import CannotMeasure
     from loadkit.core.units import parse_capacity, parse_traffic
     from loadkit.forecast import forecast as forecast_trace
 
     times = parse_traffic(traffic)
-    log = log_input.read(logs, format, tokenizer, block_size)
+    capacity = log_input.capacity_text(capacity, model_config, kv_dtype)
+    log = log_input.read(logs, format, tokenizer, block_size, strict=strict, skip_bad=skip_bad)
     answer = forecast_trace(
         log.trace,
         times,

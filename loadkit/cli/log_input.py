@@ -4,24 +4,93 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from loadkit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from loadkit.traces import Log
+    from loadkit.traces import Log, Progress
+
+Strict = Annotated[bool, typer.Option("--strict", help="Any warning about the log is an error.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Skip rows that do not fit; count and list them.")
+]
+ModelConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-config", help="The model's config.json, for capacities in GiB.", metavar="PATH"
+    ),
+]
+KvDtype = Annotated[
+    str | None,
+    typer.Option("--kv-dtype", help="The KV cache's type if not the model's.", metavar="fp8"),
+]
 
 
-def read(logs: Sequence[Path], format: str, tokenizer: str | None, block_size: int | None) -> Log:
-    """Read the log; the tokenizer is loaded only if one was named."""
+def read(
+    logs: Sequence[Path],
+    format: str,
+    tokenizer: str | None,
+    block_size: int | None,
+    *,
+    strict: bool = False,
+    skip_bad: bool = False,
+) -> Log:
+    """Read the log, with a progress bar on a terminal; the tokenizer is loaded only if named."""
     from loadkit.core.tokenizer import load_tokenizer
     from loadkit.traces import read_log
 
     served = None if tokenizer is None else load_tokenizer(tokenizer)
-    return read_log(logs, format=format, tokenizer=served, block_size=block_size)
+    with _progress_bar() as on_progress:
+        return read_log(
+            logs,
+            format=format,
+            tokenizer=served,
+            block_size=block_size,
+            strict=strict,
+            skip_bad=skip_bad,
+            on_progress=on_progress,
+        )
+
+
+def capacity_text(capacity: str | None, config: Path | None, kv_dtype: str | None) -> str | None:
+    """The capacities as typed, with sizes in bytes as tokens of the model that `config` describes."""
+    from loadkit.core.kv_size import read_bytes_per_token
+    from loadkit.core.units import bytes_as_tokens
+
+    if config is None:
+        return capacity
+    return bytes_as_tokens(capacity or "", read_bytes_per_token(config, kv_dtype)) or None
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on stderr while reading, gone afterwards; None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading the log", total=None)
+
+        def show(progress: Progress) -> None:
+            total = None if progress.share is None else 1.0
+            bar.update(
+                task,
+                total=total,
+                completed=progress.share or 0.0,
+                description=f"{progress.rows:,} rows read",
+            )
+
+        yield show
 
 
 def as_json(data: Mapping[str, Any]) -> str:

@@ -66,6 +66,8 @@ def read(
     *,
     engine: str,
     page_size: int | None,
+    strict: bool = False,
+    skip_bad: bool = False,
 ) -> Log:
     """Read the log in the engine's blocks: its pages for SGLang, single tokens for llama.cpp.
 
@@ -77,14 +79,15 @@ def read(
     from loadkit.traces.registry import TEXT_FORMATS, detect
 
     check_engine(engine)
+    rows = {"strict": strict, "skip_bad": skip_bad}
     if page_size is not None and engine != "sglang":
         raise InputError("pages are SGLang's", where="--page-size", remedy="--engine sglang")
     if engine not in TOKEN_GRANULAR:
-        return log_input.read(logs, format, tokenizer, block_size)
-    name = detect(logs) if format == "auto" else format
+        return log_input.read(logs, format, tokenizer, block_size, **rows)
+    name = detect(logs, skip_bad=skip_bad) if format == "auto" else format
     if name in TEXT_FORMATS:
-        return log_input.read(logs, name, tokenizer, page_size or block_size or 1)
-    return _paged(log_input.read(logs, name, tokenizer, block_size), page_size)
+        return log_input.read(logs, name, tokenizer, page_size or block_size or 1, **rows)
+    return _paged(log_input.read(logs, name, tokenizer, block_size, **rows), page_size)
 
 
 def _paged(log: Log, page_size: int | None) -> Log:
