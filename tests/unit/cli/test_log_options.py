@@ -1,0 +1,88 @@
+"""Options of the verbs that read a log: bad rows, sizes in bytes, a log without its text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadkit.cli.app import main
+
+Answer = tuple[int, str, str]
+Call = Callable[..., Answer]
+
+ROWS = [
+    {"timestamp": 1000, "input_length": 1025, "hash_ids": [1, 2, 3], "session_id": "a"},
+    {"timestamp": 2000, "input_length": 1030, "hash_ids": [1, 2, 4], "session_id": "a"},
+]
+
+
+@pytest.fixture
+def loadkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command; exit code, stdout, stderr."""
+
+    def call(*arguments: Any) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["loadkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_bad_row_is_an_error_unless_it_is_to_be_skipped(loadkit: Call, tmp_path: Path) -> None:
+    log = write(tmp_path / "log.jsonl", ROWS[0], {"timestamp": 5}, ROWS[1])
+    code, _, err = loadkit("analyze", log, "--json")
+    assert code == 2
+    assert "log.jsonl:2" in err
+    code, out, _ = loadkit("analyze", log, "--json", "--skip-bad")
+    data = json.loads(out)
+    assert (code, data["requests"]) == (0, 2)
+    assert data["warnings"][0] == "1 bad row was skipped"
+    assert "log.jsonl:2" in data["warnings"][1]
+
+
+def test_strict_refuses_what_is_a_warning_otherwise(loadkit: Call, tmp_path: Path) -> None:
+    log = write(tmp_path / "log.jsonl", *ROWS[::-1])
+    assert loadkit("analyze", log, "--json")[0] == 0
+    for verb in ("analyze", "forecast"):
+        code, _, err = loadkit(verb, log, "--strict")
+        assert code == 2
+        assert "timestamps go backwards 1 times" in err
+    assert loadkit("analyze", log, "--strict", "--skip-bad")[0] == 2
+
+
+def test_a_log_written_without_its_text_is_analyzed_alike(loadkit: Call, tmp_path: Path) -> None:
+    log, out_log = write(tmp_path / "log.jsonl", *ROWS), tmp_path / "out.jsonl"
+    _, before, _ = loadkit("analyze", log, "--json", "--hashed-out", out_log)
+    _, after, _ = loadkit("analyze", out_log, "--json")
+    assert json.loads(before) | {"format": "hashed"} == json.loads(after)
+
+
+def test_capacities_in_bytes_need_the_models_config(loadkit: Call, tmp_path: Path) -> None:
+    log, config = write(tmp_path / "log.jsonl", *ROWS), tmp_path / "config.json"
+    # 2 x 1 layer x 1 head x 128 numbers x 4 bytes: 1 KiB a token, so 1 MiB is two blocks of 512.
+    config.write_text(
+        json.dumps(
+            {
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+                "hidden_size": 128,
+                "dtype": "float32",
+            }
+        )
+    )
+    code, _, err = loadkit("analyze", log, "--capacity", "1MiB")
+    assert (code, "--model-config" in err) == (2, True)
+    _, out, _ = loadkit("analyze", log, "--capacity", "1MiB,7", "--model-config", config, "--json")
+    assert [point["capacity_blocks"] for point in json.loads(out)["curve"]] == [2, 7]
