@@ -120,23 +120,30 @@ def _compare_histories(old: Side, new: Side, index: int) -> Found:
     before, after = old.message(index), new.message(index)
     if before is None or after is None:
         return Found("text_not_kept", message_index=index)
+    moved = _moved(old.chat.parts[index:], new.chat.parts[index:])
+    if moved is not None:
+        return Found(moved, message_index=index, role=old.role(index))
     last = index == len(old.chat.parts) - 1
     found = compare_messages(before, after, index, last=last)
     if found.cause not in ("message_edited", "tool_result_edited", "system_prompt_changed"):
         return found
-    moved = _compare_order(old, new, index)
-    return found if moved is None else Found(moved, message_index=index, role=found.role)
+    replaced = _replaced(old, new, index)
+    return found if replaced is None else Found(replaced, message_index=index, role=found.role)
 
 
-def _compare_order(old: Side, new: Side, index: int) -> str | None:
-    """Whether messages were left out, put in or replaced as a whole; None: one was edited."""
-    was, now = old.chat.parts[index:], new.chat.parts[index:]
+def _moved(was: Sequence[int], now: Sequence[int]) -> str | None:
+    """Whether messages were left out or put in before what is still there, unchanged."""
     if now[0] in was[1:] and _continues(was[was.index(now[0], 1) :], now):
         return "messages_dropped"
     if was[0] in now[1:] and _continues(was, now[now.index(was[0], 1) :]):
         return "message_inserted"
+    return None
+
+
+def _replaced(old: Side, new: Side, index: int) -> str | None:
+    """Whether the history was replaced as a whole; None: a message was edited."""
     shared = _shared(old, new)
-    if len(now) < len(was) and (shared or _is_summary(new)):
+    if len(new.chat.parts) < len(old.chat.parts) and (shared or _is_summary(new)):
         return "history_compacted"
     return None if shared else _new_start(old, new)
 
