@@ -25,7 +25,7 @@ from loadkit.traces import (
     weka,
 )
 from loadkit.traces.reading import Progress, Reading
-from loadkit.traces.texts import text_trace
+from loadkit.traces.texts import Requests, text_trace
 
 _DETECT_ROWS = 20
 # In the order in which they are tried: the ones with the most telling keys first.
@@ -73,7 +73,8 @@ def read_log(
     if name in _ID_FORMATS:
         trace = _ID_FORMATS[name].read(reading, block_size)
     else:
-        trace = _read_text(name, reading, tokenizer, block_size)
+        requests, notes = text_requests(name, reading)
+        trace = text_trace(reading, requests, tokenizer, block_size, notes)
     if strict and trace.warnings:
         raise InputError(
             "; ".join(trace.warnings),
@@ -122,18 +123,17 @@ def recognise(row: dict[str, Any]) -> str | None:
     return None
 
 
-def _read_text(
-    name: str, reading: Reading, tokenizer: Tokenizer | None, block_size: int | None
-) -> Trace:
+def text_requests(name: str, reading: Reading) -> tuple[Requests, Callable[[], Sequence[str]]]:
+    """The requests of a log in the text format `name`, and its warnings once they are all read."""
     if name == otel.NAME:
         spans = otel.Spans()
-        return text_trace(reading, spans.requests(reading), tokenizer, block_size, spans.notes)
+        return spans.requests(reading), spans.notes
     if name == sharegpt.NAME:
         talks = sharegpt.Conversations()
-        return text_trace(reading, talks.requests(reading), tokenizer, block_size, talks.notes)
+        return talks.requests(reading), talks.notes
     module = _TEXT_FORMATS[name]
     notes = [module.NOTE] if hasattr(module, "NOTE") else []
-    return text_trace(reading, module.requests(reading), tokenizer, block_size, lambda: notes)
+    return module.requests(reading), lambda: notes
 
 
 def _check_options(block_size: int | None, strict: bool, skip_bad: bool) -> None:
