@@ -21,8 +21,25 @@ _INDENT = 8
 
 def show(out: Console, audit: AppendOnly) -> None:
     """Nothing for a log whose sessions have one turn each."""
-    if not audit.turn_pairs:
-        return
+    if audit.turn_pairs:
+        _show_pairs(out, audit)
+    if audit.between_sessions:
+        _show_between(out, audit.between_sessions)
+
+
+def _show_between(out: Console, causes: Sequence[BrokenBy]) -> None:
+    """What kept sessions from sharing their system prompt and tools."""
+    lost = sum(cause.tokens_lost for cause in causes)
+    share = sum(cause.lost_rate or 0.0 for cause in causes)
+    out.print(
+        f"\nWhat kept sessions from sharing their system prompt: {count(lost)} prompt tokens lost,"
+        f" {_share(share)} of all",
+        style="bold",
+    )
+    out.print(_causes(causes[:_SHOWN], "session"))
+
+
+def _show_pairs(out: Console, audit: AppendOnly) -> None:
     out.print(Text("\n").append(_headline(audit), "bold"))
     out.print(_pairs(audit), style="dim")
     worth, free = _parted(audit.causes)
@@ -56,13 +73,13 @@ def _parted(causes: tuple[BrokenBy, ...]) -> tuple[list[BrokenBy], list[BrokenBy
     return worth, [cause for cause in causes if not cause.tokens_lost]
 
 
-def _causes(causes: Sequence[BrokenBy]) -> Table:
+def _causes(causes: Sequence[BrokenBy], unit: str = "pair") -> Table:
     """Share lost; beside it the cause, the remedy and an example, one below the other."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(justify="right", no_wrap=True, min_width=6)
     table.add_column()
     for cause in causes:
-        pairs = f"{cause.pairs:,} pair" + ("s" if cause.pairs > 1 else "")
+        pairs = f"{cause.pairs:,} {unit}" + ("s" if cause.pairs > 1 else "")
         text = Text(cause.title, "bold")
         text.append(f"  {count(cause.tokens_lost)} tokens in {pairs}", "dim not bold")
         text.append("\nfix: ", "green not bold").append(cause.remedy, "default not bold")

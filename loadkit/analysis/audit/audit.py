@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from loadkit.analysis.audit.causes import CAUSES
-from loadkit.analysis.audit.compare import keepable_share, what_broke
+from loadkit.analysis.audit.between import between_sessions
+from loadkit.analysis.audit.compare import keepable_share, texts_of, what_broke
 from loadkit.analysis.audit.message import Found
 from loadkit.analysis.audit.pairs import Losses, Pairs, pairs_of
+from loadkit.analysis.audit.result import Break, BrokenBy, by_cause, rate
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.chats import Chats
 from loadkit.core.trace import IntArray, Trace
-
-
-class Example(msgspec.Struct, frozen=True):
-    """The pair that lost most to a cause. Requests count from 1 in order of arrival.
-
-    Places are None where the log has no text, or the cause has no place. before and after are
-    excerpts of the text around the first difference; None unless text was asked for.
-    """
-
-    session: int
-    request: int
-    previous_request: int
-    tokens_lost: int
-    message_index: int | None
-    role: str | None
-    char: int | None
-    before_chars: int | None
-    after_chars: int | None
-    before: str | None
-    after: str | None
-
-
-class BrokenBy(msgspec.Struct, frozen=True):
-    """A cause: how many turn pairs it broke first, and the prompt tokens they lost to it."""
-
-    cause: str
-    title: str
-    remedy: str
-    pairs: int
-    tokens_lost: int
-    lost_rate: float | None
-    example: Example
 
 
 class AppendOnly(msgspec.Struct, frozen=True):
@@ -60,6 +28,10 @@ class AppendOnly(msgspec.Struct, frozen=True):
     prompt been kept, and its reply if the log has it; at most the shorter of the two. lost_rate is
     of all prompt tokens, None without any. causes stand by tokens lost; each pair counts for the
     first thing that broke it.
+
+    between_sessions: what kept sessions from sharing a system prompt and tools that are the same but
+    for a volatile word or an order. Its pairs are first requests of sessions, each with the first
+    one of its kind; its tokens are not in tokens_lost.
     """
 
     turn_pairs: int
@@ -69,14 +41,7 @@ class AppendOnly(msgspec.Struct, frozen=True):
     tokens_lost: int
     lost_rate: float | None
     causes: tuple[BrokenBy, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Break:
-    before: int
-    after: int
-    tokens_lost: int
-    found: Found
+    between_sessions: tuple[BrokenBy, ...]
 
 
 def append_only(reuse: Reuse, reusable_tokens: IntArray, show_text: bool = False) -> AppendOnly:
@@ -93,8 +58,9 @@ def append_only(reuse: Reuse, reusable_tokens: IntArray, show_text: bool = False
         rewritten=len(pairs.after) - kept - truncated,
         truncated=truncated,
         tokens_lost=lost,
-        lost_rate=_rate(lost, total),
-        causes=_by_cause(breaks, total, show_text, trace),
+        lost_rate=rate(lost, total),
+        causes=by_cause(breaks, trace, show_text),
+        between_sessions=between_sessions(trace, losses, show_text),
     )
 
 
@@ -103,11 +69,9 @@ class _Auditor:
 
     def __init__(self, trace: Trace, pairs: Pairs, losses: Losses):
         self._pairs, self._losses = pairs, losses
-        chats = trace.chats
-        # Rows that were cut out of a trace leave its chats behind.
-        self._chats = chats if chats is not None and len(chats) == trace.num_requests else None
+        self._chats = texts_of(trace)
 
-    def broken(self) -> Iterator[_Break]:
+    def broken(self) -> Iterator[Break]:
         """Pairs whose prefix was not kept, or whose reply was lost."""
         pairs = self._pairs
         lost = self._losses.tokens(pairs.before, pairs.after)
@@ -123,7 +87,7 @@ class _Auditor:
         rows = self._pairs.before[pair], self._pairs.after[pair]
         return self._chats is not None and all(self._chats[int(row)].parts for row in rows)
 
-    def _by_blocks(self, pair: int, after: int) -> _Break:
+    def _by_blocks(self, pair: int, after: int) -> Break:
         """Without text the place of the first changed block is all that can be told."""
         pairs = self._pairs
         before, common = int(pairs.closest[pair]), int(pairs.closest_common[pair])
@@ -137,20 +101,20 @@ class _Auditor:
             cause = "rolled_back"
         else:
             cause = "history_changed" if common else "start_changed"
-        return _Break(before, after, lost, Found(cause))
+        return Break(before, after, lost, Found(cause))
 
-    def _by_text(self, chats: Chats, pair: int, after: int) -> _Break:
+    def _by_text(self, chats: Chats, pair: int, after: int) -> Break:
         previous = int(self._pairs.before[pair])
         before = _most_alike(chats, self._pairs.recent(pair), after)
         lost = self._lost(before, after)
         if before != previous and not lost:
-            return _Break(before, after, 0, Found("other_thread"))
+            return Break(before, after, 0, Found("other_thread"))
         found = what_broke(chats, before, after)
         if found.cause == "other_conversation":
             lost = 0
         elif "tools" in found.cause or "system_prompt" in found.cause:
             lost = self._lost(before, after, keepable_share(chats, before, after))
-        return _Break(before, after, lost, found)
+        return Break(before, after, lost, found)
 
     def _lost(self, before: int, after: int, share: float = 1.0) -> int:
         return int(self._losses.tokens(np.array([before]), np.array([after]), share)[0])
@@ -160,52 +124,3 @@ def _most_alike(chats: Chats, rows: list[int], after: int) -> int:
     """The earlier request that shares most messages with the later one; ties: the latest."""
     parts = set(chats[after].parts)
     return max(rows, key=lambda row: len(parts.intersection(chats[row].parts)))
-
-
-def _by_cause(
-    breaks: list[_Break], total_tokens: int, show_text: bool, trace: Trace
-) -> tuple[BrokenBy, ...]:
-    groups: dict[str, list[_Break]] = {}
-    for found in breaks:
-        groups.setdefault(found.found.cause, []).append(found)
-    causes = (
-        _broken_by(code, group, total_tokens, show_text, trace) for code, group in groups.items()
-    )
-    return tuple(sorted(causes, key=lambda cause: (-cause.tokens_lost, -cause.pairs, cause.cause)))
-
-
-def _broken_by(
-    code: str, breaks: list[_Break], total_tokens: int, show_text: bool, trace: Trace
-) -> BrokenBy:
-    lost = sum(found.tokens_lost for found in breaks)
-    worst = max(breaks, key=lambda found: found.tokens_lost)
-    return BrokenBy(
-        cause=code,
-        title=CAUSES[code].title,
-        remedy=CAUSES[code].remedy,
-        pairs=len(breaks),
-        tokens_lost=lost,
-        lost_rate=_rate(lost, total_tokens),
-        example=_example(worst, int(trace.session[worst.after]), show_text),
-    )
-
-
-def _example(worst: _Break, session: int, show_text: bool) -> Example:
-    found = worst.found
-    return Example(
-        session=session,
-        request=worst.after + 1,
-        previous_request=worst.before + 1,
-        tokens_lost=worst.tokens_lost,
-        message_index=found.message_index,
-        role=found.role,
-        char=found.char,
-        before_chars=found.before_chars,
-        after_chars=found.after_chars,
-        before=found.before if show_text else None,
-        after=found.after if show_text else None,
-    )
-
-
-def _rate(part: int, total: int) -> float | None:
-    return part / total if total else None

@@ -15,6 +15,7 @@ from loadkit.analysis.audit.message import (
 from loadkit.analysis.audit.texts import has_reasoning, text_of, without_reasoning
 from loadkit.analysis.audit.tools import compare_tools
 from loadkit.core.chats import NO_PART, Chat, Chats
+from loadkit.core.trace import Trace
 
 _SYSTEM_ROLES = ("system", "developer")
 # A context that was cut down to a summary often says so near its start.
@@ -50,6 +51,12 @@ class Side:
         """The whole prompt of a request that has no messages."""
         pieces = [self.chats.part(part) for part in self.chat.parts]
         return None if None in pieces else "".join(str(piece) for piece in pieces)
+
+
+def texts_of(trace: Trace) -> Chats | None:
+    """The trace's chats; None without, or if rows were cut out of the trace and left them behind."""
+    chats = trace.chats
+    return chats if chats is not None and len(chats) == trace.num_requests else None
 
 
 def what_broke(chats: Chats, before: int, after: int) -> Found:

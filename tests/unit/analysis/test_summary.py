@@ -64,6 +64,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "tokens_lost",
         "lost_rate",
         "causes",
+        "between_sessions",
     ]
 
 

@@ -19,7 +19,7 @@ def broken_by(code: str, tokens: int, before: str | None = None) -> BrokenBy:
 
 def shown(*causes: BrokenBy, width: int = 80) -> str:
     lost = sum(cause.tokens_lost for cause in causes)
-    audit = AppendOnly(9, 5, 3, 1, lost, lost / 100_000, causes)
+    audit = AppendOnly(9, 5, 3, 1, lost, lost / 100_000, causes, ())
     out = io.StringIO()
     audit_view.show(Console(file=out, width=width, markup=False, highlight=False), audit)
     return out.getvalue()
