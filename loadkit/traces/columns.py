@@ -78,6 +78,8 @@ class Columns:
             raise reading.empty()
         ids, ptr = self.chains.ids(), self.chains.ptr
         self._check_single_parent(ids, ptr)
+        if not self.has_replies:
+            self.chains.table.release()
         prompt_tokens = np.array(self.prompt_tokens, np.int64)
         arrival_s, order, warnings = order_by_arrival(self.facts)
         self.order = order

@@ -58,6 +58,11 @@ class IdTable:
         """Distinct ids as they stand in the log: fewer than num_ids if some had several parents."""
         return len(np.unique(self._values[: self.num_ids]))
 
+    def release(self) -> None:
+        """Give the memory back once the last chain has its ids; `num_ids` stays."""
+        self._slots, self._parents = np.full(1, -1, np.int32), np.empty(0, np.int32)
+        self._values = np.empty(0, np.int64)
+
     def _make_room(self, new: int) -> None:
         most = self.num_ids + new
         if most > _MAX_DISTINCT:
@@ -81,7 +86,7 @@ class ChainStore:
         self.table = table
         self.counts = array("q")
         self._waiting, self._done = array("q"), 0
-        self._chunks: list[IntArray] = []
+        self._dense = array("q")
         self._clash: tuple[int, int] | None = None  # row, dense id
 
     def add(self, ids: Sequence[int]) -> None:
@@ -103,7 +108,7 @@ class ChainStore:
         if clash >= 0 and self._clash is None:
             row = int(np.searchsorted(np.cumsum(counts), clash, side="right"))
             self._clash = self._done + row, int(dense[clash])
-        self._chunks.append(dense)
+        self._dense.frombytes(dense.tobytes())
         self._done, self._waiting = len(self.counts), array("q")
 
     @property
@@ -111,10 +116,9 @@ class ChainStore:
         return pointers(np.array(self.counts, np.int64))
 
     def ids(self) -> IntArray:
-        """All dense ids, (m,). Call it once, at the end: the chunks are given up."""
+        """All dense ids, (m,), without a copy. Call it once, at the end: rows cannot follow it."""
         self.flush()
-        chunks, self._chunks = self._chunks, []
-        return np.concatenate(chunks) if len(chunks) > 1 else chunks[0]
+        return np.frombuffer(self._dense, np.int64) if self._dense else np.zeros(0, np.int64)
 
     @property
     def clash(self) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from loadkit.core.trace import UNKNOWN, IntArray
 from loadkit.traces.interning import dense_by_appearance
 
 BoolArray = npt.NDArray[np.bool_]
+SmallCounts = npt.NDArray[np.uint8]
 
 # A prompt's tail with this many distinct next blocks is shared by many sessions (a system prompt
 # that someone once sent alone) and says nothing about who continues whom.
@@ -54,17 +55,23 @@ def infer_sessions(block_ptr: IntArray, block_ids: IntArray, full_blocks: IntArr
     """
     num_ids = int(block_ids.max(initial=-1)) + 1
     trunk = _num_children(block_ptr, block_ids, num_ids) >= TRUNK_CHILDREN
-    return _link(block_ptr, block_ids, full_blocks, trunk, np.full(num_ids, -1, np.int64))
+    return _link(block_ptr, block_ids, full_blocks, trunk, np.full(num_ids, -1, np.int32))
 
 
-def _num_children(block_ptr: IntArray, block_ids: IntArray, num_ids: int) -> IntArray:
-    """Distinct next blocks of every id: ids have one parent, so counting children once is enough."""
-    parent = np.full(num_ids, -1, np.int64)
-    inner = np.ones(len(block_ids), np.bool_)
-    inner[block_ptr[:-1][np.diff(block_ptr) > 0]] = False
-    touch = np.flatnonzero(inner)
-    parent[block_ids[touch]] = block_ids[touch - 1]
-    return np.bincount(parent[parent >= 0], minlength=num_ids)
+@compiled
+def _num_children(block_ptr: IntArray, block_ids: IntArray, num_ids: int) -> SmallCounts:
+    """Distinct next blocks of every id, at most TRUNK_CHILDREN of them counted.
+
+    Ids have one parent, so a child is counted where it is seen first.
+    """
+    children, seen = np.zeros(num_ids, np.uint8), np.zeros(num_ids, np.bool_)
+    for request in range(len(block_ptr) - 1):
+        for touch in range(block_ptr[request] + 1, block_ptr[request + 1]):
+            block, parent = block_ids[touch], block_ids[touch - 1]
+            if not seen[block] and children[parent] < TRUNK_CHILDREN:
+                children[parent] += 1
+            seen[block] = True
+    return children
 
 
 @compiled
@@ -73,7 +80,7 @@ def _link(
     block_ids: IntArray,
     full_blocks: IntArray,
     trunk: BoolArray,
-    tail_session: IntArray,
+    tail_session: npt.NDArray[np.int32],
 ) -> IntArray:
     num_requests = len(block_ptr) - 1
     session = np.empty(num_requests, np.int64)

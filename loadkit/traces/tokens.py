@@ -131,6 +131,7 @@ class TokenTraceBuilder:
         rows = np.arange(len(self)) if order is None else order
         ptr, ids = take_chains(self._prompts.ptr, self._prompts.ids(), rows)
         resident = self._resident_chains(ptr, ids, rows)
+        self._prompts.table.release()
         renumber(self._prompts.table.num_ids, ids, *([resident[1]] if resident else []))
         codes = self._facts.session_codes(order)
         session, inferred, more = resolve_sessions(codes, ptr, ids, np.diff(ptr))
