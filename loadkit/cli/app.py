@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from loadkit.core.errors import LoadkitError
 
 VERBS = ("demo", "analyze", "forecast", "run", "report", "gate", "serve", "profiles", "corpora")
+
+EXIT_FAULT = 70
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +30,11 @@ def _register() -> None:
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 pass, 1 gate failed, 2 bad input, 3 could not measure."""
+    """Entry point. Exit codes: 0 pass, 1 gate failed, 2 bad input, 3 could not measure.
+
+    A fault of ours keeps its traceback and exits with 70 (EX_SOFTWARE): Python's own 1 would be
+    taken for a verdict.
+    """
     _register()
     try:
         app()
@@ -37,3 +44,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("loadkit: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        print("loadkit: this is a fault of loadkit, not of your input", file=sys.stderr)
+        sys.exit(EXIT_FAULT)

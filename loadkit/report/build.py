@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from loadkit.core.errors import InputError
 from loadkit.core.trace import FloatArray
+from loadkit.gate.inputs import Expected, Measured, checked
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Report, Side, Waits
 from loadkit.report.words import percent, points
 
@@ -42,6 +43,7 @@ def build(
     """
     if expected is not None:
         check(expected, "loadkit.forecast/1", ("hit_rate",), "--expected")
+        checked(expected, Expected, "--expected")
     if gate is not None:
         check(gate, "loadkit.gate/1", ("verdict", "reasons"), "--gate")
     runs = {STAGING: read_run(staging)} | ({PRODUCTION: read_run(production)} if production else {})
@@ -62,7 +64,8 @@ def build(
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run folder. InputError if it is not there or not of this version."""
+    """run.json of a run folder. InputError if it is not there, of another version, or has a rate
+    above 1."""
     path = folder / "run.json"
     try:
         run = json.loads(path.read_text("utf-8"))
@@ -72,6 +75,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", where=path) from error
     check(run, "loadkit.run/1", _NEEDED, path)
+    checked(run, Measured, str(path))
     return dict(run)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from loadkit.cli import app as app_module
 from loadkit.cli.app import VERBS
 
 ROOT = Path(__file__).parents[3]
@@ -50,6 +51,20 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("loadkit: no-such-profile: no such profile (")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_fault_of_ours_is_never_taken_for_a_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(app_module, "app", broken)
+    monkeypatch.setattr(app_module, "_register", lambda: None)
+    with pytest.raises(SystemExit) as caught:
+        app_module.main()
+    assert caught.value.code == 70
+    assert "ZeroDivisionError: ours" in capsys.readouterr().err
 
 
 def test_an_unknown_option_is_exit_code_2() -> None:

@@ -163,6 +163,18 @@ def test_a_folder_that_is_no_run_is_refused(
         build(tmp_path)
 
 
+def test_a_rate_above_1_is_no_figure_to_show(example: Example) -> None:
+    path = example.staging / "run.json"
+    run = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(run | {"split": run["split"] | {"hit_rate": 1.2}}), "utf-8")
+    with pytest.raises(InputError, match=r"run\.json: .*<= 1.0.*hit_rate"):
+        build(example.staging)
+    path.write_text(json.dumps(run), "utf-8")
+    wrong = {"schema": "loadkit.forecast/1", "status": "ok", "hit_rate": {"estimate": 41}}
+    with pytest.raises(InputError, match=r"--expected: .*estimate"):
+        build(example.staging, expected=wrong)
+
+
 def test_a_forecast_or_verdict_of_another_kind_is_refused(example: Example) -> None:
     with pytest.raises(InputError, match="--expected"):
         build(example.staging, expected={"schema": "loadkit.analysis/1"})
