@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loadkit.analysis.audit import AppendOnly, BrokenBy, Example
 
 _SHOWN = 5
+_CRUMB = 0.0005
 _INDENT = 8
 
 
@@ -23,8 +24,10 @@ def show(out: Console, audit: AppendOnly) -> None:
     """Nothing for a log whose sessions have one turn each."""
     if audit.turn_pairs:
         _show_pairs(out, audit)
-    if audit.between_sessions:
-        _show_between(out, audit.between_sessions)
+    # What sessions could share is estimated from text lengths, so that crumbs mean nothing.
+    between = [cause for cause in audit.between_sessions if (cause.lost_rate or 0) >= _CRUMB]
+    if between:
+        _show_between(out, between)
 
 
 def _show_between(out: Console, causes: Sequence[BrokenBy]) -> None:
@@ -105,4 +108,4 @@ def _where(example: Example) -> Text:
 
 def _share(rate: float | None) -> str:
     """`3.1%`, and `<0.1%` for what would round to nothing."""
-    return "<0.1%" if rate is not None and 0 < rate < 0.0005 else percent(rate)
+    return "<0.1%" if rate is not None and 0 < rate < _CRUMB else percent(rate)

@@ -70,6 +70,7 @@ class _Auditor:
     def __init__(self, trace: Trace, pairs: Pairs, losses: Losses):
         self._pairs, self._losses = pairs, losses
         self._chats = texts_of(trace)
+        self._lost_to_closest = losses.tokens(pairs.closest, pairs.after)
 
     def broken(self) -> Iterator[Break]:
         """Pairs whose prefix was not kept, or whose reply was lost."""
@@ -91,7 +92,7 @@ class _Auditor:
         """Without text the place of the first changed block is all that can be told."""
         pairs = self._pairs
         before, common = int(pairs.closest[pair]), int(pairs.closest_common[pair])
-        lost = self._lost(before, after)
+        lost = int(self._lost_to_closest[pair])
         whole = common == self._losses.prompt_blocks[before]
         if before != pairs.before[pair] and whole and not lost:
             cause = "other_thread"

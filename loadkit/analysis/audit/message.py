@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from loadkit.analysis.audit.texts import (
+    Window,
     change_of,
-    excerpt,
     has_reasoning,
     same_but_for_whitespace,
     text_of,
     volatile_kind,
+    window,
     without_reasoning,
 )
 
@@ -21,7 +22,7 @@ from loadkit.analysis.audit.texts import (
 class Found:
     """A cause (a key of CAUSES) and where it was seen. None: not known, or does not apply.
 
-    char counts from the start of the part's text; before and after are short excerpts.
+    char counts from the start of the part's text; before and after are the text around it.
     """
 
     cause: str
@@ -30,8 +31,8 @@ class Found:
     char: int | None = None
     before_chars: int | None = None
     after_chars: int | None = None
-    before: str | None = None
-    after: str | None = None
+    before: Window | None = None
+    after: Window | None = None
 
     def as_cause(self, cause: str) -> Found:
         return replace(self, cause=cause)
@@ -44,8 +45,8 @@ class Found:
             char=start,
             before_chars=len(before),
             after_chars=len(after),
-            before=excerpt(before, start),
-            after=excerpt(after, start),
+            before=window(before, start),
+            after=window(after, start),
         )
 
 
@@ -100,11 +101,11 @@ def _cause(before: Any, after: Any, old: str, new: str, role: str | None, last: 
         return "reasoning_stripped"
     if _same_json(before, after):
         return "tool_call_reformatted"
-    if text_of(before) != text_of(after) and same_but_for_whitespace(old, new):
-        return "whitespace"
     kind = volatile_kind(old, new)
     if kind is not None:
         return f"{kind}_in_{'system_prompt' if system else 'message'}"
+    if text_of(before) != text_of(after) and same_but_for_whitespace(old, new):
+        return "whitespace"
     if system:
         return "system_prompt_changed"
     if role in ("tool", "function"):

@@ -9,6 +9,7 @@ import msgspec
 
 from loadkit.analysis.audit.causes import CAUSES
 from loadkit.analysis.audit.message import Found
+from loadkit.analysis.audit.texts import excerpt
 from loadkit.core.trace import Trace
 
 
@@ -94,8 +95,8 @@ def _example(worst: Break, session: int, show_text: bool) -> Example:
         char=found.char,
         before_chars=found.before_chars,
         after_chars=found.after_chars,
-        before=found.before if show_text else None,
-        after=found.after if show_text else None,
+        before=excerpt(found.before) if show_text and found.before else None,
+        after=excerpt(found.after) if show_text and found.after else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 _WIDEST_VOLATILE = 20_000
 # Characters looked at on either side of a change, so that whole dates and ids are seen.
 _MARGIN = 64
+EXCERPT_CHARS = 60
 
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _MONTH = rf"(?:{_MONTHS})[a-z]{{0,6}}\.?"
@@ -136,14 +137,27 @@ def has_reasoning(message: Any) -> bool:
     return isinstance(content, str) and _REASONING.search(content) is not None
 
 
-def excerpt(text: str, at: int, width: int = 60) -> str:
-    """One line of the text around a position; control and direction characters left out."""
-    low = max(0, at - width // 3)
-    high = low + 4 * width
-    line = " ".join(text[low:high].split())
+class Window(NamedTuple):
+    """Raw text around a position, and whether there is more on either side."""
+
+    text: str
+    cut_before: bool
+    cut_after: bool
+
+
+def window(text: str, at: int) -> Window:
+    """The surroundings of a position; cheap, so that every pair can have one."""
+    low = max(0, at - EXCERPT_CHARS // 3)
+    high = low + 4 * EXCERPT_CHARS
+    return Window(text[low:high], low > 0, high < len(text))
+
+
+def excerpt(window: Window, width: int = EXCERPT_CHARS) -> str:
+    """One line of it for people; control and direction characters left out."""
+    line = " ".join(window.text.split())
     shown = "".join(char for char in line if unicodedata.category(char)[0] != "C")
-    more = high < len(text) or len(shown) > width
-    return ("…" if low else "") + shown[:width] + ("…" if more else "")
+    more = window.cut_after or len(shown) > width
+    return ("…" if window.cut_before else "") + shown[:width] + ("…" if more else "")
 
 
 def _is_reasoning(part: Any) -> bool:

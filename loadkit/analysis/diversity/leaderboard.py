@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from loadkit.analysis.audit.texts import excerpt, text_of
+from loadkit.analysis.audit.texts import excerpt, text_of, window
 from loadkit.analysis.diversity.prefixes import Segments
 from loadkit.core.chats import Chats
 from loadkit.core.trace import Trace
@@ -89,4 +89,4 @@ def _words(chats: Chats, part: int, at: int) -> str | None:
         return None
     text = text_of(message)
     rest = text if at == 0 else text[at:].partition(" ")[2]
-    return excerpt(rest or text, 0, _WORDS_CHARS)
+    return excerpt(window(rest or text, 0), _WORDS_CHARS)

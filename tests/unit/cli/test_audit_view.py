@@ -17,9 +17,11 @@ def broken_by(code: str, tokens: int, before: str | None = None) -> BrokenBy:
     return BrokenBy(code, cause.title, cause.remedy, 2, tokens, tokens / 100_000, example)
 
 
-def shown(*causes: BrokenBy, width: int = 80) -> str:
+def shown(
+    *causes: BrokenBy, width: int = 80, pairs: int = 9, between: tuple[BrokenBy, ...] = ()
+) -> str:
     lost = sum(cause.tokens_lost for cause in causes)
-    audit = AppendOnly(9, 5, 3, 1, lost, lost / 100_000, causes, ())
+    audit = AppendOnly(pairs, pairs - 4, 3, 1, lost, lost / 100_000, causes, between)
     out = io.StringIO()
     audit_view.show(Console(file=out, width=width, markup=False, highlight=False), audit)
     return out.getvalue()
@@ -58,3 +60,11 @@ def test_causes_beyond_the_first_few_and_free_ones_are_named() -> None:
 
 def test_nothing_lost_is_said() -> None:
     assert "Append-only: no token was lost to a changed prefix" in shown()
+
+
+def test_what_keeps_sessions_from_sharing_is_shown_without_any_turn_pair() -> None:
+    text = shown(pairs=0, between=(broken_by("tools_reordered", 9000),))
+    assert "ppend-only" not in text
+    assert "What kept sessions from sharing their system prompt: 9,000 prompt tokens" in text
+    assert "9,000 tokens in 2 sessions" in text
+    assert shown(pairs=0, between=(broken_by("tools_reordered", 49),)) == ""
