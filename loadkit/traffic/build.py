@@ -192,7 +192,7 @@ def _single_turns(
         SessionPlan(
             f"{kind}-{index:05d}",
             start_s,
-            (Turn(prompt.messages, _max_tokens(profile, rng)),),
+            (Turn(prompt.messages, _max_tokens(profile, rng, prompt.max_tokens)),),
             kind,
             tools=prompt.tools,
         )
@@ -202,5 +202,7 @@ def _single_turns(
     return TrafficPlan(kind, tuple(sessions), wraps=wraps)
 
 
-def _max_tokens(profile: Profile, rng: Random) -> int:
-    return max(1, draw_int(profile.request.max_tokens, rng))
+def _max_tokens(profile: Profile, rng: Random, logged: int | None = None) -> int:
+    """What the log asked for, up to the profile's maximum, else a draw."""
+    drawn = max(1, draw_int(profile.request.max_tokens, rng))
+    return drawn if logged is None else max(1, min(logged, int(profile.request.max_tokens.max)))

@@ -23,11 +23,13 @@ Seconds = Annotated[float, msgspec.Meta(ge=-1e19, le=1e19)]  # nanoseconds since
 
 @dataclass(frozen=True)
 class LoggedPrompt:
-    """One prompt to send: messages as logged, and when it was sent (None: no timestamps)."""
+    """One prompt to send: messages as logged, when it was sent (None: no timestamps), and the most
+    tokens it asked for (None: the log does not say)."""
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     timestamp_s: float | None = None
+    max_tokens: int | None = None
 
     @property
     def key(self) -> bytes:
@@ -39,6 +41,7 @@ class _Row(msgspec.Struct):
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     timestamp: Seconds | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
 
 
 def read_prompts(path: str | Path) -> list[LoggedPrompt]:
@@ -57,7 +60,8 @@ def read_prompts(path: str | Path) -> list[LoggedPrompt]:
                 line=number,
                 remedy="each line is a request body with `messages`",
             ) from error
-        prompts.append(LoggedPrompt(tuple(row.messages), tuple(row.tools or ()), row.timestamp))
+        tools = tuple(row.tools or ())
+        prompts.append(LoggedPrompt(tuple(row.messages), tools, row.timestamp, row.max_tokens))
     if not prompts:
         raise InputError("no request in the log", where=path, remedy="give a log with requests")
     return prompts
