@@ -10,7 +10,18 @@ import typer
 
 from loadkit.core.errors import LoadkitError
 
-VERBS = ("demo", "analyze", "forecast", "run", "report", "gate", "serve", "profiles", "corpora")
+VERBS = (
+    "demo",
+    "analyze",
+    "forecast",
+    "synthesize",
+    "run",
+    "report",
+    "gate",
+    "serve",
+    "profiles",
+    "corpora",
+)
 
 EXIT_FAULT = 70
 
