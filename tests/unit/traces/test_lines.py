@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadkit.core.errors import FormatError, InputError
-from loadkit.traces import read_log
+from loadkit.traces import lines, read_log
 from loadkit.traces.lines import read_lines
 
 ROW = json.dumps({"timestamp": 0, "input_length": 5, "hash_ids": [1]}).encode()
@@ -18,8 +18,8 @@ ROW = json.dumps({"timestamp": 0, "input_length": 5, "hash_ids": [1]}).encode()
 def test_lines_count_from_one_and_blank_ones_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"\n{}\r\n  \n[]")
-    lines = [(line.number, line.data, line.complete) for line in read_lines(path)]
-    assert lines == [(2, b"{}", True), (4, b"[]", False)]
+    found = [(line.number, line.data, line.complete) for line in read_lines(path)]
+    assert found == [(2, b"{}", True), (4, b"[]", False)]
 
 
 def test_gz_and_zst_give_the_same_trace_as_plain(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path, content: byte
 def test_the_elements_of_a_json_array_are_rows_with_the_line_they_begin_on(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     path.write_bytes(b'[\n{"a": 1},\n\n{"a":\n 1}, {"b": 2}\n]\n')
-    lines = [(line.number, line.data) for line in read_lines(path)]
-    assert lines == [(2, b'{"a": 1}'), (4, b'{"a":\n 1}'), (5, b'{"b": 2}')]
+    found = [(line.number, line.data) for line in read_lines(path)]
+    assert found == [(2, b'{"a": 1}'), (4, b'{"a":\n 1}'), (5, b'{"b": 2}')]
 
 
 def test_a_json_array_on_one_line_is_a_log(tmp_path: Path) -> None:
@@ -118,3 +118,29 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="directory"):
         read_log([tmp_path])
+
+
+def test_a_line_of_50_mb_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(ROW[:-1] + b', "text_input": "' + b"x" * 50_000_000 + b'"}\n' + ROW + b"\n")
+    assert read_log([path]).trace.num_requests == 2
+
+
+def test_a_line_beyond_the_cap_is_refused_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(ROW + b"\n" + b"x" * 150)
+    with pytest.raises(FormatError, match=r":2: the line is longer than"):
+        read_log([path])
+
+
+def test_a_document_beyond_the_cap_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_DOCUMENT_BYTES", 100)
+    path = tmp_path / "log.json"
+    path.write_bytes(b"[\n" + b",\n".join([ROW] * 9) + b"]")
+    with pytest.raises(FormatError, match=r":1: a JSON document of more than"):
+        read_log([path])
