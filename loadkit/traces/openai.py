@@ -50,6 +50,7 @@ class Body(msgspec.Struct):
     instructions: str | None = None
     tools: list[Message] | None = None
     cache_salt: str | None = None
+    model: str | None = None
 
 
 class Row(Body):
@@ -93,6 +94,7 @@ def request_of(place: Place, body: Body) -> TextRequest:
         prompt=body.prompt,
         tools=body.tools,
         salt=body.cache_salt or "",
+        model=body.model or "",
     )
 
 

@@ -41,6 +41,7 @@ class Call(
         "tools": "gen_ai.tool.definitions",
         "conversation": "gen_ai.conversation.id",
         "response_id": "gen_ai.response.id",
+        "model": "gen_ai.request.model",
         "input_tokens": "gen_ai.usage.input_tokens",
     },
 ):
@@ -52,6 +53,7 @@ class Call(
     tools: list[Definition] | None = None
     conversation: Name | None = None
     response_id: Name | None = None
+    model: str | None = None
     input_tokens: Length | None = None
     timestamp: Seconds | None = None
     end: Seconds | None = None
@@ -196,6 +198,7 @@ def _request_of(place: Place, call: Call) -> TextRequest:
         messages=messages,
         tools=[tool_of(tool) for tool in call.tools] if call.tools else None,
         session=call.conversation,
+        model=call.model or "",
         request_id=call.response_id,
         arrival_s=call.timestamp,
         latency_s=None if None in times else max(0.0, times[1] - times[0]),  # type: ignore[operator]

@@ -52,6 +52,7 @@ class TextRequest(msgspec.Struct):
     tools: list[Any] | None = None
     session: Name | None = None
     salt: str = ""
+    model: str = ""
     request_id: Name | None = None
     arrival_s: float | None = None
     latency_s: float | None = None
@@ -198,7 +199,8 @@ def _paired(batch: _Batch, bare: list[list[int]], prompts: list[list[int]]) -> T
 
 
 def _describe(tokens: TokenRequest, request: TextRequest) -> None:
-    tokens.session, tokens.salt, tokens.tools = request.session, request.salt, request.tools
+    tokens.session, tokens.tools = request.session, request.tools
+    tokens.model, tokens.salt = request.model, request.salt
     tokens.arrival_s, tokens.latency_s = request.arrival_s, request.latency_s
     tokens.text = request.messages
     if isinstance(request.prompt, str):

@@ -45,7 +45,8 @@ class TokenRequest(msgspec.Struct):
 
     reply: the output tokens whose keys and values the engine computed, so not the last sampled
     one; None when the reply is unknown, which is not the same as an empty one. num_output_tokens
-    counts sampled tokens, None when unknown. salt names the isolation domain. Times in seconds.
+    counts sampled tokens, None when unknown. Requests of another salt (isolation domain) or model (an
+    adapter too) share no block. Times in seconds.
     text is what the tokens were made of, for the append-only audit: the messages, or the prompt as
     one string; reply_text the reply's text or message; None where the log has none.
     """
@@ -55,6 +56,7 @@ class TokenRequest(msgspec.Struct):
     num_output_tokens: int | None = None
     session: Name | None = None
     salt: str = ""
+    model: str = ""
     arrival_s: float | None = None
     latency_s: float | None = None
     text: Sequence[Any] | str | None = None
@@ -73,7 +75,7 @@ class TokenTraceBuilder:
         self._key, self._length, self._kv_tokens = array("q"), array("q"), array("q")
         self._latency = array("d")
         self._num_replies = 0
-        self._roots: dict[str, bytes] = {}
+        self._roots: dict[tuple[str, str], bytes] = {}
         self._chats, self._num_texts = Chats(), 0
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class TokenTraceBuilder:
             session=request.session,
             request_id=request_id,
         )
-        self._add_hashes(prompt, reply, self._root(request.salt))
+        self._add_hashes(prompt, reply, self._root(request.model, request.salt))
         self._latency.append(_NAN if request.latency_s is None else request.latency_s)
         self._num_replies += request.reply is not None
         self._add_text(request)
@@ -111,10 +113,16 @@ class TokenTraceBuilder:
         self._length.append(num_prompt)
         self._kv_tokens.append(num_prompt + len(reply) // 4)
 
-    def _root(self, salt: str) -> bytes:
-        if salt not in self._roots:
-            self._roots[salt] = root_hash(salt=salt)
-        return self._roots[salt]
+    def _root(self, model: str, salt: str) -> bytes:
+        if (model, salt) not in self._roots:
+            self._roots[model, salt] = root_hash(model, salt)
+        return self._roots[model, salt]
+
+    def _model_notes(self) -> list[str]:
+        num_models = len({model for model, _ in self._roots})
+        if num_models < 2:
+            return []
+        return [f"the log has requests of {num_models} models: no block is shared between models"]
 
     def _add_text(self, request: TokenRequest) -> None:
         self._num_texts += request.text is not None
@@ -150,7 +158,14 @@ class TokenTraceBuilder:
             resident_ptr=resident[0] if resident else None,
             resident_ids=resident[1] if resident else None,
             partial_page=np.array(self._kv_tokens, np.int64)[rows] % self.block_size != 0,
-            warnings=(*warnings, *self._facts.repeated_ids(), *notes, *more, *self._reply_notes()),
+            warnings=(
+                *warnings,
+                *self._facts.repeated_ids(),
+                *notes,
+                *more,
+                *self._model_notes(),
+                *self._reply_notes(),
+            ),
             chats=self._chats.take(rows) if self._num_texts else None,
         )
 

@@ -75,6 +75,13 @@ def test_a_cache_salt_is_a_domain_of_its_own(write_log: WriteLog) -> None:
     assert trace.prompt_key.tolist() == [0, 1]
 
 
+def test_models_share_no_block_and_several_are_told(write_log: WriteLog) -> None:
+    log = write_log({"prompt": [1, 2], "model": "m"}, {"prompt": [1, 2], "model": "m-lora"})
+    trace = read([log], block_size=2)
+    assert trace.block_ids.tolist() == [0, 1]
+    assert "the log has requests of 2 models: no block is shared between models" in trace.warnings
+
+
 def test_tools_are_part_of_the_prompt(
     write_log: WriteLog, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
