@@ -1,7 +1,8 @@
 """loadkit's own log without text: chained block ids, one request a line, times in seconds.
 
 Keys: prompt_tokens, hashes (64-bit, chained: full blocks, or with one for the partial tail);
-timestamp_s, session, tenant, output_tokens, block_size. Written by `write_hashed` where the log
+timestamp_s, session, tenant (not read: its hashes are salted apart), output_tokens, block_size.
+Written by `write_hashed` where the log
 knew it: reply_hashes (the full blocks that the reply added after the prompt's full ones),
 completed_s (when they were in the cache), partial_page (the request also held an unfinished page),
 prompt_id (equal for identical whole prompts, the partial tail included).
