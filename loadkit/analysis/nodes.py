@@ -122,6 +122,47 @@ def compress(
     return np.searchsorted(keep, ptr).astype(np.int64), nodes.astype(np.int64), weight
 
 
+def split_at_depths(stream: NodeStream, depths: IntArray) -> NodeStream:
+    """The same stream with nodes cut where the chain reaches one of `depths` blocks (sorted).
+
+    Nothing about hits changes; it only lets the blocks of a node differ in what is assumed of them.
+    """
+    upto = np.zeros(len(stream.nodes) + 1, np.int64)
+    np.cumsum(stream.weight[stream.nodes], out=upto[1:])
+    chain = np.repeat(stream.event_ptr[:-1], np.diff(stream.event_ptr))
+    start = np.zeros(stream.num_nodes, np.int64)
+    start[stream.nodes] = upto[:-1] - upto[chain]
+    first_cut = np.searchsorted(depths, start, side="right")
+    pieces = np.searchsorted(depths, start + stream.weight, side="left") - first_cut + 1
+    first_piece = np.cumsum(pieces) - pieces
+    return replace(
+        stream,
+        event_ptr=np.append(0, np.cumsum(pieces[stream.nodes]))[stream.event_ptr],
+        nodes=_ranges(first_piece[stream.nodes], pieces[stream.nodes]),
+        weight=_piece_weights(stream, depths, start, first_cut, pieces),
+    )
+
+
+def _piece_weights(
+    stream: NodeStream, depths: IntArray, start: IntArray, first_cut: IntArray, pieces: IntArray
+) -> IntArray:
+    """Blocks of every piece: from its node's start or a cut to the next cut or its node's end."""
+    node = np.repeat(np.arange(stream.num_nodes), pieces)
+    index = _ranges(np.zeros_like(pieces), pieces)
+    cuts = np.append(depths, np.iinfo(np.int64).max)
+    cut = first_cut[node] + index
+    begin = np.where(index == 0, start[node], cuts[cut - 1])
+    end = np.minimum(cuts[cut], (start + stream.weight)[node])
+    weights: IntArray = end - begin
+    return weights
+
+
+def _ranges(first: IntArray, count: IntArray) -> IntArray:
+    """first[0], first[0] + 1, ... count[0] of them, then those of first[1], and so on."""
+    ends = np.cumsum(count)
+    return np.arange(int(count.sum())) + np.repeat(first - (ends - count), count)
+
+
 def select_requests(stream: NodeStream, chosen: BoolArray) -> NodeStream:
     """The events of some requests only. (n,) `chosen`; nodes are not merged further, and request
     facts (replay, own blocks) stay those of the whole stream: choose whole sessions, or mean it."""

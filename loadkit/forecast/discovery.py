@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 
@@ -36,11 +36,11 @@ class Discovery:
     companions: IntArray
     mass: FloatArray
 
-    @property
+    @cached_property
     def total(self) -> float:
         return float(self.mass.sum())
 
-    @property
+    @cached_property
     def lone_share(self) -> float:
         """M(1): the share of weight that one session has alone."""
         return float(self.mass[self.companions == 0].sum() / self.total) if self.total else 0.0
@@ -48,12 +48,12 @@ class Discovery:
     @cached_property
     def power_law(self) -> tuple[float, float, float]:
         """(a, c0, c1) of c0 + c1 x^-a, fitted to M on x <= 1."""
-        return _fit_power_law(np.array([self._thinned_share(x) for x in _POINTS]))
+        return _fit_power_law(self.thinned_share(_POINTS))
 
     @cached_property
     def mixture(self) -> FloatArray:
         """(len(RATES),) weights of a Poisson mixture fitted to f by expectation-maximisation."""
-        chance = poisson_table(self.companions)
+        chance = poisson_table(tuple(self.companions.tolist()))
         weights = np.full(len(RATES), 1 / len(RATES))
         share = self.mass / self.total
         for _ in range(_EM_STEPS):
@@ -76,43 +76,46 @@ class Discovery:
             spread += (high - low) ** 2
         return float(np.clip((pull + 0.5 * _PRIOR) / (spread + _PRIOR), 0, 1))
 
-    def still_alone(self, x: float, alpha: float | None = None) -> float:
-        """r(x): the part of what is alone in the sample that is so at x times its traffic."""
-        if x <= 1 or not self.lone_share:
-            return 1.0
+    def still_alone(self, x: FloatArray, alpha: float | None = None) -> FloatArray:
+        """r(x): the part of what is alone in the sample that is so at x >= 1 times its traffic."""
+        if not self.lone_share:
+            return np.ones(len(x))
         weight = self.alpha if alpha is None else alpha
-        by_power = self._by_power_law(x) if weight < 1 else 0.0
-        by_mixture = self._by_mixture(x) if weight > 0 else 0.0
-        return float((1 - weight) * by_power + weight * by_mixture)
+        found = np.zeros(len(x))
+        if weight < 1:
+            found += (1 - weight) * self._by_power_law(x)
+        if weight > 0:
+            found += weight * self._by_mixture(x)
+        return found
 
     def mean_alone(self, traffic: float, alpha: float | None = None) -> float:
         """nu: mean of r over the copies that are laid on top of the sample, x in (1, traffic)."""
-        return float(np.mean([self.still_alone(x, alpha) for x in 1 + _mids(traffic - 1)]))
+        return float(self.still_alone(1 + _mids(traffic - 1), alpha).mean())
 
     def most_shareable(self, traffic: float) -> float:
         """nu of whichever of the two laws leaves least private."""
         return min(self.mean_alone(traffic, alpha) for alpha in (0.0, 1.0))
 
-    def _thinned_share(self, x: float) -> float:
-        return float(self.mass @ (1 - x) ** self.companions / self.total)
+    def thinned_share(self, x: FloatArray) -> FloatArray:
+        """M(x) for x <= 1."""
+        left: FloatArray = (1 - x)[:, None] ** self.companions
+        return left @ self.mass / self.total
 
     def _mean_share(self, upto: float, alpha: float) -> float:
         """Mean of M over (0, upto): distinct weight per first-touch weight at that traffic."""
-        return float(np.mean([self._share(x, alpha) for x in _mids(upto)]))
+        x = _mids(upto)
+        beyond = self.lone_share * self.still_alone(np.maximum(x, 1), alpha)
+        return float(np.where(x <= 1, self.thinned_share(np.minimum(x, 1)), beyond).mean())
 
-    def _share(self, x: float, alpha: float) -> float:
-        if x <= 1:
-            return self._thinned_share(x)
-        return self.lone_share * self.still_alone(x, alpha)
-
-    def _by_power_law(self, x: float) -> float:
+    def _by_power_law(self, x: FloatArray) -> FloatArray:
         a, c0, c1 = self.power_law
-        return float(min(1.0, (c0 + c1 * x**-a) / max(c0 + c1, 1e-12)))
+        return np.minimum(1.0, (c0 + c1 * x**-a) / max(c0 + c1, 1e-12))
 
-    def _by_mixture(self, x: float) -> float:
+    def _by_mixture(self, x: FloatArray) -> FloatArray:
         """Posterior of the rate given no companion at x = 1, then no companion up to x."""
         posterior = self.mixture * np.exp(-RATES)
-        return float(posterior @ np.exp(-RATES * (x - 1)) / max(posterior.sum(), 1e-300))
+        left: FloatArray = np.exp(-np.outer(x - 1, RATES)) @ posterior
+        return left / max(float(posterior.sum()), 1e-300)
 
     def _thinned(self, kept: float) -> Discovery:
         """The law that a share `kept` of the sample would show, on average over which share."""
@@ -130,14 +133,16 @@ def discovery(others: IntArray, weight: IntArray) -> Discovery | None:
     return Discovery(companions, np.bincount(index.reshape(-1), weight).astype(np.float64))
 
 
-def poisson_table(companions: IntArray) -> FloatArray:
-    """(j, len(RATES)) chance of m companions at each rate."""
+@lru_cache(maxsize=64)
+def poisson_table(companions: tuple[int, ...]) -> FloatArray:
+    """(j, len(RATES)) chance of m companions at each rate; shared, so do not write into it."""
     log_factorial = np.array([math.lgamma(m + 1) for m in companions])
     with np.errstate(divide="ignore"):
         log_rate = np.log(RATES[1:])
     table = np.empty((len(companions), len(RATES)))
-    table[:, 0] = companions == 0
-    table[:, 1:] = np.exp(companions[:, None] * log_rate - RATES[1:] - log_factorial[:, None])
+    m = np.array(companions)
+    table[:, 0] = m == 0
+    table[:, 1:] = np.exp(m[:, None] * log_rate - RATES[1:] - log_factorial[:, None])
     return table
 
 
@@ -162,14 +167,18 @@ def _fit_power_law(shares: FloatArray) -> tuple[float, float, float]:
 def _non_negative(design: FloatArray) -> tuple[float, float]:
     """Least squares of design @ (c0, c1) = 1 with both coefficients >= 0."""
     gram, right = design.T @ design, design.sum(axis=0)
-    both = np.linalg.lstsq(gram, right, rcond=None)[0]
-    if (both >= 0).all():
-        return float(both[0]), float(both[1])
+    scale = gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
+    if scale > 1e-12 * gram[0, 0] * gram[1, 1]:
+        constant = (gram[1, 1] * right[0] - gram[0, 1] * right[1]) / scale
+        slope = (gram[0, 0] * right[1] - gram[0, 1] * right[0]) / scale
+        if constant >= 0 and slope >= 0:
+            return float(constant), float(slope)
     alone = right / np.diag(gram)
     gain = right * alone  # drop in squared error of each column by itself
     return (float(alone[0]), 0.0) if gain[0] >= gain[1] else (0.0, float(alone[1]))
 
 
+@cache
 def _binomial_table(kept: float) -> FloatArray:
     """(cap + 1, cap + 1) chance that m of k companions are kept."""
     size = _THINNING_CAP + 1

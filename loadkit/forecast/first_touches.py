@@ -10,30 +10,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray
+from loadkit.analysis.nodes import BoolArray, NodeStream
 from loadkit.core.trace import FloatArray, IntArray
 from loadkit.forecast.sample import Sample
+
+# Where openings are cut, in blocks: what is alone in a sample would else be one node from the system
+# prompt to the question, shared as a whole or not at all.
+DEPTHS = np.array([4, 8, 16, 32, 64, 128, 256])
+LATER = 0
+NUM_KINDS = len(DEPTHS) + 2
 
 
 @dataclass(frozen=True, slots=True)
 class FirstTouches:
     """One entry a (session, node) pair, p in all, sorted by session.
 
-    Class A (`at_start`) are nodes that came with the session's first request: system prompts,
-    documents, opening questions. The rest, class B, are later turns and replies. They are shared
-    for other reasons, so each class has its own law.
+    Nodes that came with the session's first request (`at_start`) are system prompts, documents and
+    opening questions; the rest are later turns and replies. They are shared for other reasons, and
+    what stands first in a prompt more than what stands deep in it. So each kind has a law of its
+    own: 0 are later turns, 1 and above are openings by depth (see DEPTHS).
     """
 
     session: IntArray  # (p,)
     node: IntArray  # (p,)
     time_s: FloatArray  # (p,)
     depth: IntArray  # (p,) nodes above this one in the chain
-    at_start: BoolArray  # (p,) class A
+    at_start: BoolArray  # (p,) came with the session's first request
+    kind: IntArray  # (p,) whose law
     others: IntArray  # (p,) m: other sessions of the sample that touch the node
     weight: IntArray  # (p,) blocks
     pair_of_touch: IntArray  # (k,) the pair that each touch of the stream belongs to
     node_sessions: IntArray  # (u,) sessions that touch each node, 0 for nodes not in the sample
-    node_at_start: BoolArray  # (u,) class A by majority of its sessions
+    node_kind: IntArray  # (u,) whose law, at start or not by majority of its sessions
     prompt_others: IntArray  # (n,) other sessions that send the identical prompt
     opens_session: BoolArray  # (n,) whether the request is its session's first
 
@@ -48,6 +56,7 @@ def first_touches(sample: Sample) -> FirstTouches:
     )
     opens = _opens_session(stream.requests.session, sample.num_sessions)
     node, event = stream.nodes[touch], event[touch]
+    stratum = _stratum(stream)
     at_start = opens[stream.event_request[event]] & stream.is_arrival[event]
     node_sessions = np.bincount(node, minlength=stream.num_nodes)
     starts = np.bincount(node[at_start], minlength=stream.num_nodes)
@@ -57,14 +66,25 @@ def first_touches(sample: Sample) -> FirstTouches:
         time_s=sample.time_s[event],
         depth=touch - stream.event_ptr[event],
         at_start=at_start,
+        kind=np.where(at_start, stratum[node], LATER),
         others=node_sessions[node] - 1,
         weight=stream.weight[node],
         pair_of_touch=pair_of_touch.reshape(-1).astype(np.int64),
         node_sessions=node_sessions,
-        node_at_start=2 * starts >= node_sessions,
+        node_kind=np.where(2 * starts >= node_sessions, stratum, LATER),
         prompt_others=_prompt_others(stream.requests.prompt_key, stream.requests.session),
         opens_session=opens,
     )
+
+
+def _stratum(stream: NodeStream) -> IntArray:
+    """(u,) 1 + the interval of DEPTHS in which each node starts; nodes are cut at them already."""
+    upto = np.zeros(len(stream.nodes) + 1, np.int64)
+    np.cumsum(stream.weight[stream.nodes], out=upto[1:])
+    chain = np.repeat(stream.event_ptr[:-1], np.diff(stream.event_ptr))
+    start = np.zeros(stream.num_nodes, np.int64)
+    start[stream.nodes] = upto[:-1] - upto[chain]
+    return 1 + np.searchsorted(DEPTHS, start, side="right")
 
 
 def _opens_session(session: IntArray, num_sessions: int) -> BoolArray:

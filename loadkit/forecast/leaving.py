@@ -6,68 +6,89 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray
 from loadkit.core.trace import FloatArray, IntArray
 from loadkit.forecast.discovery import RATES, Discovery, discovery, poisson_table
-from loadkit.forecast.first_touches import FirstTouches
+from loadkit.forecast.first_touches import NUM_KINDS, FirstTouches
 
 MAX_COMPANIONS = 40  # nodes with more are met by every copy
 _BISECTIONS = 50
+_MIN_TOUCHES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """phi(m): the probability that a copy has something of its own in place of a node with m
-    companions. table[0] is of class B, table[1] of class A; the last column is m > 40."""
+    """phi(m): the probability that a copy has something of its own in place of what m other sessions
+    have too. One row a kind, the last column is m > 40."""
 
-    table: FloatArray  # (2, MAX_COMPANIONS + 2)
-    alone: tuple[float, float]  # nu of class B and class A
+    table: FloatArray  # (kinds, MAX_COMPANIONS + 2)
 
-    def of(self, others: IntArray, at_start: BoolArray) -> FloatArray:
-        """phi of nodes or prompts with these companions and classes."""
-        found: FloatArray = self.table[
-            at_start.astype(np.int64), np.clip(others, 0, MAX_COMPANIONS + 1)
-        ]
+    def of(self, others: IntArray, kind: IntArray) -> FloatArray:
+        """phi of nodes or prompts with these companions and kinds."""
+        found: FloatArray = self.table[kind, np.clip(others, 0, MAX_COMPANIONS + 1)]
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Laws:
-    """The discovery laws of class B and class A, in this order; None for a class without touches."""
+    """The discovery law of each kind; None for a kind without touches."""
 
-    classes: tuple[Discovery | None, Discovery | None]
-
-    def alone(self, traffic: float, kind: str = "estimate") -> tuple[float, float]:
-        """nu a class. kind: estimate, private (nothing new is shared) or shareable."""
-        return (self._alone(0, traffic, kind), self._alone(1, traffic, kind))
+    kinds: tuple[Discovery | None, ...]
 
     def alpha(self) -> float | None:
-        """Weight of the mixture law, mean of the classes by what is alone in each."""
-        known = [law for law in self.classes if law is not None and law.lone_share > 0]
+        """Weight of the mixture law, mean of the kinds by what is alone in each."""
+        known = [law for law in self.kinds if law is not None and law.lone_share > 0]
         mass = sum(law.total * law.lone_share for law in known)
         return sum(w.alpha * w.total * w.lone_share for w in known) / mass if mass else None
 
-    def _alone(self, index: int, traffic: float, kind: str) -> float:
-        law = self.classes[index]
-        if law is None or kind == "private":
+    def alone(self, traffic: float, assume: str = "estimate") -> list[float]:
+        """nu of each kind. assume: estimate, private (nothing new is shared) or shareable."""
+        return [self._alone(law, traffic, assume) for law in self.kinds]
+
+    def leaving(self, traffic: float, assume: str = "estimate") -> Leaving:
+        """phi so that copies create as much new weight as each kind's law says."""
+        alone = self.alone(traffic, assume)
+        rows = [_row(law, nu) for law, nu in zip(self.kinds, alone, strict=True)]
+        return Leaving(np.stack(rows))
+
+    @staticmethod
+    def _alone(law: Discovery | None, traffic: float, assume: str) -> float:
+        if law is None or assume == "private":
             return 1.0
-        return law.most_shareable(traffic) if kind == "shareable" else law.mean_alone(traffic)
+        return law.most_shareable(traffic) if assume == "shareable" else law.mean_alone(traffic)
 
 
-def laws_of(touches: FirstTouches) -> Laws:
-    """Fit both classes (lazily: nothing is computed before it is asked for)."""
-    at_start = touches.at_start
-    later, start = (
-        discovery(touches.others[chosen], touches.weight[chosen])
-        for chosen in (~at_start, at_start)
+def node_laws(touches: FirstTouches) -> Laws:
+    """Laws of nodes by kind. Kinds with few touches are judged with the next shallower one."""
+    merged = _merged_kinds(np.bincount(touches.kind, minlength=NUM_KINDS))
+    kind = merged[touches.kind]
+    fitted = [
+        discovery(touches.others[kind == k], touches.weight[kind == k]) for k in range(NUM_KINDS)
+    ]
+    return Laws(tuple(fitted[merged[k]] for k in range(NUM_KINDS)))
+
+
+def prompt_laws(touches: FirstTouches, prompt_tokens: IntArray) -> Laws:
+    """Laws of whole prompts: of later turns, and of those that open sessions.
+
+    Whether a document is met again says little about whether its reader asks the same question, so
+    replays have laws of their own.
+    """
+    opens = touches.opens_session
+    return Laws(
+        tuple(
+            discovery(touches.prompt_others[chosen], prompt_tokens[chosen])
+            for chosen in (~opens, opens)
+        )
     )
-    return Laws((later, start))
 
 
-def leaving(laws: Laws, alone: tuple[float, float]) -> Leaving:
-    """phi so that copies create as much new weight as the discovery law says (`alone` is nu)."""
-    rows = [_row(law, nu) for law, nu in zip(laws.classes, alone, strict=True)]
-    return Leaving(np.stack(rows), alone)
+def _merged_kinds(counts: IntArray) -> IntArray:
+    """(kinds,) the kind whose law each kind uses: its own, or that of the last big enough one."""
+    merged = np.arange(len(counts))
+    for kind in range(2, len(counts)):
+        if counts[kind] < _MIN_TOUCHES:
+            merged[kind] = merged[kind - 1]
+    return merged
 
 
 def _row(law: Discovery | None, nu: float) -> FloatArray:
@@ -89,7 +110,7 @@ def _novelty(law: Discovery) -> FloatArray:
     E[rate | m] from another draw of the same traffic: the excess is what would be new each time.
     """
     m = np.arange(MAX_COMPANIONS + 1)
-    joint = poisson_table(m) * law.mixture
+    joint = poisson_table(tuple(m.tolist())) * law.mixture
     expected = joint @ RATES / np.maximum(joint.sum(axis=1), 1e-300)
     return np.minimum.accumulate(np.clip(1 - expected / (m + 1), 0, 1))
 

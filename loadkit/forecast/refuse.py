@@ -12,6 +12,7 @@ from loadkit.forecast.sample import Sample
 MIN_SESSIONS = 100
 MIN_EFFECTIVE_SESSIONS = 30
 MIN_WINDOW_S = 15 * 60
+MIN_PREFIX_S = 5 * 60  # a longer horizon is judged by what rolling origins missed
 MIN_GAPS_IN_WINDOW = 5
 MAX_TRAFFIC = 100
 MAX_HORIZON = 10  # windows: beyond it no tail was ever checked
@@ -39,7 +40,8 @@ def rerun_refusals(sample: Sample, scenario: Scenario) -> list[str]:
 
 def prefix_refusals(sample: Sample, scenario: Scenario) -> list[str]:
     """Reasons against extending the log's window to the scenario's horizon."""
-    reasons = [*_too_small(sample), *_too_short(sample), *_no_clock(sample, scenario)]
+    reasons = [*_too_small(sample), *_too_short(sample, MIN_PREFIX_S)]
+    reasons += _no_clock(sample, scenario)
     if scenario.horizon_s is not None and scenario.horizon_s > MAX_HORIZON * sample.window_s:
         reasons.append(
             f"a horizon of {scenario.horizon_s:g} s is more than {MAX_HORIZON} times the window of"
@@ -67,11 +69,11 @@ def _too_small(sample: Sample) -> Iterator[str]:
         )
 
 
-def _too_short(sample: Sample) -> Iterator[str]:
+def _too_short(sample: Sample, least_s: float = MIN_WINDOW_S) -> Iterator[str]:
     if not sample.has_clock:
         return
-    if sample.window_s < MIN_WINDOW_S:
-        yield f"the log spans {sample.window_s:.0f} s: at least {MIN_WINDOW_S} s are needed"
+    if sample.window_s < least_s:
+        yield f"the log spans {sample.window_s:.0f} s: at least {least_s:.0f} s are needed"
         return
     gap = _median_own_gap(sample)
     if gap is not None and sample.window_s < MIN_GAPS_IN_WINDOW * gap:

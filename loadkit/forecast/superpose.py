@@ -16,12 +16,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, KindArray, NodeRequests, NodeStream
+from loadkit.analysis.nodes import (
+    BoolArray,
+    KindArray,
+    NodeRequests,
+    NodeStream,
+    split_at_depths,
+)
 from loadkit.analysis.reuse import REPLAY_CROSS_SESSION, REPLAY_NONE, REPLAY_SAME_SESSION
 from loadkit.core.trace import FloatArray, IntArray
 from loadkit.forecast.copies import CopyPlan, copy_chains, draw_family
-from loadkit.forecast.first_touches import FirstTouches, first_touches
-from loadkit.forecast.leaving import Laws, laws_of, leaving
+from loadkit.forecast.first_touches import DEPTHS, FirstTouches, first_touches
+from loadkit.forecast.leaving import Laws, node_laws, prompt_laws
 from loadkit.forecast.sample import Sample
 from loadkit.forecast.times import Jitter, start_shifts
 
@@ -33,6 +39,7 @@ class Template:
     sample: Sample
     touches: FirstTouches
     laws: Laws
+    prompt_laws: Laws
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,10 @@ class Production:
 
 def template_of(sample: Sample) -> Template:
     """Learn first touches and discovery laws (the laws lazily)."""
+    sample = replace(sample, stream=split_at_depths(sample.stream, DEPTHS))
     touches = first_touches(sample)
-    return Template(sample, touches, laws_of(touches))
+    prompts = prompt_laws(touches, sample.stream.requests.prompt_tokens)
+    return Template(sample, touches, node_laws(touches), prompts)
 
 
 def superpose(
@@ -81,9 +90,14 @@ def _plan(
     stay, parent = draw_family(template.sample.num_sessions, num_copies, random)
     if num_copies == 1:
         return CopyPlan(stay, parent, np.zeros(stream.num_nodes), np.zeros(stream.num_requests))
-    leaves = leaving(template.laws, template.laws.alone(traffic, alone))
-    phi = leaves.of(touches.node_sessions - 1, touches.node_at_start)
-    return CopyPlan(stay, parent, phi, leaves.of(touches.prompt_others, touches.opens_session))
+    nodes = template.laws.leaving(traffic, alone)
+    prompts = template.prompt_laws.leaving(traffic, alone)
+    return CopyPlan(
+        stay,
+        parent,
+        phi=nodes.of(touches.node_sessions - 1, touches.node_kind),
+        prompt_phi=prompts.of(touches.prompt_others, touches.opens_session.astype(np.int64)),
+    )
 
 
 def _kept(

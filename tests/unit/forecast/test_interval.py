@@ -1,0 +1,81 @@
+"""Half widths: the rule by hand, and what the parts react to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from worlds import make_world
+
+from loadkit.analysis.nodes import node_stream
+from loadkit.core.trace import FloatArray
+from loadkit.forecast.interval import (
+    backtest_bias,
+    half_sample_error,
+    half_width,
+    sessions_needed,
+)
+from loadkit.forecast.sample import sample_of
+from loadkit.forecast.superpose import Template, template_of
+
+
+def template() -> Template:
+    return template_of(sample_of(node_stream(make_world("flat", 1, 0.02))))
+
+
+def always(value: float) -> FloatArray:
+    return np.full((2, 1), value)
+
+
+def test_without_error_the_floor_remains() -> None:
+    # sqrt(.64 * 1 + 1.5^2) = 1.7 points.
+    assert half_width(always(0), always(0), 0.9)[0, 0] == pytest.approx(0.017)
+
+
+def test_chance_and_bias_count_alike() -> None:
+    # sqrt(.64 (1.9^2 * 2^2 + 1) + 1.5^2) = 3.483 points for 2 points of either.
+    expected = (0.64 * (1.9**2 * 4 + 1) + 1.5**2) ** 0.5 / 100
+    assert half_width(always(0.02), always(0), 0.9)[0, 0] == pytest.approx(expected)
+    assert half_width(always(0), always(0.02), 0.9)[0, 0] == pytest.approx(expected)
+
+
+def test_more_confidence_is_wider() -> None:
+    widths = [float(half_width(always(0.02), always(0), level)[0, 0]) for level in (0.5, 0.9, 0.99)]
+    assert widths == sorted(widths)
+    assert len(set(widths)) == 3
+
+
+def test_halves_that_agree_have_no_sampling_error() -> None:
+    def forecaster(
+        part: Template, times: float, sizes: Sequence[int | None], seed: int
+    ) -> FloatArray:
+        assert part.sample.num_sessions == 90
+        assert times == 8
+        return always(0.4)
+
+    assert half_sample_error(template(), 4, always(0.4), [None], forecaster, 0).max() == 0
+    off = half_sample_error(template(), 4, always(0.5), [None], forecaster, 0)
+    assert off[0, 0] == pytest.approx(0.1 * (1 - 1 / 4) ** 0.5)
+
+
+def test_a_constant_miss_of_backtests_is_bias_and_a_scattered_one_is_not() -> None:
+    def counter(whole: Template, sizes: Sequence[int | None]) -> FloatArray:
+        return always(0.3)
+
+    def constant(
+        part: Template, times: float, sizes: Sequence[int | None], seed: int
+    ) -> FloatArray:
+        return always(0.35)
+
+    def scattered(
+        part: Template, times: float, sizes: Sequence[int | None], seed: int
+    ) -> FloatArray:
+        return always(0.3 + (0.05 if seed % 2 else -0.05))
+
+    assert backtest_bias(template(), 10, [None], constant, counter, 0)[0, 0] == pytest.approx(0.05)
+    assert backtest_bias(template(), 10, [None], scattered, counter, 0)[0, 0] == 0
+
+
+def test_twice_the_width_needs_four_times_the_sessions() -> None:
+    assert sessions_needed(200, 10.0, 5.0) == 800

@@ -1,0 +1,141 @@
+"""`make validate`: forecasts of public traces and synthetic worlds against the truth, as a table.
+
+A production trace is hidden but for a share of its sessions, or for the first part of its window;
+the forecast from the rest is compared with the exact rates of the whole. All figures are points of
+the token-weighted hit rate, over four capacities: 3, 10, 25 and 200% of production's distinct
+blocks. Public traces are looked for in $LOADKIT_DATA and left out, with a note, when absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from public_data import CONVERSATION, DATA, SYNTHETIC, WEKA, missing
+from trials import Trial, prefix_trial, session_trial
+from worlds import DESIGN, REVISION, UNSEEN, make_world
+
+from loadkit.core.trace import Trace
+from loadkit.traces import read_trace
+
+SESSIONS = (150, 350, 700, 1400, 2800)
+PREFIXES = (0.1, 0.25, 0.5)
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row's worth of trials."""
+
+    world: str
+    used: str
+    asked: str
+    trials: list[Trial]
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """Every trace with every share of its sessions and every part of its window."""
+    for name, used, trace in traces(quick):
+        for sessions in SESSIONS:
+            if 100 <= sessions <= 0.6 * trace.num_sessions:
+                seeds = range(1 if quick else SEEDS)
+                share = sessions / trace.num_sessions
+                tried = [session_trial(trace, share, 100 + seed) for seed in seeds]
+                yield Case(name, used, f"{sessions} sessions", tried)
+        for share in PREFIXES:
+            yield Case(name, used, f"first {share:.0%}", [prefix_trial(trace, share)])
+
+
+def traces(quick: bool) -> Iterator[tuple[str, str, Trace]]:
+    """(name, how it was used, trace). Sessions of public traces are taken as read or inferred once,
+    on the whole trace, so that a sample of them is one of sessions."""
+    for name, used in ((CONVERSATION, "design"), (SYNTHETIC, "design"), (WEKA, "design")):
+        if missing(name):
+            print(f"{name} is not in {DATA}: left out", file=sys.stderr)
+            continue
+        try:
+            trace = read_trace([DATA / name])
+        except Exception as error:  # a format that this version does not read is a row, not an end
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        yield name.split(".")[0], used, replace(trace, sessions_inferred=False)
+    for group, used in ((DESIGN, "design"), (REVISION, "revision"), (UNSEEN, "unseen")):
+        for name in group:
+            yield name, used, make_world(name, 2026, 0.3 if quick else 1.0)
+
+
+def row(case: Case) -> list[str]:
+    answered = [trial for trial in case.trials if trial.refused is None]
+    head = [case.world, case.used, case.asked, f"{len(answered)}/{len(case.trials)}"]
+    if not answered:
+        return [*head, *["-"] * 7]
+    return head + figures(answered)
+
+
+def figures(trials: list[Trial]) -> list[str]:
+    """MAE, the naive answers' MAE, mean half width, coverage, calls of ok, and wrong ones."""
+    gather = lambda name: np.concatenate([getattr(t, name) for t in trials])  # noqa: E731
+    covered, half = gather("covered"), gather("half")
+    ok = half <= 0.05
+    wrong = f"{gather('wrongly_ok').sum()}/{ok.sum()}"
+    return [
+        points(np.abs(gather("error")).mean()),
+        points(np.abs(gather("own_rate")).mean()),
+        points(np.abs(gather("scaled")).mean()),
+        points(half.mean()),
+        f"{covered.mean():.2f}",
+        f"{ok.mean():.2f}",
+        wrong,
+    ]
+
+
+def points(rate: Any) -> str:
+    return f"{100 * float(rate):.1f}"
+
+
+HEAD = ["world", "used for", "log", "answered", "MAE", "own rate", "C x p or last third",
+        "half width", "coverage", "called ok", "wrongly ok"]  # fmt: skip
+
+
+def totals(found: list[Case]) -> Iterator[list[str]]:
+    """One row a use and way of asking, and how often ok was said wrongly."""
+    for used in ("design", "revision", "unseen"):
+        for kind in ("sessions", "first"):
+            chosen = [c for c in found if c.used == used and kind in c.asked]
+            trials = [t for case in chosen for t in case.trials]
+            answered = [t for t in trials if t.refused is None]
+            if answered:
+                label = "session samples" if kind == "sessions" else "time prefixes"
+                head = ["all", used, label, f"{len(answered)}/{len(trials)}"]
+                yield head + figures(answered)
+
+
+def line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small worlds, one seed")
+    quick, started, found = parser.parse_args().quick, time.monotonic(), []
+    print(line(HEAD))
+    print(line(["---"] * len(HEAD)))
+    for case in cases(quick):
+        found.append(case)
+        print(line(row(case)), flush=True)
+    for cells in totals(found):
+        print(line(cells))
+    print(f"{len(found)} cases in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
