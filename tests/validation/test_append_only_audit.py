@@ -118,15 +118,19 @@ def test_tau_bench_dialogues_are_append_only() -> None:
     assert (found.kept, found.tokens_lost, found.causes) == (found.turn_pairs, 0, ())
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["sessions named", "no session ids"])
 @pytest.mark.parametrize(("cause", "plant", "tools"), PLANTED, ids=[row[0] for row in PLANTED])
 def test_a_break_planted_in_real_dialogues_is_found_and_nothing_else(
-    cause: str, plant: Plant, tools: Callable[[random.Random], Any]
+    cause: str, plant: Plant, tools: Callable[[random.Random], Any], named: bool
 ) -> None:
     sent = [
         request
         for session, dialogue in enumerate(dialogues(12))
         for request in requests(dialogue, session, plant, tools)
     ]
+    if not named:
+        for request in sent:
+            request.session = None
     found = analyze(token_trace(sent, 16), [None]).append_only
     assert [item.cause for item in found.causes] == [cause]
     assert found.causes[0].pairs >= 10

@@ -11,6 +11,7 @@ from loadkit.analysis.audit.between import between_sessions
 from loadkit.analysis.audit.compare import keepable_share, texts_of, what_broke
 from loadkit.analysis.audit.message import Found
 from loadkit.analysis.audit.pairs import Losses, Pairs, pairs_of
+from loadkit.analysis.audit.relink import relinked
 from loadkit.analysis.audit.result import Break, BrokenBy, by_cause, rate
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.chats import Chats
@@ -23,6 +24,9 @@ class AppendOnly(msgspec.Struct, frozen=True):
     kept: the later prompt starts with every full block of the earlier one. truncated: it is shorter
     and goes no other way. rewritten: some block before the earlier one's end differs. Changes inside
     the partial last block do not show.
+
+    In a log without session ids, a request that opens an inferred session but has an earlier one's
+    last message in its history makes a turn pair too, a rewritten one.
 
     tokens_lost: prompt tokens that missed an infinite cache and would have hit, had the earlier
     prompt been kept, and its reply if the log has it; at most the shorter of the two. lost_rate is
@@ -48,19 +52,24 @@ def append_only(reuse: Reuse, reusable_tokens: IntArray, show_text: bool = False
     """Audit a log from its pass; `reusable_tokens` (n,) is what an infinite cache hits."""
     trace = reuse.trace
     pairs, losses = pairs_of(trace), Losses(reuse, reusable_tokens)
-    breaks = list(_Auditor(trace, pairs, losses).broken())
+    unlinked = relinked(trace, texts_of(trace))
+    auditor = _Auditor(trace, pairs, losses)
+    breaks = [*auditor.broken(), *(auditor.compared(*rows) for rows in unlinked)]
     total = int(trace.prompt_tokens.sum())
+    turn_pairs = len(pairs.after) + len(unlinked)
     kept, truncated = int(pairs.kept.sum()), int(pairs.truncated.sum())
     lost = sum(found.tokens_lost for found in breaks)
     return AppendOnly(
-        turn_pairs=len(pairs.after),
+        turn_pairs=turn_pairs,
         kept=kept,
-        rewritten=len(pairs.after) - kept - truncated,
+        rewritten=turn_pairs - kept - truncated,
         truncated=truncated,
         tokens_lost=lost,
         lost_rate=rate(lost, total),
         causes=by_cause(breaks, trace, show_text),
-        between_sessions=between_sessions(trace, losses, show_text),
+        between_sessions=between_sessions(
+            trace, losses, show_text, {later for _, later in unlinked}
+        ),
     )
 
 
@@ -107,9 +116,14 @@ class _Auditor:
     def _by_text(self, chats: Chats, pair: int, after: int) -> Break:
         previous = int(self._pairs.before[pair])
         before = _most_alike(chats, self._pairs.recent(pair), after)
-        lost = self._lost(before, after)
-        if before != previous and not lost:
+        if before != previous and not self._lost(before, after):
             return Break(before, after, 0, Found("other_thread"))
+        return self.compared(before, after)
+
+    def compared(self, before: int, after: int) -> Break:
+        """Two requests that have text."""
+        chats, lost = self._chats, self._lost(before, after)
+        assert chats is not None
         found = what_broke(chats, before, after)
         if found.cause == "other_conversation":
             lost = 0

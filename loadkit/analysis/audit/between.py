@@ -5,6 +5,7 @@ Only first requests of sessions are looked at: what comes later hits the session
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -65,9 +66,15 @@ _NAMED_DAYS = frozenset(
 )
 
 
-def between_sessions(trace: Trace, losses: Losses, show_text: bool) -> tuple[BrokenBy, ...]:
-    """What kept sessions from sharing, the costliest cause first."""
-    causes = by_cause(_unshared(trace, losses), trace, show_text)
+def between_sessions(
+    trace: Trace, losses: Losses, show_text: bool, later_turns: Set[int]
+) -> tuple[BrokenBy, ...]:
+    """What kept sessions from sharing, the costliest cause first.
+
+    `later_turns` are rows that only seem to open a session.
+    """
+    breaks = [found for found in _unshared(trace, losses) if found.after not in later_turns]
+    causes = by_cause(breaks, trace, show_text)
     return tuple(_between(cause) for cause in causes)
 
 

@@ -8,7 +8,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from audit_logs import Message, assistant, audit, audit_of, prompt, system, turn, user
+from audit_logs import (
+    Message,
+    assistant,
+    audit,
+    audit_of,
+    lost_by_hand,
+    prompt,
+    system,
+    turn,
+    user,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +116,42 @@ def test_two_questions_under_one_session_id_are_two_conversations() -> None:
     assert [(item.cause, item.tokens_lost) for item in found.causes] == [("other_conversation", 0)]
 
 
+def unnamed(*chats: list[Message]) -> list[TokenRequest]:
+    """Requests without session ids."""
+    requests = [turn(chat) for chat in chats]
+    for request in requests:
+        request.session = None
+    return requests
+
+
+QUESTION = user("Which trains go north from here on a Sunday evening in winter?")
+
+
+def test_a_broken_turn_of_a_log_without_session_ids_is_found_by_its_messages() -> None:
+    before, after = unnamed(
+        [system("9:59 Be brief."), QUESTION],
+        [system("9:58 Be brief."), QUESTION, ANSWER, MORE],
+    )
+    found = audit(before, after)
+    assert (found.turn_pairs, found.kept, found.rewritten) == (1, 0, 1)
+    assert [item.cause for item in found.causes] == ["timestamp_in_system_prompt"]
+    assert found.tokens_lost == lost_by_hand(before, after) > 0
+    assert found.between_sessions == ()
+
+
+def test_short_or_first_messages_link_no_requests() -> None:
+    rules = [system(f"You know city number {k} and all its trains.") for k in range(3)]
+    short = unnamed([rules[0], ASK], [rules[1], ASK, ANSWER, MORE])
+    assert audit(*short).turn_pairs == 0
+    same_question = unnamed([rules[0], QUESTION], [rules[1], QUESTION])
+    assert audit(*same_question).turn_pairs == 0
+    named = [
+        turn([rules[0], QUESTION], session="a"),
+        turn([rules[1], QUESTION, ANSWER], session="b"),
+    ]
+    assert audit(*named).turn_pairs == 0
+
+
 def test_a_log_of_ids_tells_where_but_not_what() -> None:
     assert causes(ids(1, 2, 3, 4), ids(9, 2, 3, 4)) == ["start_changed"]
     assert causes(ids(1, 2, 3, 4), ids(1, 2, 9, 4)) == ["history_changed"]
@@ -177,19 +223,23 @@ odd = messages | st.dictionaries(st.sampled_from(["role", "content", "tool_calls
 @given(
     st.lists(st.tuples(st.lists(odd, max_size=4), st.none() | texts | messages), max_size=8),
     st.integers(1, 5),
+    st.booleans(),
 )
 def test_any_messages_are_audited_within_the_bounds(
-    chats: list[tuple[list[Message], Any]], block_size: int
+    chats: list[tuple[list[Message], Any]], block_size: int, named: bool
 ) -> None:
     requests = [
         TokenRequest(
-            [ord(char) for char in json.dumps(chat)], session=row % 2, text=chat, reply_text=reply
+            [ord(char) for char in json.dumps(chat)],
+            session=row % 2 if named else None,
+            text=chat,
+            reply_text=reply,
         )
         for row, (chat, reply) in enumerate(chats)
     ]
     trace = token_trace(requests, block_size)
     found = audit_of(trace, show_text=True)
-    assert found.turn_pairs == max(0, len(chats) - 2)
+    assert found.turn_pairs == max(0, len(chats) - 2) or not named
     assert found.kept + found.rewritten + found.truncated == found.turn_pairs
     assert sum(item.pairs for item in found.causes) >= found.rewritten + found.truncated
     missed = per_request_of(reuse_of(trace), None).total().miss
