@@ -88,7 +88,7 @@ class Chats:
     def part(self, part_id: int) -> Any | None:
         """A part as it was logged (keys in their order); None if its text was not kept."""
         text = None if part_id == NO_PART else self._texts[part_id]
-        return None if text is None else orjson.loads(text)
+        return None if text is None else _from_json(text)
 
     def size(self, part_id: int) -> int:
         """Bytes of a part as JSON; 0 for NO_PART."""
@@ -122,3 +122,11 @@ def _as_json(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value).encode()
+
+
+def _from_json(text: bytes) -> Any:
+    """The slow way round for integers that no double holds."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)

@@ -68,3 +68,9 @@ def test_integers_of_any_size_are_taken() -> None:
     chats = Chats()
     chats.add_messages([{"n": 10**40}, {"n": 10**40 + 1}], None)
     assert chats[0].parts == (0, 1)
+
+
+def test_integers_of_any_size_come_back() -> None:
+    chats = Chats()
+    chats.add_messages([{"role": 10**400}, {"role": 2**70}], None)
+    assert [chats.part(part) for part in chats[0].parts] == [{"role": 10**400}, {"role": 2**70}]
