@@ -6,6 +6,7 @@ The turns of a session repeat its history, so a log's distinct messages are a sm
 from __future__ import annotations
 
 import json
+import secrets
 from array import array
 from collections.abc import Sequence
 from copy import copy
@@ -23,6 +24,7 @@ NO_PART = -1
 MAX_TEXT_BYTES = 512 * 1024 * 1024
 # A prompt given as one string grows from turn to turn; pieces let its turns share what they repeat.
 _PIECE_CHARS = 2048
+_SAFE_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +106,35 @@ class Chats:
         self._reply.append(NO_PART if reply is None else self._id(reply))
 
     def _id(self, value: Any) -> int:
-        text = _as_json(value)
-        digest = blake2b(text, digest_size=16).digest()
+        told_by, text = _encoded(value)
+        digest = blake2b(told_by, digest_size=16).digest()
         known = self._ids.get(digest)
         if known is not None:
             return known
         self._ids[digest] = len(self._texts)
-        self._sizes.append(len(text))
-        self._texts.append(text if len(text) <= self._room else None)
-        self._room -= min(self._room, len(text))
+        self._sizes.append(len(told_by))
+        self._texts.append(text if text is not None and len(text) <= self._room else None)
+        self._room -= min(self._room, len(text or b""))
         return len(self._texts) - 1
 
 
-def _as_json(value: Any) -> bytes:
-    """Keys in their order. The slow way round for what orjson refuses, as integers above 64 bits."""
+def _encoded(value: Any) -> tuple[bytes, bytes | None]:
+    """What a value is told from others by, and its JSON with keys in their order, to be kept.
+
+    The slow way round for what orjson refuses: integers above 64 bits, and nesting. No text is kept
+    of what may be nested deeply, so that nobody runs out of stack over it; what is nested too deep
+    even to be written is equal to nothing.
+    """
     try:
-        return orjson.dumps(value)
+        text = orjson.dumps(value)
     except TypeError:
-        return json.dumps(value).encode()
+        try:
+            text = json.dumps(value).encode()
+        except RecursionError:
+            return secrets.token_bytes(16), None
+        if text.count(b"[") + text.count(b"{") > _SAFE_DEPTH:
+            return text, None
+    return text, text
 
 
 def _from_json(text: bytes) -> Any:

@@ -159,7 +159,7 @@ _LISTED = (
     ),
     Cause(
         "text_not_kept",
-        "texts differ, and the log is too large to keep them for a closer look",
+        "messages differ that were not kept for a closer look (a large log, or odd JSON)",
         "Analyze a part of the log.",
     ),
 )

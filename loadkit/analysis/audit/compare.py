@@ -12,7 +12,7 @@ from loadkit.analysis.audit.message import (
     compare_messages,
     compare_texts,
 )
-from loadkit.analysis.audit.texts import has_reasoning, text_of, without_reasoning
+from loadkit.analysis.audit.texts import has_reasoning, role_of, text_of, without_reasoning
 from loadkit.analysis.audit.tools import compare_tools
 from loadkit.core.chats import NO_PART, Chat, Chats
 from loadkit.core.trace import Trace
@@ -35,9 +35,7 @@ class Side:
         return self.chats.part(self.chat.parts[index]) if index < len(self.chat.parts) else None
 
     def role(self, index: int) -> str | None:
-        message = self.message(index)
-        role = message.get("role") if isinstance(message, dict) else None
-        return role if isinstance(role, str) else None
+        return role_of(self.message(index))
 
     @property
     def num_system(self) -> int:

@@ -10,6 +10,7 @@ from loadkit.analysis.audit.texts import (
     Window,
     change_of,
     has_reasoning,
+    role_of,
     same_but_for_whitespace,
     text_of,
     volatile_kind,
@@ -52,8 +53,7 @@ class Found:
 
 def compare_messages(before: Any, after: Any, index: int, *, last: bool) -> Found:
     """How a message differs from what stands in its place; `last`: it ended the earlier request."""
-    role = before.get("role") if isinstance(before, dict) else None
-    role = role if isinstance(role, str) else None
+    role = role_of(before)
     old, new = text_of(before), text_of(after)
     if old == new:
         old, new = _as_json(before), _as_json(after)
@@ -94,8 +94,7 @@ def _continuation_cause(added: str, reply: str) -> str:
 
 def _cause(before: Any, after: Any, old: str, new: str, role: str | None, last: bool) -> str:
     system = role in ("system", "developer")
-    other_role = not isinstance(after, dict) or after.get("role") != role
-    if other_role:
+    if role_of(after) != role:
         return "system_prompt_changed" if system else "message_edited"
     if has_reasoning(before) and without_reasoning(before) == without_reasoning(after):
         return "reasoning_stripped"
@@ -142,7 +141,10 @@ def _lost_a_part(old: str, new: str, last: bool) -> bool:
 
 
 def _same_json(before: Any, after: Any) -> bool:
-    return bool(_parsed(before) == _parsed(after))
+    try:
+        return bool(_parsed(before) == _parsed(after))
+    except RecursionError:
+        return False
 
 
 def _parsed(value: Any) -> Any:

@@ -41,6 +41,7 @@ _REASONING = re.compile(
     r"<(think|thinking|reasoning)>.*?</\1>\s*|<\|channel\|>analysis<\|message\|>.*?<\|end\|>",
     re.DOTALL,
 )
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _REASONING_KEYS = frozenset({"reasoning_content", "reasoning", "thinking", "reasoning_details"})
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
@@ -101,6 +102,12 @@ def _first_kind(old: str, new: str) -> str | None:
 def same_but_for_whitespace(before: str, after: str) -> bool:
     """Equal after dropping white space and Unicode normalisation."""
     return _bare(before) == _bare(after)
+
+
+def role_of(message: Any) -> str | None:
+    """A known role, `other`, or None; a log's own word for it may hold anything."""
+    role = message.get("role") if isinstance(message, dict) else None
+    return role if role is None or role in _ROLES else "other"
 
 
 def text_of(message: Any) -> str:

@@ -199,6 +199,41 @@ def test_excerpts_are_shown_only_when_asked_for_and_hold_no_control_characters()
     assert msgspec.structs.replace(shown, before=None, after=None) == hidden
 
 
+def test_a_role_of_the_log_s_own_is_not_repeated() -> None:
+    def said(text: str) -> Message:
+        return {"role": "\x1b[31mboss", "content": text}
+
+    example = audit(turn([said("go north")]), turn([said("go south"), ANSWER])).causes[0].example
+    assert example.role == "other"
+    odd = audit(turn([{"role": ["x"], "content": "a"}]), turn([{"role": {}, "content": "b"}, MORE]))
+    assert odd.causes[0].example.role == "other"
+
+
+@pytest.mark.parametrize("depth", [100, 300, 900, 3000])
+def test_deep_nesting_is_no_obstacle(depth: int) -> None:
+    def nested(leaf: str) -> Message:
+        value: Any = leaf
+        for _ in range(depth):
+            value = [value]
+        return {"role": "user", "content": "x", "tool_calls": value}
+
+    requests = [
+        TokenRequest([1, 2, 3], session="s", text=[nested("a")]),
+        TokenRequest([4, 2, 3], session="s", text=[nested("b"), ANSWER, MORE]),
+    ]
+    found = audit(*requests)
+    kept = depth < 254  # orjson's limit
+    assert [item.cause for item in found.causes] == ["message_edited" if kept else "text_not_kept"]
+
+
+def test_deep_json_in_a_tool_call_is_no_obstacle() -> None:
+    def called(leaf: str) -> Message:
+        arguments = "[" * 900 + leaf + "]" * 900
+        return {"role": "assistant", "tool_calls": [{"function": {"arguments": arguments}}]}
+
+    assert causes(turn([called("1")]), turn([called("2"), ASK])) == ["counter_in_message"]
+
+
 def test_a_trace_whose_rows_were_cut_is_audited_by_blocks() -> None:
     trace = token_trace([turn([ASK]), turn([MORE, ANSWER]), turn([user("x")], session="t")], 1)
     assert trace.chats is not None

@@ -70,6 +70,16 @@ def test_integers_of_any_size_are_taken() -> None:
     assert chats[0].parts == (0, 1)
 
 
+def test_what_is_nested_too_deep_is_equal_to_nothing() -> None:
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    chats = Chats()
+    chats.add_messages([deep, deep], None)
+    assert chats[0].parts == (0, 1)
+    assert chats.part(0) is None
+
+
 def test_integers_of_any_size_come_back() -> None:
     chats = Chats()
     chats.add_messages([{"role": 10**400}, {"role": 2**70}], None)
