@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from audit_logs import (
     Message,
@@ -260,3 +262,10 @@ def test_every_cause_but_the_few_below_has_a_log_here() -> None:
         "reply_lost",
         "text_not_kept",
     }
+
+
+def test_every_cause_stands_in_the_docs_with_its_remedy() -> None:
+    docs = (Path(__file__).parents[3] / "docs" / "append-only-audit.md").read_text("utf-8")
+    for cause in CAUSES.values():
+        assert cause.remedy in docs
+        assert "_in_" in cause.code or f"| `{cause.code}` | {cause.title} |" in docs
