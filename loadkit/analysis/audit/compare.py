@@ -18,6 +18,7 @@ from loadkit.core.chats import NO_PART, Chat, Chats
 from loadkit.core.trace import Trace
 
 _SYSTEM_ROLES = ("system", "developer")
+_RETURNED_ONLY = ("refusal", "annotations", "audio", "role")
 # A context that was cut down to a summary often says so near its start.
 _SUMMARY_HINTS = ("summar", "compacted", "continued from a previous", "earlier conversation")
 _HINT_CHARS = 4000
@@ -111,13 +112,20 @@ def _compare_reply(old: Side, new: Side, index: int) -> Found | None:
         return Found("text_not_kept", message_index=index)
     if new.role(index) != "assistant":
         return Found("reply_left_out", message_index=index, role=new.role(index))
-    sent = message.get("content") if isinstance(reply, str) else message
-    if reply == sent or (reply == "" and not sent):
+    was = _as_sent(reply if isinstance(reply, dict) else {"content": reply})
+    now = _as_sent(message)
+    if was == now:
         return None
-    if has_reasoning(reply) and without_reasoning(reply) == without_reasoning(sent):
+    if has_reasoning(was) and without_reasoning(was) == without_reasoning(now):
         return Found("reasoning_stripped", message_index=index, role="assistant")
-    found = compare_messages({"role": "assistant", "content": reply}, message, index, last=False)
+    found = compare_messages(was, now, index, last=False)
     return found if found.cause != "message_edited" else found.as_cause("reply_changed")
+
+
+def _as_sent(message: dict[str, Any]) -> dict[str, Any]:
+    """A reply as a client sends it back: no empty fields, none that servers only return."""
+    shown = {key: value for key, value in message.items() if value and key not in _RETURNED_ONLY}
+    return {**shown, "role": "assistant"}
 
 
 def _compare_histories(old: Side, new: Side, index: int) -> Found:

@@ -188,6 +188,20 @@ def test_a_reply_that_comes_back_otherwise_is_lost_though_the_prompt_is_kept(
     assert found.causes[0].tokens_lost == lost_by_hand(before, after) > 0
 
 
+def test_a_reply_as_a_message_is_compared_by_what_clients_send_back() -> None:
+    returned = {**ANSWER, "refusal": None, "annotations": [], "reasoning_content": "North is up."}
+    more = user(
+        "More words, so that the prompt is long enough for all of the reply to count in it."
+    )
+    stripped = audit(turn([ASK], reply=returned), turn([ASK, ANSWER, MORE, more]))
+    assert [item.cause for item in stripped.causes] == ["reasoning_stripped"]
+    edited = audit(turn([ASK], reply=returned), turn([ASK, assistant("Few do."), MORE, more]))
+    assert [item.cause for item in edited.causes] == ["reply_changed"]
+    del returned["reasoning_content"]
+    rendered = audit(turn([ASK], reply=returned), turn([ASK, ANSWER, MORE, more]))
+    assert [item.cause for item in rendered.causes] == ["reply_retokenised"]
+
+
 def test_a_reply_of_other_tokens_than_its_text_gives_is_retokenised() -> None:
     before = turn([ASK], reply="Many do.")
     before.reply = [9] * len(before.reply or ())
