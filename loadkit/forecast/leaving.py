@@ -12,7 +12,7 @@ from loadkit.forecast.first_touches import NUM_KINDS, FirstTouches
 
 MAX_COMPANIONS = 40  # nodes with more are met by every copy
 _BISECTIONS = 50
-_MIN_TOUCHES = 300
+_MIN_TOUCHES = 500
 
 
 @dataclass(frozen=True, slots=True)

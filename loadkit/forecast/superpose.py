@@ -76,9 +76,9 @@ def superpose(
     sample = template.sample
     num_copies = max(1, math.ceil(traffic - 1e-9))
     plan = _plan(template, traffic, num_copies, alone, random)
-    shift = start_shifts(sample, template.touches, plan.stay, plan.phi, random, jitter)
-    if not move_sample:
-        shift[:, 0] = 0
+    shift = start_shifts(
+        sample, template.touches, plan, random, jitter=jitter, move_sample=move_sample
+    )
     kept = _kept(sample.num_sessions, traffic, num_copies, random)
     return _merge(template, plan, shift, kept)
 
