@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -18,6 +18,8 @@ from loadkit.core.errors import FormatError, InputError
 MAX_LINE_BYTES = 128 * 1024 * 1024
 # A JSON array or a document over several lines has to be in memory as a whole.
 MAX_DOCUMENT_BYTES = 1024 * 1024 * 1024
+# At most 32,000 times as many come out at once, so that a bomb meets the cap on lines.
+_ZSTD_BYTES_AT_ONCE = 2048
 COMPRESSED = (".gz", ".zst")
 
 OnBytes = Callable[[int], None]
@@ -102,8 +104,43 @@ def _open_zst(path: Path, raw: BinaryIO) -> BinaryIO:
             where=path,
             remedy="pip install zstandard, or decompress the file",
         ) from error
-    reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-    return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader)))
+    return cast(BinaryIO, io.BufferedReader(_ZstdFile(raw, zstandard.ZstdDecompressor())))
+
+
+class _ZstdFile(io.RawIOBase):
+    """Decompressed bytes of one or more zstd frames. EOFError if the last one is cut off.
+
+    zstandard's own reader ends silently there, which can lose whole lines.
+    """
+
+    def __init__(self, raw: BinaryIO, decompressor: Any):
+        self._raw, self._decompressor = raw, decompressor
+        self._frame: Any = None
+        self._input = self._output = b""
+        self._taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self._taken == len(self._output):
+            self._input = self._input or self._raw.read(_ZSTD_BYTES_AT_ONCE)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("the compressed file ends too early")
+                return 0
+            self._decompress()
+        part = self._output[self._taken : self._taken + len(buffer)]
+        buffer[: len(part)] = part
+        self._taken += len(part)
+        return len(part)
+
+    def _decompress(self) -> None:
+        self._frame = self._frame or self._decompressor.decompressobj()
+        self._output, self._taken = self._frame.decompress(self._input), 0
+        self._input = self._frame.unused_data if self._frame.eof else b""
+        if self._frame.eof:
+            self._frame = None
 
 
 def _lines_or_elements(path: Path, file: BinaryIO) -> Iterator[Line]:

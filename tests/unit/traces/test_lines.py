@@ -144,3 +144,20 @@ def test_a_document_beyond_the_cap_is_refused(
     path.write_bytes(b"[\n" + b",\n".join([ROW] * 9) + b"]")
     with pytest.raises(FormatError, match=r":1: a JSON document of more than"):
         read_log([path])
+
+
+def test_a_zst_file_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "log.jsonl.zst"
+    whole = zstandard.compress((ROW + b"\n") * 50)
+    for end in range(1, len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError):
+            read_log([path])
+
+
+def test_several_zst_frames_are_one_file(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "log.jsonl.zst"
+    path.write_bytes(zstandard.compress(ROW + b"\n") * 3)
+    assert read_log([path]).trace.num_requests == 3
