@@ -53,6 +53,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
     prediction: Witness = Witness()
     prediction_infinite_tokens: Count | None = None
     prediction_capacity_blocks: Count | None = None
+    prediction_overlap_tokens: Count | None = None
     unanswered_requests: Count = 0
 
 

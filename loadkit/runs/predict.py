@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from loadkit import analysis
+from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.concurrent import simulate_concurrent
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import Trace
@@ -58,8 +60,9 @@ def _both(
     trace = _read(sent, tokenizer, context)
     best = _predict(trace, context.capacity_blocks)
     curve = analysis.analyze(trace).to_dict()["curve"]
+    overlap = _overlap_tokens(trace, best, context.capacity_blocks)
     if all(record.reply_token_ids is None for record in answered):
-        return Predictions(best, None, curve)
+        return Predictions(best, None, curve, overlap)
     handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=sent.parent)
     os.close(handle)
     try:
@@ -67,7 +70,18 @@ def _both(
         from_text = _predict(_read(Path(name), tokenizer, context), context.capacity_blocks)
     finally:
         Path(name).unlink()
-    return Predictions(best, from_text, curve)
+    return Predictions(best, from_text, curve, overlap)
+
+
+def _overlap_tokens(trace: Trace, best: Prediction, capacity_blocks: int | None) -> int | None:
+    """Hit tokens with the blocks of running requests pinned. Latencies are the client's, time in
+    the server's queue included, so blocks are held for rather longer than they are."""
+    if capacity_blocks is None or trace.completed_s is None:
+        return None
+    if (best.expected_tokens == best.reusable_tokens).all():
+        return int(best.expected_tokens.sum())
+    overlap = simulate_concurrent(reuse_of(trace), capacity_blocks, "wait")
+    return int(overlap.requests.resident_tokens.sum())
 
 
 def _read(log: Path, tokenizer: Tokenizer, context: RunContext) -> Trace:

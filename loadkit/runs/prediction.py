@@ -35,8 +35,12 @@ class Predictions:
     best: replies as the generated token ids where the server gave them, else as text.
     from_text: every reply as re-tokenised text; None if no reply came with token ids.
     curve: hit rate by cause over capacity of what was sent, as in `loadkit analyze --json`.
+    overlap_tokens: hit tokens at the capacity when running requests hold their blocks, as they do
+    on a server; None if the capacity is not known. `best` serves one request after another, which
+    is exact as long as nothing is evicted; the two differ only where something is.
     """
 
     best: Prediction
     from_text: Prediction | None
     curve: list[dict[str, Any]] = field(default_factory=list)
+    overlap_tokens: int | None = None

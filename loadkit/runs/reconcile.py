@@ -104,6 +104,7 @@ def reconcile(
         "prediction": asdict(prediction),
         "prediction_capacity_blocks": context.capacity_blocks if best else None,
         "prediction_infinite_tokens": int(best.reusable_tokens.sum()) if best else None,
+        "prediction_overlap_tokens": predictions.overlap_tokens if predictions else None,
         "prediction_from_text_tokens": _plus(prediction.cached_tokens, retokenised or 0),
         "retokenised_tokens": retokenised,
         "unanswered_requests": unanswered,

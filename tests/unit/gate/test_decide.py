@@ -127,6 +127,12 @@ def test_a_cache_that_serves_less_than_it_holds_underperforms() -> None:
     assert (reason.code, reason.measured, reason.expected) == ("cache_underperforms", 0.37, 0.4)
 
 
+def test_a_cache_is_not_blamed_for_blocks_that_running_requests_hold() -> None:
+    weak = {"reconciliation__usage__cached_tokens": 3700}
+    assert verdict(run(**weak, reconciliation__prediction_overlap_tokens=3700)) == "PASS"
+    assert verdict(run(**weak, reconciliation__prediction_overlap_tokens=3950)) == "FAIL"
+
+
 def test_without_a_known_capacity_a_cache_is_not_blamed() -> None:
     unknown = run(
         reconciliation__usage__cached_tokens=3700, reconciliation__prediction_capacity_blocks=None

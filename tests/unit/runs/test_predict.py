@@ -103,3 +103,28 @@ def test_another_tokenizer_than_the_servers_makes_no_prediction(
     run = finish_run(work, tmp_path / "run", known)
     assert run["reconciliation"]["prediction"]["cached_tokens"] is None
     assert run["notes"] == ["no prediction: the server has another tokenizer than this one"]
+
+
+def test_a_running_request_holds_its_blocks_in_a_tight_cache(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    # Three blocks of 4. A long request holds two; of the others only one fits at a time.
+    def sent(name: str, at_s: float, text: str, **fields: Any) -> Record:
+        messages = [{"role": "user", "content": text}]
+        shared = {"reply": "", "reply_token_ids": [25], "prompt_tokens": len(text.split())}
+        return answered(name, 0, at_s, messages=messages, **(shared | fields))
+
+    journal(
+        work,
+        0,
+        [
+            sent("long", 0.0, "a b c d e f g h", completed_s=10.0),
+            sent("first", 1.0, "i j k l m"),
+            sent("other", 2.0, "n o p q r"),
+            sent("again", 3.0, "i j k l m"),
+        ],
+    )
+    known = context(scheduled=4, tokenizer=tokenizer, block_size=4, capacity_blocks=3)
+    found = finish_run(work, tmp_path / "run", known)["reconciliation"]
+    assert found["prediction"]["cached_tokens"] == 4, "one after another the first block is there"
+    assert found["prediction_overlap_tokens"] == 0, "two are held, the other prompt took the rest"
