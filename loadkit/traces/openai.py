@@ -1,6 +1,7 @@
 """OpenAI request bodies, one a line: `messages`, `prompt` or `input`, and what is known of the reply.
 
-Optional keys beside the body: timestamp (seconds), session_id, request_id, cache_salt, response.
+Optional keys beside the body: timestamp (seconds), session_id, request_id, cache_salt, lora (the
+adapter's name; requests of other models, adapters or salts share no block), response.
 `response` is `{"content", "token_ids", "finish_reason", "latency_s"}` or an OpenAI completion
 object. `input` and `instructions` are the Responses API's names for messages and system message;
 `input` is text or a list of messages.
@@ -18,6 +19,11 @@ from loadkit.traces.reading import Duration, Length, Name, Reading, Seconds
 from loadkit.traces.texts import Reply, TextRequest
 
 NAME = "openai"
+
+# Where servers put a reply's reasoning. It was computed before the content, in a form that the log
+# does not show, so the content alone is not what follows the prompt in the cache: clients that strip
+# it break the chain at the end of the prompt. With token_ids the log shows the reply as computed.
+_REASONING = ("reasoning_content", "reasoning")
 
 TokenIds = list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]
 Message = dict[str, Any]
@@ -51,6 +57,7 @@ class Body(msgspec.Struct):
     tools: list[Message] | None = None
     cache_salt: str | None = None
     model: str | None = None
+    lora: str | None = None
 
 
 class Row(Body):
@@ -94,7 +101,7 @@ def request_of(place: Place, body: Body) -> TextRequest:
         prompt=body.prompt,
         tools=body.tools,
         salt=body.cache_salt or "",
-        model=body.model or "",
+        model="\0".join(name for name in (body.model, body.lora) if name),
     )
 
 
@@ -146,4 +153,6 @@ def _from_choice(place: Place, choice: dict[str, Any]) -> Reply | None:
         told = msgspec.convert(short, Response)
     except msgspec.ValidationError as error:
         raise place.error(f"the response does not fit the format: {error}") from error
+    if told.token_ids is None and any(message.get(key) for key in _REASONING):
+        return None
     return _told(told.content, told.token_ids, told.finish_reason)

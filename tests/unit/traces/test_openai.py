@@ -197,3 +197,28 @@ def test_messages_that_the_template_refuses_are_named_by_line(
     monkeypatch.setattr(letters.hf, "chat_template", template)
     with pytest.raises(FormatError, match=r":2: letters: .*no role"):
         read([write_log(chat("a"), {"messages": [{}]})], tokenizer=letters)
+
+
+def test_another_adapter_or_model_shares_no_block(write_log: WriteLog) -> None:
+    rows = [
+        {"prompt": [1, 2, 3, 4, 5]},
+        {"prompt": [1, 2, 3, 4, 5], "lora": "tuned"},
+        {"prompt": [1, 2, 3, 4, 5], "model": "m", "lora": "tuned"},
+        {"prompt": [1, 2, 3, 4, 5], "lora": "tuned"},
+    ]
+    trace = read_trace([write_log(*rows)], block_size=4)
+    assert trace.block_ids.tolist() == [0, 1, 2, 1]
+    assert len(set(trace.prompt_key.tolist())) == 3
+
+
+def test_a_reply_with_reasoning_is_known_by_its_token_ids_only(write_log: WriteLog) -> None:
+    """The reasoning was computed before the content: content alone does not follow the prompt."""
+    message = {"role": "assistant", "content": "c", "reasoning_content": "b"}
+    with_ids = {"choices": [{"message": message, "token_ids": [3, 4, 9]}]}
+    rows = [
+        {"prompt": [1, 2], "response": with_ids},
+        {"prompt": [1, 2], "response": {"choices": [{"message": message}]}},
+    ]
+    trace = read_trace([write_log(*rows)], block_size=2)
+    assert trace.resident_ptr is not None
+    assert trace.resident_ptr.tolist() == [0, 2, 3]
