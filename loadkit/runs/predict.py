@@ -78,7 +78,7 @@ def _overlap_tokens(trace: Trace, best: Prediction, capacity_blocks: int | None)
     the server's queue included, so blocks are held for rather longer than they are."""
     if capacity_blocks is None or trace.completed_s is None:
         return None
-    if (best.expected_tokens == best.reusable_tokens).all():
+    if trace.num_ids + trace.num_requests <= capacity_blocks:  # all blocks and unfinished pages fit
         return int(best.expected_tokens.sum())
     overlap = simulate_concurrent(reuse_of(trace), capacity_blocks, "wait")
     return int(overlap.requests.resident_tokens.sum())
