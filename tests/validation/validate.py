@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from loadkit.traces import read_trace
 
 SESSIONS = (150, 350, 700, 1400, 2800)
 PREFIXES = (0.1, 0.25, 0.5)
-SEEDS = 3
+SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,49 @@ class Case:
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Every trace with every share of its sessions and every part of its window."""
-    for name, used, trace in traces(quick):
+    """Every trace with every number of sessions and every part of its window."""
+    for source in sources(quick):
+        drawn = [source.draw(seed) for seed in range(1 if quick else SEEDS)]
         for sessions in SESSIONS:
-            if 100 <= sessions <= 0.6 * trace.num_sessions:
-                seeds = range(1 if quick else SEEDS)
-                share = sessions / trace.num_sessions
-                tried = [session_trial(trace, share, 100 + seed) for seed in seeds]
-                yield Case(name, used, f"{sessions} sessions", tried)
+            if 100 <= sessions <= 0.6 * drawn[0].num_sessions:
+                tried = [
+                    session_trial(trace, sessions / trace.num_sessions, 100 + seed)
+                    for seed, trace in enumerate(drawn)
+                ]
+                yield Case(source.name, source.used, f"{sessions} sessions", tried)
         for share in PREFIXES:
-            yield Case(name, used, f"first {share:.0%}", [prefix_trial(trace, share)])
+            whole = drawn if source.is_world else drawn[:1]
+            tried = [prefix_trial(trace, share) for trace in whole]
+            yield Case(source.name, source.used, f"first {share:.0%}", tried)
 
 
-def traces(quick: bool) -> Iterator[tuple[str, str, Trace]]:
-    """(name, how it was used, trace). Sessions of public traces are taken as read or inferred once,
-    on the whole trace, so that a sample of them is one of sessions."""
-    for name, used in ((CONVERSATION, "design"), (SYNTHETIC, "design"), (WEKA, "design")):
+@dataclass(frozen=True)
+class Source:
+    """A world, drawn anew for each seed, or a public trace, which is what it is."""
+
+    name: str
+    used: str
+    is_world: bool
+    draw: Callable[[int], Trace]
+
+
+def sources(quick: bool) -> Iterator[Source]:
+    """Public traces first. Their sessions are taken as read or as inferred once on the whole trace,
+    so that a sample is one of sessions, and no penalty for inference applies."""
+    for name in (CONVERSATION, SYNTHETIC, WEKA):
         if missing(name):
             print(f"{name} is not in {DATA}: left out", file=sys.stderr)
             continue
-        try:
-            trace = read_trace([DATA / name])
-        except Exception as error:  # a format that this version does not read is a row, not an end
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        yield name.split(".")[0], used, replace(trace, sessions_inferred=False)
+        trace = replace(read_trace([DATA / name]), sessions_inferred=False)
+        yield Source(name.split(".")[0], "design", False, lambda _, trace=trace: trace)
+    scale = 0.3 if quick else 1.0
     for group, used in ((DESIGN, "design"), (REVISION, "revision"), (UNSEEN, "unseen")):
         for name in group:
-            yield name, used, make_world(name, 2026, 0.3 if quick else 1.0)
+            yield Source(name, used, True, partial(_draw, name, scale))
+
+
+def _draw(name: str, scale: float, seed: int) -> Trace:
+    return make_world(name, 2026 + seed, scale)
 
 
 def row(case: Case) -> list[str]:

@@ -29,15 +29,15 @@ def always(value: float) -> FloatArray:
 
 
 def test_without_error_the_floor_remains() -> None:
-    # sqrt(.64 * 1 + 1.5^2) = 1.7 points.
-    assert half_width(always(0), always(0), 0.9)[0, 0] == pytest.approx(0.017)
+    assert half_width(always(0), always(0), 0.9)[0, 0] == pytest.approx(0.015)
 
 
-def test_chance_and_bias_count_alike() -> None:
-    # sqrt(.64 (1.9^2 * 2^2 + 1) + 1.5^2) = 3.483 points for 2 points of either.
-    expected = (0.64 * (1.9**2 * 4 + 1) + 1.5**2) ** 0.5 / 100
-    assert half_width(always(0.02), always(0), 0.9)[0, 0] == pytest.approx(expected)
-    assert half_width(always(0), always(0.02), 0.9)[0, 0] == pytest.approx(expected)
+def test_chance_counts_twice_and_bias_half() -> None:
+    # 2 x 1 point and half of 4 points are 2 each; with the floor of 1.5 that makes 2.5.
+    assert half_width(always(0.01), always(0), 0.9)[0, 0] == pytest.approx(0.025)
+    assert half_width(always(0), always(0.04), 0.9)[0, 0] == pytest.approx(0.025)
+    both = half_width(always(0.015), always(0.04), 0.9)[0, 0]
+    assert both == pytest.approx((0.03**2 + 0.02**2 + 0.015**2) ** 0.5)
 
 
 def test_more_confidence_is_wider() -> None:
