@@ -2,10 +2,9 @@
 
 Keys: prompt_tokens, hashes (64-bit, chained: full blocks, or with one for the partial tail);
 timestamp_s, session, tenant (not read: its hashes are salted apart), output_tokens, block_size.
-Written by `write_hashed` where the log
-knew it: reply_hashes (the full blocks that the reply added after the prompt's full ones),
-completed_s (when they were in the cache), partial_page (the request also held an unfinished page),
-prompt_id (equal for identical whole prompts, the partial tail included).
+Written by `write_hashed` where the log knew it: reply_hashes (the full blocks that the reply added
+after the prompt's full ones), completed_s (when they were in the cache), partial_page (the request
+also held an unfinished page), prompt_id (equal for identical whole prompts, the tail included).
 """
 
 from __future__ import annotations
