@@ -54,8 +54,8 @@ class Columns:
         block_size: int | None = None,
     ) -> None:
         """Append a row. FormatError, and nothing appended, if it does not fit the rows before."""
-        self._check_size(place, block_size)
-        self._check_count(place, prompt_tokens, len(ids))
+        size = self._checked_size(place, block_size)
+        _check_count(place, prompt_tokens, len(ids), size)
         signed = _as_signed(place, ids)
         self.facts.add(
             place,
@@ -64,6 +64,7 @@ class Columns:
             session=session,
             request_id=request_id,
         )
+        self._size = size
         self.prompt_tokens.append(prompt_tokens)
         self.chains.add(signed)
 
@@ -111,25 +112,16 @@ class Columns:
             ),
         )
 
-    def _check_size(self, place: Place, named: int | None) -> None:
-        if self._size is None:
-            self._size = self._asked or named or self._default
-        if named is not None and named != self._size:
-            before = f"asked for {self._asked}" if self._asked else f"earlier ones {self._size}"
+    def _checked_size(self, place: Place, named: int | None) -> int:
+        """The block size of the log so far, which the row must not contradict."""
+        size = self._size or self._asked or named or self._default
+        if named is not None and named != size:
+            before = f"asked for {self._asked}" if self._asked else f"earlier ones {size}"
             raise place.error(
                 f"the row has block_size {named}, {before}",
                 "rates do not carry across block sizes: analyze one block size at a time",
             )
-
-    def _check_count(self, place: Place, length: int, count: int) -> None:
-        size = self.block_size
-        floor, ceil = length // size, -(-length // size)
-        if count not in (floor, ceil):
-            raise place.error(
-                f"{count} block ids do not fit {length} tokens in blocks of {size}"
-                f" (expected {floor} or {ceil})",
-                _block_size_hint(length, count),
-            )
+        return size
 
     def _check_single_parent(self, ids: IntArray, ptr: IntArray) -> None:
         """Refuse ids with two parents; a row that repeats an id always has one such."""
@@ -143,6 +135,16 @@ class Columns:
         if row == first:
             raise here.error(f"block id {block} occurs twice in the row", _TWO_PARENTS)
         raise here.error(f"block id {block} has another parent than in {before}", _TWO_PARENTS)
+
+
+def _check_count(place: Place, length: int, count: int, size: int) -> None:
+    floor, ceil = length // size, -(-length // size)
+    if count not in (floor, ceil):
+        raise place.error(
+            f"{count} block ids do not fit {length} tokens in blocks of {size}"
+            f" (expected {floor} or {ceil})",
+            _block_size_hint(length, count),
+        )
 
 
 def _as_signed(place: Place, ids: Sequence[int]) -> Sequence[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from loadkit.core.errors import FormatError
 from loadkit.core.trace import UNKNOWN, Trace
-from loadkit.traces import read_trace
+from loadkit.traces import read_log, read_trace
 
 WriteLog = Callable[..., Path]
 
@@ -181,3 +181,10 @@ def test_a_partial_last_block_does_not_keep_a_session_apart(write_log: WriteLog)
     trace = read([write_log(row([1, 2, 3], 1030), row([1, 2, 4, 5], 1600))])
     assert trace.sessions_inferred
     assert trace.session.tolist() == [0, 0]
+
+
+def test_a_skipped_row_does_not_decide_the_block_size(write_log: WriteLog) -> None:
+    log = write_log(row([1, 2, 3], 5, block_size=99), row([1, 2], 32, block_size=16))
+    trace = read_log([log], skip_bad=True).trace
+    assert trace.block_size == 16
+    assert trace.warnings[0] == "1 bad row was skipped"
