@@ -82,7 +82,8 @@ def weighted_hits(
     `counted` (n,) limits what is counted, not what is touched: the cache is warmed by all.
     InputError for a finite TTL on a log without times.
     """
-    capacities = np.array([NEVER if c is None else c for c in capacities_blocks] + [NEVER])
+    sizes = [NEVER if c is None else min(c, NEVER) for c in capacities_blocks]
+    capacities = np.array([*sizes, NEVER])
     ttls = np.array([np.inf if t is None else t for t in ttls_s] + [np.inf])
     counts = np.ones(stream.num_requests, np.bool_) if counted is None else counted
     sorted_hits = _sorted_hits(stream, np.unique(capacities), np.unique(ttls), counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,8 +66,7 @@ def log_spaced(footprint: int, points: int = 16) -> list[Capacity]:
 
 def check_scenario(scenario: Scenario, confidence: float, target_points: float) -> None:
     """InputError for a question without sense."""
-    if not scenario.traffic > 0:
-        raise InputError(f"traffic {scenario.traffic} is not above 0", where="--traffic")
+    _check_positive("--traffic", scenario.traffic)
     if scenario.replicas < 1:
         raise InputError(f"{scenario.replicas} replicas are too few", where="--replicas")
     if scenario.routing not in ROUTINGS:
@@ -85,8 +85,8 @@ def check_scenario(scenario: Scenario, confidence: float, target_points: float) 
 
 
 def _check_positive(where: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise InputError(f"{value} is not above 0", where=where)
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise InputError(f"{value} is not a number above 0", where=where)
 
 
 def estimate(

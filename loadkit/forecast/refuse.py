@@ -28,7 +28,7 @@ def effective_sessions(sample: Sample) -> float:
 def refusals(sample: Sample, scenario: Scenario) -> list[str]:
     """Reasons against growing this sample's traffic; none means go on."""
     return [*_too_small(sample), *_too_short(sample), *_no_clock(sample, scenario),
-            *_too_far(scenario), *_too_little_room(sample, scenario)]  # fmt: skip
+            *_too_far(sample, scenario), *_too_little_room(sample, scenario)]  # fmt: skip
 
 
 def rerun_refusals(sample: Sample, scenario: Scenario) -> list[str]:
@@ -103,7 +103,13 @@ def _no_clock(sample: Sample, scenario: Scenario) -> Iterator[str]:
         )
 
 
-def _too_far(scenario: Scenario) -> Iterator[str]:
+def _too_far(sample: Sample, scenario: Scenario) -> Iterator[str]:
+    remain = scenario.traffic * sample.num_sessions
+    if remain < MIN_EFFECTIVE_SESSIONS <= sample.num_sessions:
+        yield (
+            f"at traffic {scenario.traffic:g}x {remain:.0f} of the log's sessions remain, fewer than"
+            f" {MIN_EFFECTIVE_SESSIONS}: log for longer"
+        )
     if scenario.traffic > MAX_TRAFFIC:
         yield (
             f"traffic {scenario.traffic:g}x is beyond {MAX_TRAFFIC}x:"

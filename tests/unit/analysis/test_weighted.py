@@ -136,6 +136,11 @@ def test_capacities_and_ttls_keep_their_order_and_may_repeat() -> None:
     assert [hits.split(c, 1).hit for c in range(4)] == [10, 6, 10, 8]
 
 
+def test_a_capacity_beyond_all_memory_is_infinite() -> None:
+    hits = weighted_hits(node_stream(four_sends()), [None, 10**24])
+    assert hits.split(1) == hits.split(0)
+
+
 def test_a_time_to_live_needs_times() -> None:
     stream = node_stream(token_trace([TokenRequest([1, 2, 3])], 2))
     with pytest.raises(InputError, match="no timestamps"):

@@ -150,6 +150,7 @@ def one_giant() -> Trace:
         (short_log, {}, "at least 900 s are needed"),
         (world, {"capacity_blocks": 20}, "no server could serve this log"),
         (world, {"traffic": 101.0}, "beyond 100x"),
+        (world, {"traffic": 0.01}, "4 of the log's sessions remain"),
         (world, {"horizon_s": 7200.0}, "cannot be extrapolated together"),
         (world, {"traffic": 1.0, "horizon_s": 36_001.0}, "more than 10 times the window"),
     ],
