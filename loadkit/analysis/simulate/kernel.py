@@ -11,7 +11,7 @@ All compiled functions that call each other stand in this file (see core.jit).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ import numpy.typing as npt
 from loadkit.core.jit import compiled
 from loadkit.core.trace import FloatArray, IntArray
 
-ByteArray = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 KindArray = npt.NDArray[np.int8]
 
@@ -54,22 +53,32 @@ class Rule(NamedTuple):
     refresh: bool  # True: an entry's age counts from its last use, False: from its computation
 
 
-class Cache(NamedTuple):
-    """State per id, ids of unfinished pages behind those of blocks; `counters` holds the scalars."""
+# One record a block, ids of unfinished pages behind those of blocks.
+BLOCK = np.dtype(
+    [
+        ("parent", np.int64),
+        ("children", np.int64),  # resident ones
+        ("uses", np.int64),
+        ("last", np.int64),  # tick of the last touch
+        ("place", np.int64),  # index in the heap, -1 outside
+        ("score", np.float64),
+        ("stamp_s", np.float64),  # age counts from here
+        ("resident", np.bool_),
+        ("pinned", np.bool_),  # the event being served uses the block
+    ]
+)
+QUEUED = np.dtype([("block", np.int64), ("at", np.float64)])
 
-    parent: IntArray
-    children: IntArray  # resident ones
-    resident: ByteArray
-    uses: IntArray
-    last: IntArray  # tick of the last touch
-    score: FloatArray
-    stamp_s: FloatArray  # age counts from here
-    pinned: ByteArray  # the event being served uses the block
+
+class Cache(NamedTuple):
+    """All state. Few arrays, since numba counts references to each at every call."""
+
+    blocks: npt.NDArray[Any]  # BLOCK
     heap: IntArray  # idle leaves
-    place: IntArray  # index in heap, -1 outside
-    queue_id: IntArray  # touches in order, for SLRU's oldest protected block and for expiry
-    queue_at: FloatArray
-    counters: IntArray
+    queue: npt.NDArray[
+        Any
+    ]  # QUEUED: touches in order, for SLRU's oldest protected block and expiry
+    counters: IntArray  # the scalars
     clock: FloatArray  # (1,) score of the last victim, never falling
 
 
@@ -87,11 +96,11 @@ def serve(log: Log, rule: Rule, cache: Cache) -> IntArray:
         if completes:
             chain = log.kept_ids[log.kept_ptr[request] : log.kept_ptr[request + 1]]
             if log.partial_page[request]:
-                page = len(cache.parent) - len(hit) + request
+                page = len(cache.blocks) - len(hit) + request
                 _touch_page(cache, rule, page, now)
         else:
             num_prompt = 0
-            while hit[request] < len(chain) and cache.resident[chain[hit[request]]]:
+            while hit[request] < len(chain) and cache.blocks[chain[hit[request]]].resident:
                 hit[request] += 1
             hit[request] = min(hit[request], log.max_hit_blocks[request])
             cache.counters[_REQUESTS] += 1
@@ -117,34 +126,34 @@ def serve(log: Log, rule: Rule, cache: Cache) -> IntArray:
 def _touch(cache: Cache, chain: IntArray, k: int) -> None:
     """Make the block resident, the most recent, and pinned."""
     block = chain[k]
-    if cache.place[block] >= 0:
+    if cache.blocks[block].place >= 0:
         _heap_remove(cache, block)
-    cache.pinned[block] = 1
+    cache.blocks[block].pinned = 1
     cache.counters[_TICK] += 1
-    cache.last[block] = cache.counters[_TICK]
-    if cache.resident[block] == 0:
-        cache.resident[block] = 1
-        cache.uses[block] = 0
-        cache.score[block] = -1.0
-        cache.stamp_s[block] = -np.inf
+    cache.blocks[block].last = cache.counters[_TICK]
+    if cache.blocks[block].resident == 0:
+        cache.blocks[block].resident = 1
+        cache.blocks[block].uses = 0
+        cache.blocks[block].score = -1.0
+        cache.blocks[block].stamp_s = -np.inf
         cache.counters[_SIZE] += 1
-        cache.parent[block] = chain[k - 1] if k > 0 else -1
+        cache.blocks[block].parent = chain[k - 1] if k > 0 else -1
         if k > 0:
-            cache.children[chain[k - 1]] += 1
+            cache.blocks[chain[k - 1]].children += 1
 
 
 @compiled
 def _touch_page(cache: Cache, rule: Rule, page: int, now: float) -> None:
     """An unfinished page: it takes room, is nobody's parent, and no policy values it."""
-    cache.pinned[page] = 1
-    cache.resident[page] = 1
-    cache.parent[page] = -1
+    cache.blocks[page].pinned = 1
+    cache.blocks[page].resident = 1
+    cache.blocks[page].parent = -1
     cache.counters[_TICK] += 1
     cache.counters[_SIZE] += 1
-    cache.last[page] = cache.counters[_TICK]
+    cache.blocks[page].last = cache.counters[_TICK]
     if rule.policy != SLRU:
-        cache.score[page] = cache.clock[0]
-    cache.stamp_s[page] = -np.inf
+        cache.blocks[page].score = cache.clock[0]
+    cache.blocks[page].stamp_s = -np.inf
     _stamp(cache, rule, page, True, now)
 
 
@@ -152,8 +161,8 @@ def _touch_page(cache: Cache, rule: Rule, page: int, now: float) -> None:
 def _use(cache: Cache, rule: Rule, block: int, counted: bool, new_prompt: bool) -> None:
     """Count a request's use once; for Diversity only if no request before had the same prompt."""
     if counted and (rule.policy != DIVERSITY or new_prompt):
-        cache.uses[block] += 1
-    cache.uses[block] = max(cache.uses[block], 1)
+        cache.blocks[block].uses += 1
+    cache.blocks[block].uses = max(cache.blocks[block].uses, 1)
 
 
 @compiled
@@ -161,8 +170,8 @@ def _stamp(cache: Cache, rule: Rule, block: int, computed: bool, now: float) -> 
     """Restart the age of a computed (or, with refresh, a used) entry."""
     if rule.ttl_s == np.inf:
         return
-    if computed or rule.refresh or cache.stamp_s[block] == -np.inf:
-        cache.stamp_s[block] = now
+    if computed or rule.refresh or cache.blocks[block].stamp_s == -np.inf:
+        cache.blocks[block].stamp_s = now
         _enqueue(cache, block, now)
 
 
@@ -173,30 +182,30 @@ def _stamp(cache: Cache, rule: Rule, block: int, computed: bool, now: float) -> 
 def _rate(cache: Cache, rule: Rule, block: int, counted: bool, cost: float) -> None:
     """Set a touched block's score. Higher stays longer; equal scores go by recency."""
     if rule.policy == LRU:
-        cache.score[block] = 0.0
+        cache.blocks[block].score = 0.0
     elif rule.policy == SLRU:
         _rate_slru(cache, block, counted)
     elif rule.policy == LFU:
-        cache.score[block] = cache.clock[0] + cache.uses[block]
+        cache.blocks[block].score = cache.clock[0] + cache.blocks[block].uses
     elif rule.policy == LFU_PLAIN:
-        cache.score[block] = cache.uses[block]
+        cache.blocks[block].score = cache.blocks[block].uses
     elif rule.policy == GDSF:
-        cache.score[block] = cache.clock[0] + cache.uses[block] * cost
+        cache.blocks[block].score = cache.clock[0] + cache.blocks[block].uses * cost
     else:
         index = cache.counters[_DISTINCT] / cache.counters[_REQUESTS]
-        cache.score[block] = cache.clock[0] + index * cache.uses[block]
+        cache.blocks[block].score = cache.clock[0] + index * cache.blocks[block].uses
 
 
 @compiled
 def _rate_slru(cache: Cache, block: int, counted: bool) -> None:
     """0: probation, 1: protected. A block used while resident is protected, a new one is not."""
-    if cache.score[block] == -1.0:
-        cache.score[block] = 0.0
-    elif counted and cache.score[block] == 0.0:
-        cache.score[block] = 1.0
+    if cache.blocks[block].score == -1.0:
+        cache.blocks[block].score = 0.0
+    elif counted and cache.blocks[block].score == 0.0:
+        cache.blocks[block].score = 1.0
         cache.counters[_PROTECTED] += 1
-    if cache.score[block] == 1.0:
-        _enqueue(cache, block, float(cache.last[block]))
+    if cache.blocks[block].score == 1.0:
+        _enqueue(cache, block, float(cache.blocks[block].last))
 
 
 @compiled
@@ -204,14 +213,14 @@ def _demote(cache: Cache, rule: Rule) -> None:
     """Too many protected blocks: the oldest become the most recent of the probation segment."""
     while cache.counters[_PROTECTED] > rule.protected:
         block, tick = _dequeue(cache)
-        current = cache.resident[block] and cache.score[block] == 1.0
-        if not current or cache.last[block] != tick:
+        current = cache.blocks[block].resident and cache.blocks[block].score == 1.0
+        if not current or cache.blocks[block].last != tick:
             continue
-        cache.score[block] = 0.0
+        cache.blocks[block].score = 0.0
         cache.counters[_PROTECTED] -= 1
         cache.counters[_TICK] += 1
-        cache.last[block] = cache.counters[_TICK]
-        if cache.place[block] >= 0:
+        cache.blocks[block].last = cache.counters[_TICK]
+        if cache.blocks[block].place >= 0:
             _heap_remove(cache, block)
             _heap_push(cache, block)
 
@@ -219,7 +228,8 @@ def _demote(cache: Cache, rule: Rule) -> None:
 @compiled
 def _enqueue(cache: Cache, block: int, at: float) -> None:
     end = cache.counters[_END]
-    cache.queue_id[end], cache.queue_at[end] = block, at
+    cache.queue[end].block = block
+    cache.queue[end].at = at
     cache.counters[_END] = end + 1
 
 
@@ -227,7 +237,7 @@ def _enqueue(cache: Cache, block: int, at: float) -> None:
 def _dequeue(cache: Cache) -> tuple[int, float]:
     head = cache.counters[_HEAD]
     cache.counters[_HEAD] = head + 1
-    return cache.queue_id[head], cache.queue_at[head]
+    return cache.queue[head].block, cache.queue[head].at
 
 
 # -- removing
@@ -238,30 +248,52 @@ def _make_room(cache: Cache, rule: Rule, chain: IntArray, page: int) -> None:
     tail = len(chain)
     while cache.counters[_SIZE] > rule.capacity:
         if cache.counters[_HEAP] > 0:
-            victim = cache.heap[0]
-            _heap_remove(cache, victim)
-            if rule.policy >= GDSF or rule.policy == LFU:
-                cache.clock[0] = max(cache.clock[0], cache.score[victim])
-            _remove(cache, rule, victim)
-        elif page >= 0 and cache.resident[page]:
+            _evict_first(cache, rule)
+        elif page >= 0 and cache.blocks[page].resident:
             _remove(cache, rule, page)
         else:
             tail -= 1
-            if cache.resident[chain[tail]]:
+            if cache.blocks[chain[tail]].resident:
                 _remove(cache, rule, chain[tail])
+
+
+@compiled
+def _evict_first(cache: Cache, rule: Rule) -> None:
+    """Evict the top of the heap. Its parent, if that is now a leaf, mostly comes next: it takes the
+    place at the top, which saves a way through the heap and back."""
+    victim = cache.heap[0]
+    if rule.policy >= GDSF or rule.policy == LFU:
+        cache.clock[0] = max(cache.clock[0], cache.blocks[victim].score)
+    parent = _forget(cache, rule, victim)
+    if parent < 0:
+        _heap_remove(cache, victim)
+        return
+    cache.blocks[victim].place = -1
+    cache.heap[0] = parent
+    cache.blocks[parent].place = 0
+    _sift_down(cache, 0)
 
 
 @compiled
 def _remove(cache: Cache, rule: Rule, block: int) -> None:
     """Forget a block that is not in the heap; its parent may become a leaf."""
-    cache.resident[block] = 0
-    cache.counters[_SIZE] -= 1
-    if rule.policy == SLRU and cache.score[block] == 1.0:
-        cache.counters[_PROTECTED] -= 1
-    parent = cache.parent[block]
+    parent = _forget(cache, rule, block)
     if parent >= 0:
-        cache.children[parent] -= 1
-        _offer(cache, parent)
+        _heap_push(cache, parent)
+
+
+@compiled
+def _forget(cache: Cache, rule: Rule, block: int) -> int:
+    """The block is gone. Returns its parent if that now belongs into the heap, else -1."""
+    cache.blocks[block].resident = 0
+    cache.counters[_SIZE] -= 1
+    if rule.policy == SLRU and cache.blocks[block].score == 1.0:
+        cache.counters[_PROTECTED] -= 1
+    parent = cache.blocks[block].parent
+    if parent < 0:
+        return -1
+    cache.blocks[parent].children -= 1
+    return parent if _belongs_in_heap(cache, parent) else -1
 
 
 @compiled
@@ -270,11 +302,11 @@ def _expire(cache: Cache, rule: Rule, now: float) -> None:
     if rule.ttl_s == np.inf:
         return
     while cache.counters[_HEAD] < cache.counters[_END]:
-        if now - cache.queue_at[cache.counters[_HEAD]] <= rule.ttl_s:
+        if now - cache.queue[cache.counters[_HEAD]].at <= rule.ttl_s:
             return
         block, at = _dequeue(cache)
-        if cache.resident[block] and cache.stamp_s[block] == at:
-            if cache.place[block] >= 0:
+        if cache.blocks[block].resident and cache.blocks[block].stamp_s == at:
+            if cache.blocks[block].place >= 0:
                 _heap_remove(cache, block)
             _remove(cache, rule, block)
 
@@ -283,19 +315,24 @@ def _expire(cache: Cache, rule: Rule, now: float) -> None:
 def _offer_used(cache: Cache, chain: IntArray, page: int) -> None:
     """The event is over: its blocks may be evicted again."""
     if page >= 0:
-        cache.pinned[page] = 0
+        cache.blocks[page].pinned = 0
         _offer(cache, page)
     for block in chain:
-        cache.pinned[block] = 0
+        cache.blocks[block].pinned = 0
         _offer(cache, block)
 
 
 @compiled
 def _offer(cache: Cache, block: int) -> None:
-    """Into the heap, if it is a resident, idle leaf that is not there yet."""
-    idle = cache.resident[block] and not cache.pinned[block]
-    if idle and cache.children[block] == 0 and cache.place[block] < 0:
+    if _belongs_in_heap(cache, block):
         _heap_push(cache, block)
+
+
+@compiled
+def _belongs_in_heap(cache: Cache, block: int) -> bool:
+    """A resident, idle leaf that is not there yet."""
+    idle = cache.blocks[block].resident and not cache.blocks[block].pinned
+    return bool(idle and cache.blocks[block].children == 0 and cache.blocks[block].place < 0)
 
 
 # -- a binary heap of blocks that knows every block's place
@@ -303,9 +340,9 @@ def _offer(cache: Cache, block: int) -> None:
 
 @compiled
 def _before(cache: Cache, one: int, other: int) -> bool:
-    if cache.score[one] != cache.score[other]:
-        return bool(cache.score[one] < cache.score[other])
-    return bool(cache.last[one] < cache.last[other])
+    if cache.blocks[one].score != cache.blocks[other].score:
+        return bool(cache.blocks[one].score < cache.blocks[other].score)
+    return bool(cache.blocks[one].last < cache.blocks[other].last)
 
 
 @compiled
@@ -313,23 +350,23 @@ def _heap_push(cache: Cache, block: int) -> None:
     place = cache.counters[_HEAP]
     cache.counters[_HEAP] = place + 1
     cache.heap[place] = block
-    cache.place[block] = place
+    cache.blocks[block].place = place
     _sift_up(cache, place)
 
 
 @compiled
 def _heap_remove(cache: Cache, block: int) -> None:
-    place = cache.place[block]
+    place = cache.blocks[block].place
     cache.counters[_HEAP] -= 1
     end = cache.counters[_HEAP]
-    cache.place[block] = -1
+    cache.blocks[block].place = -1
     if place == end:
         return
     mover = cache.heap[end]
     cache.heap[place] = mover
-    cache.place[mover] = place
+    cache.blocks[mover].place = place
     _sift_up(cache, place)
-    _sift_down(cache, cache.place[mover])
+    _sift_down(cache, cache.blocks[mover].place)
 
 
 @compiled
@@ -340,10 +377,10 @@ def _sift_up(cache: Cache, place: int) -> None:
         if not _before(cache, block, cache.heap[above]):
             break
         cache.heap[place] = cache.heap[above]
-        cache.place[cache.heap[place]] = place
+        cache.blocks[cache.heap[place]].place = place
         place = above
     cache.heap[place] = block
-    cache.place[block] = place
+    cache.blocks[block].place = place
 
 
 @compiled
@@ -356,7 +393,7 @@ def _sift_down(cache: Cache, place: int) -> None:
         if not _before(cache, cache.heap[below], block):
             break
         cache.heap[place] = cache.heap[below]
-        cache.place[cache.heap[place]] = place
+        cache.blocks[cache.heap[place]].place = place
         place = below
     cache.heap[place] = block
-    cache.place[block] = place
+    cache.blocks[block].place = place

@@ -27,12 +27,14 @@ from loadkit.analysis.events import Events, events_of
 from loadkit.analysis.per_request import PerRequest, per_request_from
 from loadkit.analysis.reuse import NEVER, Reuse
 from loadkit.analysis.simulate.kernel import (
+    BLOCK,
     DIVERSITY,
     GDSF,
     LFU,
     LFU_PLAIN,
     LRU,
     NUM_COUNTERS,
+    QUEUED,
     SLRU,
     Cache,
     Log,
@@ -152,19 +154,12 @@ def _times(trace: Trace, events: Events) -> FloatArray:
 def _empty_cache(log: Log, trace: Trace) -> Cache:
     size = trace.num_ids + trace.num_requests
     touches = len(log.ids) + len(log.kept_ids) + trace.num_requests
+    blocks = np.zeros(size, BLOCK)
+    blocks["parent"] = blocks["place"] = -1
     return Cache(
-        parent=np.full(size, -1, np.int64),
-        children=np.zeros(size, np.int64),
-        resident=np.zeros(size, np.uint8),
-        uses=np.zeros(size, np.int64),
-        last=np.zeros(size, np.int64),
-        score=np.zeros(size),
-        stamp_s=np.zeros(size),
-        pinned=np.zeros(size, np.uint8),
+        blocks=blocks,
         heap=np.zeros(size, np.int64),
-        place=np.full(size, -1, np.int64),
-        queue_id=np.zeros(touches, np.int64),
-        queue_at=np.zeros(touches),
+        queue=np.zeros(touches, QUEUED),
         counters=np.zeros(NUM_COUNTERS, np.int64),
         clock=np.zeros(1),
     )
