@@ -44,7 +44,7 @@ class LoadWorker:
             Endpoint.parse(settings.url), key=read_api_key(), timeout_s=settings.timeout_s
         )
         self.lane = Lane(client, settings, worker=worker, start_at=start_at, emit=self._emit)
-        self.num_done = 0
+        self.num_done = 0  # what was never sent is not done, though it has its record
         self.is_finished = False
         self._report = report
         self._journal = JournalWriter(work.journal(worker))
@@ -60,7 +60,7 @@ class LoadWorker:
         launcher counts it as missing."""
         try:
             self._journal.append(record)
-            self.num_done += 1
+            self.num_done += record.outcome != "not_sent"
             if time.monotonic() >= self._status_due:
                 self.write_status()
         except OSError as error:

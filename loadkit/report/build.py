@@ -53,7 +53,7 @@ def build(
         sides.append(expected_side(expected))
     return Report(
         title=_title(runs[STAGING]),
-        headline=headline(sides),
+        headline=headline(sides, runs[STAGING], gate),
         sides=tuple(sides),
         curves=tuple(_curves(runs, expected, curves or {})),
         waits=tuple(_waits(label, folders[label], run) for label, run in runs.items()),
@@ -123,20 +123,43 @@ def expected_side(expected: dict[str, Any]) -> Side:
     )
 
 
-def headline(sides: list[Side]) -> str:
-    """The one sentence to remember."""
-    staging = sides[0]
+def headline(sides: list[Side], run: dict[str, Any], gate: dict[str, Any] | None = None) -> str:
+    """The one sentence to remember. `run`: run.json of staging.
+
+    A run that is not valid says so first and is compared with nothing; nor is a forecast that the
+    gate refused to compare with.
+    """
+    if run["status"] != "ok":
+        return f"{_invalid(run['requests'])}; do not rely on it: {_shown(sides[0])}"
+    refused = {reason["code"] for reason in (gate or {}).get("reasons", [])} & {"forecast_refused"}
+    others = [side for side in sides[1:] if side.measured or not refused]
+    return _shown(sides[0]) + _beside(sides[0], others)
+
+
+def _invalid(counts: dict[str, int]) -> str:
+    missing = counts["scheduled"] - counts["ok"]
+    if not missing:
+        return "This run is not valid"
+    return (
+        f"This run is not valid, {missing:,} of {counts['scheduled']:,} requests were not answered"
+    )
+
+
+def _shown(staging: Side) -> str:
     if staging.hit_rate is None:
         return "Staging shows no hit rate: its server reported no cached tokens that can be split"
     text = f"Staging shows a {percent(staging.hit_rate, 0)} hit rate"
-    if staging.replay:
-        text += f", {points(staging.replay)} of it replays"
-    for side in reversed(sides[1:]):
-        if side.hit_rate is not None:
+    return text + (f", {points(staging.replay)} of it replays" if staging.replay else "")
+
+
+def _beside(staging: Side, others: list[Side]) -> str:
+    """The last side with a rate, to be put after staging's; empty if there is nothing to compare."""
+    for side in reversed(others):
+        if side.hit_rate is not None and staging.hit_rate is not None:
             verb = "measured" if side.measured else "should expect"
             who = "a production-like run" if side.measured else "production"
-            return f"{text}; {who} {verb} {percent(side.hit_rate, 0)}"
-    return text
+            return f"; {who} {verb} {percent(side.hit_rate, 0)}"
+    return ""
 
 
 def _title(run: dict[str, Any]) -> str:

@@ -124,14 +124,15 @@ def _run_json(
 ) -> dict[str, Any]:
     counts = outcome_counts(gathered.records, context.scheduled)
     delay = schedule_delay(gathered.records)
-    reasons = invalid_reasons(counts, delay, gathered.torn_bytes, context)
+    errors = common_errors(gathered.records)
+    reasons = invalid_reasons(counts, errors, delay, gathered.torn_bytes, context)
     return {
         "schema": SCHEMA,
         "status": "invalid" if reasons else "ok",
         "reasons": reasons,
         **_setting(context),
         "requests": counts,
-        "errors": common_errors(gathered.records),
+        "errors": errors,
         "sessions": len({record.session for record in answered}),
         "wraps": context.wraps,
         "truncations": context.truncations,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +15,9 @@ from loadkit.runs.splits import has_usable_usage
 # Later than this at p99, an open loop no longer offers the load it was asked for. A loose limit: a
 # cache's hit rate bears some delay. Latency figures deserve a look at schedule_delay_s itself.
 MAX_SCHEDULE_DELAY_P99_S = 1.0
+# A rate moves by at most the share of the plan that is missing, and what is missing (refused, cut,
+# late) is not missing at random: more than a tenth, and the rest does not stand for the plan.
+MIN_ANSWERED_SHARE = 0.9
 # Different errors that run.json names; requests.parquet has them all.
 MAX_ERRORS = 8
 
@@ -77,8 +80,27 @@ def schedule_delay(records: Sequence[Record]) -> dict[str, Any]:
     return {name: figures[name] for name in ("n", "p50", "p99", "max")}
 
 
+def unanswered(counts: Mapping[str, int], errors: Sequence[Mapping[str, Any]]) -> str | None:
+    """`3 of 13 requests were not answered, most often: timeout: ...`; None if all were."""
+    missing = counts["scheduled"] - counts["ok"]
+    if not missing:
+        return None
+    often = f", most often: {error_words(errors[0])}" if errors else ""
+    return f"{missing} of {counts['scheduled']} requests were not answered{often}"
+
+
+def error_words(error: Mapping[str, Any]) -> str:
+    """One of `common_errors` in words: outcome, status if there was one, message."""
+    status = "" if error["status"] is None else f" {error['status']}"
+    return f"{error['outcome']}{status}: {error['error']}"
+
+
 def invalid_reasons(
-    counts: dict[str, int], delay: dict[str, Any], torn_bytes: int, context: RunContext
+    counts: dict[str, int],
+    errors: Sequence[Mapping[str, Any]],
+    delay: dict[str, Any],
+    torn_bytes: int,
+    context: RunContext,
 ) -> list[dict[str, str]]:
     """Why the figures of this run must not be used; empty for a sound run."""
     checks = [
@@ -109,7 +131,10 @@ def invalid_reasons(
             f" the limit {MAX_SCHEDULE_DELAY_P99_S:.0f} s; use more processes or less traffic",
         ),
     ]
-    return [{"code": code, "message": message} for holds, code, message in checks if holds]
+    found = [{"code": code, "message": message} for holds, code, message in checks if holds]
+    if not found and counts["ok"] < MIN_ANSWERED_SHARE * counts["scheduled"]:
+        found = [{"code": "unanswered", "message": unanswered(counts, errors) or ""}]
+    return found
 
 
 def public_url(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadkit.locust_users.settings import Settings, WorkFolder
@@ -41,6 +42,18 @@ def test_a_record_is_in_the_journal_before_it_counts(tmp_path: Path) -> None:
     worker.finish()
     (status,) = work.statuses()
     assert (status.done, status.finished, status.mutations) == (3, True, 0)
+
+
+def test_what_was_never_sent_is_recorded_but_not_done(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    work.create(SETTINGS)
+    reported: list[int] = []
+    worker = make_worker(work, reported)
+    worker.lane.emit(record(0))
+    worker.lane.emit(msgspec.structs.replace(record(1), outcome="not_sent"))
+    worker.finish()
+    assert reported == [0, 1]
+    assert work.statuses()[0].done == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -30,16 +30,35 @@ def complete(example: Example) -> Any:
     )
 
 
+VALID = {"status": "ok", "requests": {"scheduled": 9, "ok": 9}}
+
+
 def test_the_headline_says_staging_replays_and_production_in_one_sentence() -> None:
     sides = [side("Staging", 0.924, 0.88), side(EXPECTED, 0.41, measured=False)]
-    assert headline(sides) == (
+    assert headline(sides, VALID) == (
         "Staging shows a 92% hit rate, 88 points of it replays; production should expect 41%"
     )
 
 
 def test_the_headline_claims_nothing_that_was_not_measured() -> None:
-    assert headline([side("Staging", 0.4)]) == "Staging shows a 40% hit rate"
-    assert "no hit rate" in headline([side("Staging", None), side(EXPECTED, 0.41, measured=False)])
+    assert headline([side("Staging", 0.4)], VALID) == "Staging shows a 40% hit rate"
+    unknown = [side("Staging", None), side(EXPECTED, 0.41, measured=False)]
+    assert "no hit rate" in headline(unknown, VALID)
+
+
+def test_the_headline_compares_with_no_forecast_that_the_gate_refused() -> None:
+    sides = [side("Staging", 0.4), side(EXPECTED, 0.41, measured=False)]
+    refused = {"verdict": "INCONCLUSIVE", "reasons": [{"code": "forecast_refused"}]}
+    assert headline(sides, VALID, refused) == "Staging shows a 40% hit rate"
+
+
+def test_the_headline_of_a_run_answered_in_part_says_so_first() -> None:
+    cut = {"status": "invalid", "requests": {"scheduled": 13, "ok": 1}}
+    sides = [side("Staging", 0.4), side(EXPECTED, 0.41, measured=False)]
+    assert headline(sides, cut) == (
+        "This run is not valid, 12 of 13 requests were not answered;"
+        " do not rely on it: Staging shows a 40% hit rate"
+    )
 
 
 def test_the_shown_shares_are_those_of_the_runs_and_sum_to_one(example: Example) -> None:

@@ -125,6 +125,19 @@ def test_a_run_in_which_nothing_was_answered_is_invalid(work: Path, tmp_path: Pa
     assert (run["status"], run["reasons"][0]["message"]) == ("invalid", "no request was answered")
 
 
+@pytest.mark.parametrize(("answers", "status"), [(8, "invalid"), (9, "ok")])
+def test_a_run_with_more_than_a_tenth_unanswered_is_invalid_and_names_the_error(
+    work: Path, tmp_path: Path, answers: int, status: str
+) -> None:
+    late = {"outcome": "timeout", "status": None, "error": "late"}
+    rows: list[dict[str, Any]] = [{} if turn < answers else late for turn in range(10)]
+    journal(work, 0, [answered("a", turn, 0.0, **row) for turn, row in enumerate(rows)])
+    run = finish_run(work, tmp_path / "run", context(scheduled=10))
+    said = "2 of 10 requests were not answered, most often: timeout: late"
+    reasons = [{"code": "unanswered", "message": said}] if status == "invalid" else []
+    assert (run["status"], run["reasons"]) == (status, reasons)
+
+
 def test_errors_are_counted_and_what_they_kept_from_being_sent_comes_last(
     work: Path, tmp_path: Path
 ) -> None:
