@@ -72,7 +72,7 @@ def _with_interval(rate: msgspec.Struct) -> str:
     if values["confidence"] is None:
         return text
     low, high = percent(values["low"]), percent(values["high"])
-    return f"{text} ({low} to {high}, {percent(values['confidence'])} interval)"
+    return f"{text} ({low} to {high}, {100 * values['confidence']:g}% interval)"
 
 
 def _is_exact(forecast: Forecast) -> bool:
