@@ -29,7 +29,7 @@ from loadkit.core.trace import Trace
 from loadkit.traces import read_trace
 
 SESSIONS = (150, 350, 700, 1400, 2800)
-PREFIXES = (0.1, 0.25, 0.5)
+PREFIXES = (0.12, 0.25, 0.5)
 SEEDS = 2
 
 
