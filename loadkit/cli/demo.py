@@ -20,9 +20,10 @@ def demo(
 ) -> None:
     """Run production-like and staging traffic against the reference server and compare them."""
     from loadkit.cli.demo_view import Display
+    from loadkit.cli.interrupt import interruptible
     from loadkit.demo import run_demo
 
-    with Display() as display:
+    with interruptible(f"nothing was changed in {out}"), Display() as display:
         result = run_demo(out, model=model, force=force, show=display)
     if as_json:
         import json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,11 @@ class Display:
             console=self.console,
         )
         self._task: Any = None
+        self._is_plain = not self.console.is_terminal
 
     def __enter__(self) -> Display:
-        self._progress.start()
+        if not self._is_plain:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -56,14 +59,20 @@ class Display:
         self._progress.stop()
 
     def stage(self, text: str) -> None:
+        """A line that lives in a terminal, one plain line elsewhere."""
+        if self._is_plain:
+            print(f"loadkit: {text}", file=sys.stderr)
+            return
         self._finish()
         self._task = self._progress.add_task(text, total=None, note="")
 
     def detail(self, text: str) -> None:
-        self._progress.update(self._task, note=text[:60])
+        if not self._is_plain:
+            self._progress.update(self._task, note=text[:60])
 
     def progress(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total, note=f"{done}/{total}")
+        if not self._is_plain:
+            self._progress.update(self._task, completed=done, total=total, note=f"{done}/{total}")
 
     def _finish(self) -> None:
         if self._task is None:

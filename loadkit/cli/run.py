@@ -56,6 +56,7 @@ def run(
     """Send a profile's traffic through Locust and measure timing and cached tokens."""
     from loadkit import profiles
     from loadkit.cli import run_view
+    from loadkit.cli.interrupt import interruptible
     from loadkit.client.secret import read_api_key
     from loadkit.locust_users.launcher import run_profile
     from loadkit.runs.folder import check_free
@@ -71,7 +72,10 @@ def run(
         _reset(url, key)
     if web:
         run_view.announce(web_host, web_port)
-    with run_view.progress(chosen.name, plan.num_requests) as on_progress:
+    with (
+        interruptible("nothing was kept"),
+        run_view.progress(chosen.name, plan.num_requests) as on_progress,
+    ):
         result = run_profile(
             chosen,
             plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +18,40 @@ from loadkit.cli.rate_tables import console, percent, split_table
 from loadkit.core.errors import CannotMeasure
 from loadkit.core.split import CAUSES
 from loadkit.runs.record import OUTCOMES
+from loadkit.runs.summary import error_words, unanswered
+
+PLAIN_INTERVAL_S = 15.0
 
 
 @contextmanager
 def progress(name: str, scheduled: int) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; yields the function to call with (done, scheduled)."""
+    if not sys.stderr.isatty():
+        yield PlainProgress(name)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    quiet = not sys.stderr.isatty()
-    with Progress(
-        *columns, TimeElapsedColumn(), console=Console(stderr=True, markup=False), disable=quiet
-    ) as bar:
+    stderr = Console(stderr=True, markup=False)
+    with Progress(*columns, TimeElapsedColumn(), console=stderr) as bar:
         task = bar.add_task(name, total=scheduled)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class PlainProgress:
+    """Without a terminal: a line when requests begin to be sent, then one now and then."""
+
+    def __init__(self, name: str, interval_s: float = PLAIN_INTERVAL_S):
+        self._name, self._interval_s = name, interval_s
+        self._due: float | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._due is None:
+            print(f"loadkit: sending {total} requests of {self._name}", file=sys.stderr)
+        elif now >= self._due:
+            print(f"loadkit: {done} of {total} requests done", file=sys.stderr)
+        else:
+            return
+        self._due = now + self._interval_s
 
 
 def announce(host: str, port: int) -> None:
@@ -48,16 +71,19 @@ def show(run: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if run["split"]["hit_rate"] is not None:
         screen.print(split_table({cause: run["split"][f"{cause}_rate"] for cause in CAUSES}))
     for error in run["errors"]:
-        screen.print(f"{error['requests']} x {_error(error)}")
+        screen.print(f"{error['requests']} x {error_words(error)}")
     for note in run["notes"]:
         screen.print(f"note: {note}")
     screen.print(f"run folder: {folder}")
 
 
 def require_valid(run: dict[str, Any], folder: Path) -> None:
-    """CannotMeasure (exit 3) when nothing was answered, or the run folder says it is not valid."""
+    """CannotMeasure (exit 3) when nothing was answered, or the run folder says it is not valid.
+
+    A few requests without an answer are told on stderr; many make the run invalid.
+    """
     if not run["requests"]["ok"]:
-        first = f"; most often: {_error(run['errors'][0])}" if run["errors"] else ""
+        first = f"; most often: {error_words(run['errors'][0])}" if run["errors"] else ""
         raise CannotMeasure(
             f"no request was answered: {_outcomes(run)}{first}",
             code="too_few_samples",
@@ -66,11 +92,8 @@ def require_valid(run: dict[str, Any], folder: Path) -> None:
     if run["status"] != "ok":
         reasons = "; ".join(_reason(reason) for reason in run["reasons"])
         raise CannotMeasure(f"the run is not valid: {reasons}", remedy=f"kept in {folder}")
-
-
-def _error(error: dict[str, Any]) -> str:
-    status = "" if error["status"] is None else f" {error['status']}"
-    return f"{error['outcome']}{status}: {error['error']}"
+    if missing := unanswered(run["requests"], run["errors"]):
+        print(f"loadkit: {missing}", file=sys.stderr)
 
 
 def _reason(reason: Any) -> str:

@@ -113,6 +113,9 @@ def run_demo(out: Path, *, model: str | None, force: bool, show: Show) -> DemoRe
     try:
         result = _run(work, model, show)
         _replace(work, out)
+    except KeyboardInterrupt:  # of a run: its folder goes with all the rest
+        shutil.rmtree(work, ignore_errors=True)
+        raise KeyboardInterrupt from None
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -86,7 +86,8 @@ def run_profile(
     the browser and ends with Ctrl-C, or when the interface is closed; `expected_hit_rate`
     ({estimate, low, high}) is the band behind its live split.
 
-    Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again.
+    Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again
+    with words about what was kept.
 
     InputError: `out` exists, no server, a wrong key, no such model, another tokenizer or block size
     than the server's. CannotMeasure: Locust failed,
@@ -117,7 +118,8 @@ def run_profile(
             measured = _measure(job, work, process, control, on_progress)
             result = finish_run(work.path, out, _context(job, measured))
     if measured.interrupted:
-        raise KeyboardInterrupt
+        counts = result["requests"]
+        raise KeyboardInterrupt(f"{counts['ok']} of {counts['scheduled']} requests kept in {out}")
     return result
 
 

@@ -93,23 +93,30 @@ def test_the_report_is_one_offline_file(demo: tuple[Path, dict[str, object]]) ->
     assert "http://" not in report.replace("http://127.0.0.1", "").replace("http://www.w3.org", "")
 
 
-def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
-    out = tmp_path / "loadkit-demo"
-    process = subprocess.Popen(
-        [*COMMAND, "-o", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # a pipe that nobody reads or closes would be a warning
-        start_new_session=True,
-    )
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_no_process_and_no_folder(
+    tmp_path: Path, how: signal.Signals, code: int
+) -> None:
+    out, said = tmp_path / "demo" / "loadkit-demo", tmp_path / "stderr.txt"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*COMMAND, "-o", str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
     try:
-        assert _wait(lambda: any("locust" in line for line in _commands_under(tmp_path)), 300)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        assert _wait(lambda: any("locust" in line for line in _commands_under(out.parent)), 300)
+        os.kill(process.pid, how)
+        assert process.wait(60) == code
     finally:
         process.kill()
         process.wait()
-    assert _wait(lambda: not _commands_under(tmp_path), 20), _commands_under(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert _wait(lambda: not _commands_under(out.parent), 20), _commands_under(out.parent)
+    assert list(out.parent.iterdir()) == []
+    lines = said.read_text("utf-8").splitlines()
+    assert lines[0] == "loadkit: Starting the reference server"
+    assert lines[-1] == f"loadkit: interrupted; nothing was changed in {out}"
 
 
 def _commands_under(folder: Path) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,32 @@ def test_a_good_run_exits_0_with_a_summary(tmp_path: Path, profile: Path) -> Non
     assert "locust" not in (done.stdout + done.stderr).lower()
 
 
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_what_was_kept_and_where(
+    tmp_path: Path, profile: Path, how: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "out"
+    slow = "traffic.think_s={distribution: constant, mean: 30, max: 30, source: test}"
+    with scripted_server(tmp_path) as server:
+        command = [sys.executable, "-m", "loadkit", "run", str(profile), "--set", slow]
+        with subprocess.Popen(
+            [*command, "--url", server.url, "-o", str(out)], stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            first = process.stderr.readline()
+            deadline = time.monotonic() + 30
+            while len(server.truth()) < 6 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.send_signal(how)
+            rest = process.stderr.read()
+            assert process.wait(30) == code
+    assert first == "loadkit: sending 12 requests of small-chat\n"
+    assert rest == f"loadkit: interrupted; 6 of 12 requests kept in {out}\n"
+    run = json.loads((out / "run.json").read_text())
+    assert [reason["code"] for reason in run["reasons"]] == ["interrupted"]
+    assert not list(tmp_path.glob(".out*"))
+
+
 def test_seed_and_set_change_the_profile_as_run(tmp_path: Path, profile: Path) -> None:
     with scripted_server(tmp_path) as server:
         done = loadkit_run(
@@ -129,7 +157,8 @@ def test_what_cannot_be_measured_says_why_in_one_line(
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 or (len(lines) == 2 and lines[0].startswith("loadkit: sending 12"))
     assert not list(tmp_path.glob(".out*"))
 
 
