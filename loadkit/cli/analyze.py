@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loadkit.cli import log_input
+from loadkit.cli import log_input, sample_options
 from loadkit.cli import simulate_options as simulated
 
 LogFiles = Annotated[list[Path], typer.Argument(metavar="LOG", help="Log files, read as one.")]
@@ -77,6 +77,7 @@ def analyze(
             metavar="FILE",
         ),
     ] = None,
+    sample: sample_options.Sample = None,
     json: AsJson = False,
     output: OutputFile = None,
 ) -> None:
@@ -88,6 +89,14 @@ def analyze(
     from loadkit.traces import write_hashed
 
     capacity = log_input.capacity_text(capacity, model_config, kv_dtype)
+    if sample is not None:
+        sample_options.check_alone(
+            {"--engine": engine != "vllm", "--policy": policy, "--ttl": ttl, "--tiers": tiers,
+             "--ttl-fixed": ttl_fixed, "--in-flight": in_flight, "--show-text": show_text,
+             "--hashed-out": hashed_out, "--strict": strict}
+        )  # fmt: skip
+        sample_options.run(logs, format, sample, capacity, block_size, skip_bad, json, output)
+        return
     log = simulated.read(
         logs,
         format,

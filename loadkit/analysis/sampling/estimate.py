@@ -1,0 +1,242 @@
+"""Kept touches -> rates with a standard error: the exact pass on weighted blocks.
+
+Light blocks stand for all light blocks: their weight is (blocks of the log that may hit, less those
+of heavy blocks) / (such touches kept). So no rate can pass what the engine's rule allows, and hits
+and stack positions are right on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from loadkit.analysis.curve import CurvePoint
+from loadkit.analysis.nodes import NodeRequests, NodeStream
+from loadkit.analysis.reuse import replay_kinds
+from loadkit.analysis.sampling.kept import KeptTouches, keep
+from loadkit.analysis.summary import SCHEMA, InfiniteCache
+from loadkit.analysis.weighted import WeightedHits, weighted_hits
+from loadkit.core.errors import InputError
+from loadkit.core.trace import IntArray
+from loadkit.traces.reading import Reading
+
+# Light blocks are dealt into so many samples, whose spread is the standard error of their mean.
+NUM_GROUPS = 5
+_CURVE_POINTS = 24
+_SCALE = 4096  # weights are integers in the pass: 4096ths of a block
+_CAUSES = ("continuation", "shared", "replay_same_session", "replay_cross_session")
+
+
+class SampledPoint(CurvePoint, frozen=True, kw_only=True):
+    """A point of the curve; standard_error is that of hit_rate. block_hit_rate is never known."""
+
+    standard_error: float | None
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How the figures were sampled: light blocks with probability `rate`, heavy ones all.
+
+    standard_error is that of the infinite cache's hit rate, by chance of the sample alone.
+    """
+
+    rate: float
+    kept_touches: int
+    heavy_touches: int
+    block_touches: int
+    standard_error: float | None
+
+
+class SampledAnalysis(msgspec.Struct, frozen=True):
+    """`Analysis` from a sample: counts are exact, rates are estimates, and what needs every block
+    (unique blocks, append_only, diversity, block and per-request rates) is None."""
+
+    requests: int
+    sessions: int
+    sessions_inferred: bool
+    prompt_tokens: int
+    block_size: int
+    blocks: int
+    infinite: InfiniteCache
+    curve: tuple[SampledPoint, ...]
+    sampled: Sampling
+    warnings: tuple[str, ...]
+    unique_blocks: None = None
+    append_only: None = None
+    diversity: None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object `loadkit.analysis/1` with `sampled`."""
+        return {"schema": SCHEMA, **msgspec.to_builtins(self)}
+
+
+def analyze_sampled(
+    open_log: Callable[[], Reading],
+    format: str,
+    rate: float,
+    capacities: Callable[[int], Sequence[int | None]] = lambda block_size: (),
+    block_size: int | None = None,
+    seed: int = 0,
+) -> SampledAnalysis:
+    """Estimate a log's split and curve, reading it twice and keeping `rate` of its light blocks.
+
+    capacities: sizes in blocks, told the block size; none: a curve up to the (estimated) footprint.
+    The engine's rule is vLLM's. InputError unless 0 < rate <= 1, and for formats without block ids.
+    """
+    if not 0 < rate <= 1:
+        raise InputError(f"{rate:g} is not above 0 and at most 1", where="--sample", remedy="1%")
+    kept = keep(open_log, format, rate, NUM_GROUPS, block_size, seed)
+    sizes = list(capacities(kept.block_size)) or _default_sizes(kept, rate)
+    hits = _Counted(kept, rate, [None, *sizes])
+    return SampledAnalysis(
+        requests=len(kept.prompt_tokens),
+        sessions=int(kept.session.max(initial=-1)) + 1,
+        sessions_inferred=False,
+        prompt_tokens=int(kept.prompt_tokens.sum()),
+        block_size=kept.block_size,
+        blocks=int(kept.num_blocks.sum()),
+        infinite=hits.infinite(),
+        curve=tuple(hits.point(index + 1, size) for index, size in enumerate(sizes)),
+        sampled=Sampling(
+            rate=rate,
+            kept_touches=len(kept.ids),
+            heavy_touches=int((kept.group < 0).sum()),
+            block_touches=int(kept.num_blocks.sum()),
+            standard_error=hits.standard_error(0),
+        ),
+        warnings=kept.warnings,
+    )
+
+
+class _Counted:
+    """Hits of the whole sample, and of heavy blocks with each group of light ones."""
+
+    def __init__(self, kept: KeptTouches, rate: float, sizes: Sequence[int | None]):
+        self._rate, self._kept, self._facts = rate, kept, _Facts(kept)
+        scaled = [None if size is None else size * _SCALE for size in sizes]
+        everything = np.ones(len(kept.ids), np.bool_)
+        self._hits = weighted_hits(self._facts.stream(everything), scaled)
+        self._parts = [
+            self._hit_rates(weighted_hits(self._facts.stream(part), scaled))
+            for part in ((kept.group < 0) | (kept.group == group) for group in range(NUM_GROUPS))
+        ]
+
+    def infinite(self) -> InfiniteCache:
+        organic = self._hits.organic_rate(0)
+        rates = self._rates(0)
+        return InfiniteCache(
+            **{cause: rates[cause] for cause in _CAUSES},
+            hit_rate=rates["hit_rate"],
+            miss=None if rates["hit_rate"] is None else 1 - rates["hit_rate"],
+            organic_hit_rate=None if organic is None else min(1.0, organic / _SCALE),
+            block_hit_rate=None,
+            per_request_mean_hit_rate=None,
+        )
+
+    def point(self, index: int, size: int | None) -> SampledPoint:
+        rates, ever = self._rates(index), self._rates(0)["hit_rate"]
+        hit = rates["hit_rate"]
+        known = hit is not None and ever is not None
+        return SampledPoint(
+            **rates,
+            capacity_blocks=size,
+            capacity_tokens=None if size is None else size * self._kept.block_size,
+            miss_compulsory=1 - ever if ever is not None else None,
+            miss_capacity=ever - hit if known and ever is not None and hit is not None else None,
+            block_hit_rate=None,
+            standard_error=self.standard_error(index),
+        )
+
+    def standard_error(self, index: int) -> float | None:
+        """Of the index-th hit rate, 0 where every block is kept; None without tokens."""
+        rates = np.array([part[index] for part in self._parts])
+        if not np.isfinite(rates).all():
+            return None
+        return float(rates.std(ddof=1) * np.sqrt((1 - self._rate) / NUM_GROUPS))
+
+    def _rates(self, index: int) -> dict[str, float | None]:
+        blocks = self._hits.hit_blocks[0, index]
+        tokens = self._hits.prompt_tokens
+        shares = [
+            float(part) * self._kept.block_size / _SCALE / tokens if tokens else None
+            for part in blocks
+        ]
+        hit = sum(share for share in shares if share is not None) if tokens else None
+        return dict(zip(_CAUSES, shares, strict=True)) | {"hit_rate": hit}
+
+    def _hit_rates(self, hits: WeightedHits) -> npt.NDArray[np.float64]:
+        return hits.hit_rates() / _SCALE
+
+
+class _Facts:
+    """What is the same for every part of the sample."""
+
+    def __init__(self, kept: KeptTouches):
+        self.kept = kept
+        rule = np.maximum(kept.prompt_tokens - 1, 0) // kept.block_size
+        self.max_hit = np.minimum(rule, kept.num_blocks)
+        self.row = np.repeat(np.arange(len(kept.prompt_tokens)), np.diff(kept.ptr))
+        self.may_hit = kept.depth < self.max_hit[self.row]
+        _, nodes = np.unique(kept.ids, return_inverse=True)
+        self.nodes = nodes.reshape(-1).astype(np.int64)
+        self.own = self._own()
+        pairs = np.stack([kept.last_id, kept.prompt_tokens], axis=1)
+        self.prompt_key = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+        self.replay = replay_kinds(self.prompt_key, kept.session)
+
+    def _own(self) -> npt.NDArray[np.bool_]:
+        """(k,) whether the touch's session had the block in an earlier request."""
+        pair = self.kept.session[self.row] * (self.nodes.max(initial=0) + 1) + self.nodes
+        _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+        own: npt.NDArray[np.bool_] = self.row[first[inverse.reshape(-1)]] < self.row
+        return own
+
+    def stream(self, part: npt.NDArray[np.bool_]) -> NodeStream:
+        """Some of the kept touches as weighted nodes, limits of hits in the same weights."""
+        kept, heavy = self.kept, self.kept.group < 0
+        light_blocks = int(self.max_hit.sum()) - int((heavy & self.may_hit).sum())
+        light_kept = int((part & ~heavy & self.may_hit).sum())
+        light = round(_SCALE * light_blocks / light_kept) if light_kept else 0
+        weight = np.where(heavy, _SCALE, light)[part]
+        of_node = np.zeros(int(self.nodes.max(initial=-1)) + 1, np.int64)
+        of_node[self.nodes[part]] = weight
+        total = np.zeros(len(part) + 1, np.int64)
+        np.cumsum(part, out=total[1:])
+        num = len(kept.prompt_tokens)
+        return NodeStream(
+            block_size=kept.block_size,
+            event_ptr=total[kept.ptr],
+            nodes=self.nodes[part],
+            weight=of_node,
+            event_request=np.arange(num),
+            is_arrival=np.ones(num, np.bool_),
+            event_time_s=kept.arrival_s,
+            requests=NodeRequests(
+                prompt_tokens=kept.prompt_tokens,
+                max_hit_blocks=_summed(self.row[part], weight * self.may_hit[part], num),
+                own_blocks=_summed(self.row[part], weight * self.own[part], num),
+                replay=self.replay,
+                prompt_key=self.prompt_key,
+                session=kept.session,
+            ),
+        )
+
+
+def _summed(row: IntArray, values: IntArray, num_rows: int) -> IntArray:
+    found = np.zeros(num_rows, np.int64)
+    np.add.at(found, row, values)
+    return found
+
+
+def _default_sizes(kept: KeptTouches, rate: float) -> list[int | None]:
+    """Log-spaced sizes up to the estimated number of distinct blocks."""
+    ids, first = np.unique(kept.ids, return_index=True)
+    heavy = int((kept.group[first] < 0).sum())
+    footprint = heavy + (len(ids) - heavy) / rate
+    if footprint < 1:
+        return []
+    grid = np.geomspace(max(1, footprint / 1000), footprint, _CURVE_POINTS)
+    return [int(size) for size in np.unique(np.round(grid).astype(np.int64))]

@@ -1,0 +1,92 @@
+"""`loadkit analyze --sample 1%`: a log too large for memory, from a sample of its blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loadkit.cli import log_input
+from loadkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from loadkit.analysis.sampling import SampledAnalysis
+
+Sample = Annotated[
+    str | None,
+    typer.Option(
+        "--sample",
+        help="Keep this share of the log's light blocks: for logs of block ids beyond memory.",
+        metavar="1%",
+    ),
+]
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)%")
+
+
+def parse_share(text: str) -> float:
+    """`1%` is .01. InputError unless above 0 and at most 100%."""
+    match = _SHARE.fullmatch(text.strip())
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise InputError(
+            f"sample {text!r} is not understood", where="--sample", remedy="a share as 1% or 0.1%"
+        )
+    return float(match[1]) / 100
+
+
+def analyze_sample(
+    logs: Sequence[Path],
+    format: str,
+    share: str,
+    capacity: str | None,
+    block_size: int | None,
+    skip_bad: bool,
+) -> tuple[SampledAnalysis, str]:
+    """The estimate and the log's format. InputError for formats without block ids."""
+    from loadkit.analysis.sampling import analyze_sampled
+    from loadkit.core.units import parse_capacities
+    from loadkit.traces.reading import Reading
+    from loadkit.traces.registry import detect
+
+    rate = parse_share(share)
+    name = detect(logs, skip_bad=skip_bad) if format == "auto" else format
+    found = analyze_sampled(
+        lambda: Reading(logs, skip_bad=skip_bad),
+        name,
+        rate,
+        lambda size: parse_capacities(capacity, size) if capacity else (),
+        block_size,
+    )
+    return found, name
+
+
+def check_alone(options: Mapping[str, object]) -> None:
+    """InputError for the first option that is set and says something that a sample cannot answer."""
+    for name, value in options.items():
+        if value not in (None, False):
+            raise InputError("not to be had from a sample", where=name, remedy="leave out --sample")
+
+
+def run(
+    logs: Sequence[Path],
+    format: str,
+    share: str,
+    capacity: str | None,
+    block_size: int | None,
+    skip_bad: bool,
+    json: bool,
+    output: Path | None,
+) -> None:
+    """Estimate and print, as a person reads it or as one JSON object."""
+    from loadkit.cli import sample_view
+
+    found, name = analyze_sample(logs, format, share, capacity, block_size, skip_bad)
+    data = found.to_dict() | {"format": name}
+    if output is not None:
+        log_input.write_json(output, data)
+    if json:
+        print(log_input.as_json(data))
+    else:
+        sample_view.show(found, name)
