@@ -57,7 +57,15 @@ def _summary(verdict: Verdict) -> str:
     rates = verdict.hit_rate
     if rates.measured is None or rates.expected_low is None or rates.expected_high is None:
         return "the hit rate cannot be compared"
+    measured = f"measured hit rate {100 * rates.measured:.1f}%"
+    if any(reason.code == "forecast_refused" for reason in verdict.reasons):
+        return f"{measured}; the forecast is not for this setting, so the two are not compared"
     low, high = 100 * rates.expected_low, 100 * rates.expected_high
     expected = f"{low:.1f}%" if low == high else f"{low:.1f} to {high:.1f}%"
-    allowance = f" ±{100 * (rates.allowance or 0):.1f} points for chance"
-    return f"measured hit rate {100 * rates.measured:.1f}%, expected {expected}{allowance}"
+    return f"{measured}, expected {expected}; {_chance(rates.allowance)}"
+
+
+def _chance(allowance: float | None) -> str:
+    if allowance is None:
+        return "how far chance moves so small a run cannot be said"
+    return f"±{100 * allowance:.1f} points for chance"

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from loadkit.gate.failures import is_below, is_upper_bound, warm_cache
-from loadkit.gate.inputs import Expected, Measured
-from loadkit.gate.verdict import Code, Comparison, Reason
+from loadkit.gate.inputs import MIN_REQUESTS, MIN_SESSIONS, Expected, Measured
+from loadkit.gate.verdict import Code, Comparison, Reason, counted
+from loadkit.runs.summary import MIN_ANSWERED_SHARE
 
-# 30 requests and 10 sessions: below, the spread between sessions is itself unknown (the error of a
-# standard deviation from n values is about 1 / sqrt(2 (n - 1)): 24% at 10), so is any half width.
-MIN_REQUESTS = 30
-MIN_SESSIONS = 10
 # A rate that another draw would move by more than 10 points tells nothing apart.
 MAX_HALF_WIDTH = 0.10
 # More answers than this without cached tokens, and the rest may not stand for all.
 MAX_UNREPORTED_SHARE = 0.01
-# A rate moves by at most the share of the plan that is missing, so no more may be missing than
-# MAX_HALF_WIDTH allows for chance. Refused and cut requests are not missing at random.
-MIN_ANSWERED_SHARE = 1 - MAX_HALF_WIDTH
 # vLLM keeps a block or two for itself, so capacities of one setting differ slightly.
 MAX_CAPACITY_DIFFERENCE = 0.01
+
+Check = Callable[[Measured, Expected], Iterator[Reason]]
 
 _SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
@@ -29,18 +25,24 @@ _SAME_SETTING = (
 
 
 def blockers(run: Measured, expected: Expected) -> Iterator[Reason]:
-    """Every reason for which this run or this forecast cannot be judged."""
-    checks = (_invalid_run, _refused, _other_setting, _not_reported, _too_few, _perhaps_warm)
+    """Every reason for which this run or this forecast cannot be judged.
+
+    A run that is not valid is not judged any further: what else it lacks follows from that.
+    """
+    if run.status == "invalid":
+        yield _invalid_run(run)
+        checks: tuple[Check, ...] = (_refused, _other_setting)
+    else:
+        checks = (_refused, _other_setting, _not_reported, _too_few, _too_small_log, _perhaps_warm)
     for check in checks:
         yield from check(run, expected)
 
 
-def _invalid_run(run: Measured, _: Expected) -> Iterator[Reason]:
-    for reason in run.reasons if run.status == "invalid" else []:
-        code: Code = "invalid_timing" if reason.code == "invalid_timing" else "too_few_samples"
-        yield Reason(code, f"the run is invalid: {reason.message}", None, None, "repeat the run")
-    if run.status == "invalid" and not run.reasons:
-        yield Reason("too_few_samples", "the run is invalid", None, None, "repeat the run")
+def _invalid_run(run: Measured) -> Reason:
+    late = [reason.code for reason in run.reasons] == ["invalid_timing"]
+    code: Code = "invalid_timing" if late else "too_few_samples"
+    why = ": " + "; ".join(reason.message for reason in run.reasons) if run.reasons else ""
+    return Reason(code, f"the run is not valid{why}", None, None, "repeat the run")
 
 
 def _refused(_: Measured, expected: Expected) -> Iterator[Reason]:
@@ -90,7 +92,7 @@ def _not_reported(run: Measured, _: Expected) -> Iterator[Reason]:
     if run.reconciliation.usage.cached_tokens is None:
         yield Reason(
             "not_reported",
-            f"the server reported no cached tokens in {answered} answers",
+            f"the server reported no cached tokens in {counted(answered, 'answer')}",
             None,
             None,
             "vLLM: --enable-prompt-tokens-details; SGLang: --enable-cache-report",
@@ -106,7 +108,7 @@ def _not_reported(run: Measured, _: Expected) -> Iterator[Reason]:
     else:
         yield Reason(
             "not_reported",
-            f"{silent} of {answered} answers came without cached tokens",
+            f"{silent} of {counted(answered, 'answer')} came without cached tokens",
             silent,
             0,
             "find out which answers lack usage: requests.parquet, column cached_tokens",
@@ -117,15 +119,36 @@ def _too_few(run: Measured, _: Expected) -> Iterator[Reason]:
     answered, sessions = run.requests.get("ok", 0), run.split.sessions
     scheduled = run.requests.get("scheduled", answered)
     if answered < MIN_REQUESTS:
-        message = f"{answered} requests were answered, at least {MIN_REQUESTS} are needed"
+        verb = "was" if answered == 1 else "were"
+        message = (
+            f"{counted(answered, 'request')} {verb} answered, at least {MIN_REQUESTS} are needed"
+        )
         yield Reason("too_few_samples", message, answered, MIN_REQUESTS, _SEND_MORE)
     elif answered < MIN_ANSWERED_SHARE * scheduled:
         message = f"only {answered} of {scheduled} planned requests were answered"
         remedy = "look at `requests` in run.json; send less at once, or give the run more time"
         yield Reason("too_few_samples", message, answered, scheduled, remedy)
     elif run.split.requests and sessions < MIN_SESSIONS:
-        message = f"the run has {sessions} sessions, at least {MIN_SESSIONS} are needed"
+        message = f"the run has {counted(sessions, 'session')}, at least {MIN_SESSIONS} are needed"
         yield Reason("too_few_samples", message, sessions, MIN_SESSIONS, _SEND_MORE)
+
+
+def _too_small_log(run: Measured, expected: Expected) -> Iterator[Reason]:
+    """The forecast's side has the same minimum, unless the run's own reason says enough."""
+    log = expected.log
+    if expected.status != "ok" or not run.is_large_enough:
+        return
+    for number, noun, least in (
+        (log.requests, "request", MIN_REQUESTS),
+        (log.sessions, "session", MIN_SESSIONS),
+    ):
+        if number is not None and number < least:
+            message = (
+                f"the forecast is from a log of {counted(number, noun)}, at least {least} needed"
+            )
+            remedy = "make the forecast from a longer log of production"
+            yield Reason("too_few_samples", message, number, least, remedy)
+            return
 
 
 def _perhaps_warm(run: Measured, _: Expected) -> Iterator[Reason]:

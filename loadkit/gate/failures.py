@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loadkit.gate.inputs import Expected, Measured
-from loadkit.gate.verdict import Comparison, Reason
+from loadkit.gate.verdict import Comparison, Reason, counted
 
 # The least allowance: block rounding alone moves short prompts by a point or so.
 MIN_ALLOWANCE = 0.02
@@ -20,25 +20,30 @@ def compare(run: Measured, expected: Expected) -> Comparison:
     """The figures that are compared; None where one of them is not known."""
     rate, split = expected.hit_rate, run.split
     known = split.hit_rate is not None
+    half_width = max(split.hit_rate_half_width or 0.0, MIN_ALLOWANCE)
     return Comparison(
         measured=split.hit_rate,
         expected_low=rate.estimate if rate.low is None else rate.low,
         expected_high=rate.estimate if rate.high is None else rate.high,
-        allowance=max(split.hit_rate_half_width or 0.0, MIN_ALLOWANCE) if known else None,
+        allowance=half_width if known and run.is_large_enough else None,
         measured_replay=split.replay_rate if known else None,
         expected_replay=expected.split.replay_rate if expected.split else None,
     )
 
 
 def hard_failures(run: Measured) -> Iterator[Reason]:
-    """Faults that need no sample size: counts of the run itself."""
+    """Faults that need no sample size: counts of the run itself.
+
+    A wrap is planned, not observed: a run that is not valid may have ended before it.
+    """
     warm = warm_cache(run)
     if warm and not run.reconciliation.unanswered_requests:
         yield warm
-    if run.wraps:
+    if run.wraps and run.status == "ok":
+        again = counted(run.wraps, "time")
         yield Reason(
             "wrapped_corpus",
-            f"the corpus or log was started again {run.wraps} times, so prompts were sent again",
+            f"the corpus or log was started again {again}, so prompts were sent again",
             run.wraps,
             0,
             "use a larger corpus or fewer requests",
@@ -46,7 +51,7 @@ def hard_failures(run: Measured) -> Iterator[Reason]:
     if run.mutations:
         yield Reason(
             "append_only_violation",
-            f"{run.mutations} requests rewrote their session's history and were not sent",
+            f"{counted(run.mutations, 'request')} rewrote the session's history and went unsent",
             run.mutations,
             0,
             "append to the history; never edit, reorder or drop earlier messages",
@@ -62,14 +67,16 @@ def warm_cache(run: Measured) -> Reason | None:
         return None
     aside = ""
     if found.unanswered_requests:
-        aside = f", or {found.unanswered_requests} requests without an answer put them there"
+        silent = counted(found.unanswered_requests, "request")
+        aside = f", or {silent} without an answer put them there"
     return Reason(
         "warm_cache",
         f"the server took {cached:,} tokens from its cache, but what was sent could reuse at most"
         f" {possible:,}: the cache was not empty at the start{aside}",
         cached,
         possible,
-        "reset the prefix cache before the run, and let nobody else use the server",
+        "empty the prefix cache before the run (loadkit run --reset), or send other prompts"
+        " (--seed), and let nobody else use the server",
     )
 
 

@@ -10,6 +10,11 @@ import msgspec
 
 from loadkit.core.errors import InputError
 
+# 30 requests and 10 sessions: below, the spread between sessions is itself unknown (the error of a
+# standard deviation from n values is about 1 / sqrt(2 (n - 1)): 24% at 10), so is any half width.
+MIN_REQUESTS = 30
+MIN_SESSIONS = 10
+
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -77,6 +82,12 @@ class Measured(msgspec.Struct, frozen=True):
     wraps: Count = 0
     mutations: Count = 0
 
+    @property
+    def is_large_enough(self) -> bool:
+        """Whether anything can be said about how far chance moves the rate."""
+        answered = self.requests.get("ok", 0)
+        return answered >= MIN_REQUESTS and self.split.sessions >= MIN_SESSIONS
+
 
 class ExpectedRate(msgspec.Struct, frozen=True):
     """low and high None: the estimate is exact."""
@@ -92,6 +103,8 @@ class Scenario(msgspec.Struct, frozen=True):
 
 
 class LogFacts(msgspec.Struct, frozen=True):
+    requests: Count | None = None
+    sessions: Count | None = None
     tokenizer_fingerprint: str | None = None
 
 

@@ -24,6 +24,11 @@ Code = Literal[
 ]
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 request`, `3 requests`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 class Reason(msgspec.Struct, frozen=True):
     """Why the verdict is not PASS.
 
@@ -42,7 +47,8 @@ class Comparison(msgspec.Struct, frozen=True):
     """Token-weighted hit rates that were compared, 0..1.
 
     allowance: how far outside [expected_low, expected_high] the measured rate may lie, since
-    another draw of the same traffic would move it: the measured half width, at least 2 points.
+    another draw of the same traffic would move it: the measured half width, at least 2 points; None
+    for a run too small to say.
     """
 
     measured: float | None

@@ -176,6 +176,51 @@ def test_what_cannot_be_judged_is_inconclusive(change: dict[str, Any], code: str
     assert [reason.code for reason in answer.reasons] == [code]
 
 
+INTERRUPTED = {"code": "interrupted", "message": "the run was interrupted"}
+
+
+def test_a_run_that_is_not_valid_has_one_reason_and_does_not_fail_for_a_planned_wrap() -> None:
+    torn = {"code": "torn_journal", "message": "9 bytes"}
+    cut = run(status="invalid", reasons=[INTERRUPTED, torn], requests__ok=3, wraps=11)
+    answer = decide(cut, expected())
+    assert answer.verdict == "INCONCLUSIVE"
+    [reason] = answer.reasons
+    assert reason.message == "the run is not valid: the run was interrupted; 9 bytes"
+
+
+def test_a_warm_cache_fails_even_a_run_that_is_not_valid() -> None:
+    warm = run(status="invalid", reasons=[INTERRUPTED], reconciliation__usage__cached_tokens=4101)
+    answer = decide(warm, expected())
+    assert (answer.verdict, answer.reasons[0].code) == ("FAIL", "warm_cache")
+    assert "loadkit run --reset" in answer.reasons[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        ({"requests": 1, "sessions": 1}, "the forecast is from a log of 1 request, at least 30"),
+        ({"requests": 29, "sessions": 20}, "log of 29 requests"),
+        ({"requests": 30, "sessions": 9}, "log of 9 sessions, at least 10"),
+    ],
+)
+def test_a_forecast_from_a_tiny_log_decides_nothing(log: dict[str, int], says: str) -> None:
+    answer = decide(run(), expected(log=log))
+    assert answer.verdict == "INCONCLUSIVE"
+    [reason] = answer.reasons
+    assert reason.code == "too_few_samples"
+    assert says in reason.message
+
+
+def test_a_forecast_from_the_smallest_log_that_will_do_is_judged() -> None:
+    assert verdict(run(), expected(log={"requests": 30, "sessions": 10})) == "PASS"
+
+
+@pytest.mark.parametrize("change", [{"requests__ok": 29}, {"split__sessions": 9}])
+def test_a_tiny_run_has_no_allowance_for_chance(change: dict[str, Any]) -> None:
+    assert decide(run(**change), expected()).hit_rate.allowance is None
+    assert decide(run(), expected()).hit_rate.allowance == 0.05
+
+
 def test_a_run_that_cannot_be_judged_is_not_failed_for_its_rate() -> None:
     assert verdict(mirage() | {"block_size": 32}) == "INCONCLUSIVE"
 

@@ -38,6 +38,21 @@ def test_the_verdict_is_the_exit_code_and_stands_in_the_text(
     assert word in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("measured", "says"),
+    [
+        (run(), "PASS measured hit rate 40.0%, expected 41.0%; ±5.0 points for chance"),
+        (run(split__sessions=3), "how far chance moves so small a run cannot be said"),
+        (run(capacity_blocks=900), "the two are not compared"),
+    ],
+)
+def test_the_first_line_compares_only_what_can_be_compared(
+    tmp_path: Path, measured: dict[str, Any], says: str
+) -> None:
+    done = gate(tmp_path, measured)
+    assert says in " ".join(done.stdout.split())
+
+
 def test_json_is_one_object_on_stdout_and_in_the_file(tmp_path: Path) -> None:
     done = gate(tmp_path, mirage(), "--json", "-o", str(tmp_path / "gate.json"))
     answer = json.loads(done.stdout)
