@@ -36,6 +36,7 @@ from loadkit.runs.summary import (
     totals,
 )
 from loadkit.runs.tables import write_requests, write_server_metrics
+from loadkit.runs.warm import warm_note
 
 SCHEMA = "loadkit.run/1"
 
@@ -107,7 +108,8 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     splits = split_requests(answered, best)
     run = _run_json(gathered, answered, splits, predictions, context)
     run["tokenizer"] = msgspec.to_builtins(facts)
-    run["notes"] = [*context.notes, *notes]
+    warm = warm_note(gathered.records, answered, run["reconciliation"])
+    run["notes"] = [*context.notes, *notes, *([warm] if warm else [])]
     write_requests(gathered.records, answered, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")
     text = msgspec.json.format(msgspec.json.encode(run), indent=2)
