@@ -134,7 +134,7 @@ def _block_chains(stream: NodeStream) -> tuple[IntArray, IntArray, int]:
 def _computed_tokens(trace: Trace, template: IntArray, full: IntArray, page: BoolArray) -> IntArray:
     """(n,) reply tokens in the cache: all or all but the last, whichever fits the resident blocks.
 
-    A reply of unknown length just fills its blocks.
+    A reply of unknown length just fills its blocks; UNKNOWN where the log has none for the request.
     """
     size, prompt = trace.block_size, trace.prompt_tokens[template]
     least = np.maximum(full * size + page - prompt, 0)
@@ -144,6 +144,7 @@ def _computed_tokens(trace: Trace, template: IntArray, full: IntArray, page: Boo
         kept = prompt + computed
         fits = (computed >= 0) & (kept // size == full) & ((kept % size > 0) == page)
         reply = np.where(fits, computed, reply)
+    reply[(reply == 0) & (told == UNKNOWN)] = UNKNOWN
     return reply
 
 

@@ -194,6 +194,20 @@ def test_a_log_of_block_ids_becomes_chats_or_token_ids(
         assert [row["max_tokens"] for row in rows_of(tmp_path / name)] == [7, 9, 2, 2]
 
 
+def test_a_request_without_a_reply_in_the_log_gets_none(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    rows = chat_rows(3, 20)
+    for row in rows[::2]:
+        del row["response"]
+    log = read(write_rows(tmp_path / "log.jsonl", rows), tokenizer)
+    chats(log, 1, tmp_path / "out.jsonl", tokenizer)
+    written = rows_of(tmp_path / "out.jsonl")
+    assert ["response" in row for row in written] == ["response" in row for row in rows]
+    back = read(tmp_path / "out.jsonl", tokenizer)
+    assert analyze(back, [None]).infinite == analyze(log, [None]).infinite
+
+
 def test_a_template_whose_turns_do_not_extend_each_other_still_shares_blocks(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
