@@ -160,7 +160,8 @@ def _piece_weights(
 def _ranges(first: IntArray, count: IntArray) -> IntArray:
     """first[0], first[0] + 1, ... count[0] of them, then those of first[1], and so on."""
     ends = np.cumsum(count)
-    return np.arange(int(count.sum())) + np.repeat(first - (ends - count), count)
+    flat: IntArray = np.arange(int(count.sum())) + np.repeat(first - (ends - count), count)
+    return flat
 
 
 def select_requests(stream: NodeStream, chosen: BoolArray) -> NodeStream:
