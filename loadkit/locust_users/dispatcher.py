@@ -34,6 +34,7 @@ class Dispatcher:
         self._on_finish = on_finish
         self._waiting = deque(worker.sessions)
         self._unstarted: list[SessionPlan] = []
+        self._busy: set[str] = set()
         self._playing = Group()
         self._is_driven = False
         self._num_users = 0
@@ -89,8 +90,21 @@ class Dispatcher:
     def _drive_closed(self, play: Player) -> None:
         """Each session in a greenlet of the group, so that `stop` reaches it like an open one."""
         sleep_until(self.worker.lane.start_at)
-        while self._waiting:
-            self._start(play, self._waiting.popleft(), time.monotonic()).join()
+        while (session := self._next_free()) is not None:
+            self._busy.add(session.session)
+            try:
+                self._start(play, session, time.monotonic()).join()
+            finally:
+                self._busy.discard(session.session)
+
+    def _next_free(self) -> SessionPlan | None:
+        """The next that no other user is in the middle of (rows of one replayed conversation follow
+        each other). None: nothing waits, or as many users as are needed have it in hand."""
+        for index, session in enumerate(self._waiting):
+            if session.session not in self._busy:
+                del self._waiting[index]
+                return session
+        return None
 
     def _start(self, play: Player, session: SessionPlan, intended_at: float) -> gevent.Greenlet:
         """A greenlet killed before its first instruction never runs: `_unstarted` remembers it."""

@@ -99,7 +99,10 @@ class _Play:
         lane, session = self.lane, self.session
         receipt = Receipt()
         try:
-            lane.guard.check(session.session, messages, session.tools)
+            if (
+                lane.settings.kind != "replay"
+            ):  # a log is sent as it is, rewrites of its own and all
+                lane.guard.check(session.session, messages, session.tools)
             body = request_body(lane.settings, session, messages, max_tokens)
             request = lane.client.prepare(body, session=session.session)
             sleep_until(self.intended_at - WARM_LEAD_S)
@@ -155,7 +158,7 @@ def make_record(play: _Play, response: Response, messages: list[Message]) -> Rec
     sent = outcome != "not_sent"
     return Record(
         session=play.session.session,
-        turn=play.num_recorded,
+        turn=play.session.first_turn + play.num_recorded,
         name=play.session.name,
         worker=play.lane.worker,
         outcome=outcome,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
+
+import msgspec
 
 from loadkit import corpora
 from loadkit.core.errors import InputError
@@ -187,10 +190,12 @@ def _single_turns(
     rng: Random,
     logged_s: list[float] | None = None,
 ) -> TrafficPlan:
+    """A session a prompt. Rows of a log that are sent once keep their session's name, so that its
+    continuation counts as such; prompts that are sent again are other users' each time."""
     starts = start_times(profile, len(prompts), logged_s)
     sessions = [
         SessionPlan(
-            f"{kind}-{index:05d}",
+            f"{kind}-{index:05d}" if wraps or prompt.session is None else prompt.session,
             start_s,
             (Turn(prompt.messages, _max_tokens(profile, rng, prompt.max_tokens)),),
             kind,
@@ -199,7 +204,17 @@ def _single_turns(
         for index, (prompt, start_s) in enumerate(zip(prompts, starts, strict=True))
     ]
     sessions.sort(key=lambda session: session.start_s)
-    return TrafficPlan(kind, tuple(sessions), wraps=wraps)
+    return TrafficPlan(kind, _numbered(sessions), wraps=wraps)
+
+
+def _numbered(sessions: list[SessionPlan]) -> tuple[SessionPlan, ...]:
+    """Rows of one conversation count their turns on."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for session in sessions:
+        numbered.append(msgspec.structs.replace(session, first_turn=seen[session.session]))
+        seen[session.session] += len(session.turns)
+    return tuple(numbered)
 
 
 def _max_tokens(profile: Profile, rng: Random, logged: int | None = None) -> int:

@@ -17,19 +17,22 @@ from loadkit.traffic.plan import Message, TrafficPlan
 NOMINAL_LATENCY_S = 1.0
 # Far above any prompt: a guard against a file that is no JSONL at all, or a gzip bomb.
 MAX_LINE_BYTES = 128 * 1024 * 1024
+# It travels in a header, which servers limit to some 8 KiB in all.
+MAX_SESSION_ID = 1024
 
 Seconds = Annotated[float, msgspec.Meta(ge=-1e19, le=1e19)]  # nanoseconds since 1970 fit
 
 
 @dataclass(frozen=True)
 class LoggedPrompt:
-    """One prompt to send: messages as logged, when it was sent (None: no timestamps), and the most
-    tokens it asked for (None: the log does not say)."""
+    """One prompt to send: messages as logged, when it was sent, the most tokens it asked for, and
+    whose it was. None: the log does not say."""
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     timestamp_s: float | None = None
     max_tokens: int | None = None
+    session: str | None = None
 
     @property
     def key(self) -> bytes:
@@ -42,6 +45,12 @@ class _Row(msgspec.Struct):
     tools: list[dict[str, Any]] | None = None
     timestamp: Seconds | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=MAX_SESSION_ID)] | int | None = None
+
+    def prompt(self) -> LoggedPrompt:
+        session = None if self.session_id is None else str(self.session_id)
+        tools = tuple(self.tools or ())
+        return LoggedPrompt(tuple(self.messages), tools, self.timestamp, self.max_tokens, session)
 
 
 def read_prompts(path: str | Path) -> list[LoggedPrompt]:
@@ -60,8 +69,7 @@ def read_prompts(path: str | Path) -> list[LoggedPrompt]:
                 line=number,
                 remedy="each line is a request body with `messages`",
             ) from error
-        tools = tuple(row.tools or ())
-        prompts.append(LoggedPrompt(tuple(row.messages), tools, row.timestamp, row.max_tokens))
+        prompts.append(row.prompt())
     if not prompts:
         raise InputError("no request in the log", where=path, remedy="give a log with requests")
     return prompts

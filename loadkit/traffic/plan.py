@@ -24,11 +24,13 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A conversation of one user; a single-turn request is a session of one turn.
+    """A conversation of one user; a single-turn request is a session of one turn. Rows of a replayed
+    log are one turn each, and those of one conversation have the same `session`.
 
     start_s: intended send of the first turn, seconds after the run's start (open loop); a closed
     loop ignores it. replies: "live" appends what the server answered, "recorded" what the plan
-    holds. name: label in statistics.
+    holds. name: label in statistics. first_turn: number of its first turn, not 0 if an earlier
+    SessionPlan holds turns of the same session.
     """
 
     session: str
@@ -37,6 +39,7 @@ class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     tools: tuple[dict[str, Any], ...] = ()
     replies: str = "live"
+    first_turn: int = 0
 
 
 class TrafficPlan(msgspec.Struct, frozen=True):
@@ -66,4 +69,9 @@ def read_plan(path: Path) -> TrafficPlan:
 
 def worker_share(plan: TrafficPlan, worker: int, num_workers: int) -> tuple[SessionPlan, ...]:
     """Sessions of one worker (0-based): whole sessions, dealt in turn, so that rates stay even."""
-    return plan.sessions[worker::num_workers]
+    order: dict[str, int] = {}
+    return tuple(
+        session
+        for session in plan.sessions
+        if order.setdefault(session.session, len(order)) % num_workers == worker
+    )

@@ -96,6 +96,22 @@ def test_closed_loop_users_share_the_sessions_and_never_exceed_their_number() ->
     assert worker.num_finished == 1
 
 
+def test_closed_loop_plays_rows_of_one_session_one_after_the_other() -> None:
+    dispatcher, _ = make("closed", *(session(name, "x") for name in ("a", "a", "b", "a", "b")))
+    playing: list[str] = []
+    played: list[str] = []
+
+    def play(plan: SessionPlan, _: float) -> None:
+        assert plan.session not in playing
+        playing.append(plan.session)
+        gevent.sleep(0)
+        playing.remove(plan.session)
+        played.append(plan.session)
+
+    gevent.joinall([gevent.spawn(dispatcher.drive, play) for _ in range(3)], raise_error=True)
+    assert sorted(played) == ["a", "a", "a", "b", "b"]
+
+
 @pytest.mark.parametrize("loop", ["open", "closed"])
 def test_a_stop_ends_what_runs_and_records_what_never_started(loop: str) -> None:
     plans = [session("a", "x"), session("b", "x"), session("late", "x", start_s=1e9)]

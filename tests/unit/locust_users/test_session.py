@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+import msgspec
 import pytest
 from plans import session
 
@@ -148,6 +149,17 @@ def test_a_rewritten_history_is_refused_before_it_is_sent() -> None:
     assert records[0].error == ("append-only history rewritten at message 0 (of 1 already sent)")
     assert lane.guard.num_refused == 1
     assert client.bodies == []
+
+
+def test_a_replayed_log_that_rewrites_its_history_is_sent_as_it_is() -> None:
+    records: list[Record] = []
+    client = FakeClient("A")
+    settings = msgspec.structs.replace(SETTINGS, kind="replay")
+    lane = Lane(cast(StreamClient, client), settings, worker=0, start_at=0.0, emit=records.append)
+    lane.guard.check("s", [{"role": "user", "content": "something else"}])
+    row = msgspec.structs.replace(session("s", "a"), first_turn=3)
+    lane.play(row, lane.start_at, live)
+    assert [(record.outcome, record.turn) for record in records] == [("ok", 3)]
 
 
 def test_a_session_that_never_starts_has_a_record_per_turn() -> None:

@@ -52,6 +52,42 @@ def test_workers_share_all_sessions_without_overlap() -> None:
     )
 
 
+def written_log(folder: Path, *rows: tuple[str | int | None, float, str]) -> str:
+    path = folder / "log.jsonl"
+    lines = [
+        {"session_id": who, "timestamp": at, "messages": [{"role": "user", "content": text}]}
+        for who, at, text in rows
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return str(path)
+
+
+AS_LOGGED = (
+    "traffic.corpus=null",
+    "traffic.distinct_prompts=null",
+    "traffic.requests=null",
+    "traffic.message_sentences=null",
+)
+
+
+def test_rows_of_a_log_keep_their_sessions_when_each_is_sent_once(tmp_path: Path) -> None:
+    rows = [("a", 1.0, "x"), (7, 0.0, "y"), ("a", 2.0, "z"), (None, 3.0, "w")]
+    log = f"traffic.log={written_log(tmp_path, *rows)}"
+    arrivals = "arrivals={loop: open, process: log}"
+    plan = plan_of("replay-smoke", *AS_LOGGED, log, arrivals)
+    named = [(session.session, session.first_turn) for session in plan.sessions]
+    assert named == [("7", 0), ("a", 0), ("a", 1), ("replay-00003", 0)]
+    for worker, mine in ((0, ["7", "replay-00003"]), (1, ["a", "a"])):
+        assert [one.session for one in worker_share(plan, worker, 2)] == mine
+
+
+def test_rows_that_are_sent_again_are_other_sessions_each_time(tmp_path: Path) -> None:
+    log = f"traffic.log={written_log(tmp_path, ('a', 0.0, 'x'), ('b', 1.0, 'y'))}"
+    again = ("traffic.requests=4", "traffic.wrap=allow")
+    plan = plan_of("replay-smoke", *AS_LOGGED, log, *again)
+    assert [s.session for s in plan.sessions] == [f"replay-{n:05d}" for n in range(4)]
+
+
 def test_a_conversation_starts_with_its_system_prompt_and_adds_one_user_message_a_turn() -> None:
     for session in plan_of("chat-assistant").sessions:
         roles = [[message["role"] for message in turn.messages] for turn in session.turns]
