@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loadkit.core.errors import InputError
+from loadkit.profile_errors import refusal
 
 MAX_PROFILE_BYTES = 1 << 20
 # ValueError: a scalar that looks like a date or a number and is none, such as 2024-99-99.
@@ -41,6 +42,12 @@ class Distribution(_Part):
     @model_validator(mode="after")
     def _complete(self) -> Distribution:
         needed = {"lognormal": ("median", "sigma"), "uniform": ()}.get(self.distribution, ("mean",))
+        takes = ", ".join((*needed, "min", "max"))
+        for name in ("mean", "median", "sigma"):
+            if name not in needed and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{self.distribution} takes {takes}; `{name}` would have no effect"
+                )
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"{self.distribution} needs `{name}`")
@@ -248,7 +255,8 @@ def apply_setting(data: dict[str, Any], setting: str) -> None:
 
 
 def load(name_or_path: str, settings: Sequence[str] = ()) -> Profile:
-    """Read, override and validate a profile. Every error names the file, the key and the cause."""
+    """Read, override and validate a profile. Every error names the cause, the key, and the file or
+    the `--set` that it came by."""
     path = find(name_or_path)
     data = load_yaml(path)
     if not isinstance(data, dict):
@@ -258,25 +266,4 @@ def load(name_or_path: str, settings: Sequence[str] = ()) -> Profile:
     try:
         return Profile.model_validate(data)
     except ValidationError as error:
-        raise InputError(
-            _explain(error),
-            where=path,
-            remedy="`loadkit profiles chat-assistant` shows a profile with every key",
-        ) from error
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = _key(first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{key}: {first['msg']}, got {first.get('input')!r:.100}{more}"
-
-
-def _key(place: Sequence[int | str]) -> str:
-    """A key as it stands in the file: without the kind that pydantic puts after a union's name."""
-    parts = [str(part) for part in place]
-    if parts and parts[0] in ("traffic", "arrivals"):
-        del parts[1:2]
-    return ".".join(parts) or "profile"
+        raise refusal(error, Profile, path, settings) from error

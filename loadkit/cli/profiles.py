@@ -18,7 +18,7 @@ def profiles(
 
     if name is not None:
         profile = library.load(name)
-        data = profile.model_dump(mode="json", by_alias=True)
+        data = profile.model_dump(mode="json", by_alias=True, exclude_none=True)
         _print_json(data) if as_json else print(_yaml(data))
         return
     listed = [library.load(each) for each in library.names()]

@@ -137,7 +137,7 @@ def test_seed_and_set_change_the_profile_as_run(tmp_path: Path, profile: Path) -
         (("--key", "k"), [], 2, "refused the API key (401)"),
         ((), ["--model", "other"], 2, "no model 'other'"),
         ((), ["--reset"], 2, "cannot reset its prefix cache"),
-        ((), ["--set", "traffic.nonsense=1"], 2, "profile.yaml: traffic.nonsense: unknown key"),
+        ((), ["--set", "traffic.nonsense=1"], 2, "--set traffic.nonsense: unknown key"),
         ((), ["--url", "http://127.0.0.1:9"], 2, "is it running"),
         ((), ["--url", "127.0.0.1:9"], 2, "not an http:// or https:// URL"),
     ],

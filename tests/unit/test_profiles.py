@@ -31,13 +31,51 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_deep_inside_is_named_with_its_path() -> None:
-    with pytest.raises(InputError, match=r"yaml: traffic\.wrapping: unknown key"):
+    with pytest.raises(InputError, match=r"--set traffic\.wrapping: unknown key .*`wrap`"):
         profiles.load("replay-smoke", ["traffic.wrapping=allow"])
 
 
 def test_a_wrong_type_names_the_key_and_the_value() -> None:
-    with pytest.raises(InputError, match=r"yaml: arrivals\.users: .*'x'"):
+    with pytest.raises(
+        InputError, match=r"--set arrivals\.users: expected a whole number, got 'x'$"
+    ):
         profiles.load("replay-smoke", ["arrivals.users=x"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (
+            "traffic.nope=1",
+            r"--set traffic\.nope: unknown key \(known here: kind, corpus, sessions",
+        ),
+        ("traffic.sesions=1", r"--set traffic\.sesions: unknown key \(did you mean `sessions`\?\)"),
+        ("traffic.sessions=two", "--set traffic.sessions: expected a whole number, got 'two'"),
+        ("arrivals={loop: closed}", "--set arrivals: arrivals.users: missing"),
+        ("traffic.kind=x", "--set traffic.kind: expected one of 'conversation', .*, got 'x'"),
+        ("traffic=3", "--set traffic: expected a section with keys of its own, got 3"),
+        ("arrivals=null", "--set arrivals: expected a section with keys of its own, got nothing"),
+        ("seed=-1", "--set seed: must be at least 0, got -1"),
+        ("request.ignore_eos=7", "--set request.ignore_eos: expected true or false, got 7"),
+        (
+            "request.max_tokens.distribution=constant",
+            "request.max_tokens: constant takes mean, min, max; `median` would have no effect$",
+        ),
+        (
+            "traffic.turns.median=2",
+            "traffic.turns: geometric takes mean, min, max; `median` would have no effect$",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_told_in_plain_words_under_its_own_name(setting: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        profiles.load("chat-assistant", [setting])
+
+
+def test_a_key_missing_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, bundled_text("replay-smoke").replace("  users: 4\n", ""))
+    with pytest.raises(InputError, match=r"profile\.yaml: arrivals\.users: missing$"):
+        profiles.load(path)
 
 
 def test_a_setting_overrides_one_value_and_leaves_the_rest() -> None:
