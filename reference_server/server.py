@@ -111,8 +111,9 @@ def load(settings: ServerSettings, service: Service) -> None:
     from transformers.utils import logging
 
     from reference_server.model_runner import TransformersRunner
-    from reference_server.weights import load_model, prepare_default_model
+    from reference_server.weights import load_model, pick_device, prepare_default_model
 
+    pick_device(settings.device)  # a wrong one is told before anything is loaded
     torch.set_num_threads(settings.threads)
     logging.disable_progress_bar()
     path = settings.model or str(prepare_default_model())

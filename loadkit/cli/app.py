@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from loadkit.core.errors import LoadkitError
 
-VERBS = (
-    "demo",
-    "analyze",
-    "forecast",
-    "synthesize",
-    "run",
-    "report",
-    "gate",
-    "serve",
-    "profiles",
-    "corpora",
-)
+# One line each, short enough for 80 columns; the verbs' own help says more.
+VERBS = {
+    "demo": "The replay mirage on a real model, in minutes.",
+    "analyze": "The share of a log's prompt tokens a cache can reuse, by cause.",
+    "forecast": "The hit rate to expect in production.",
+    "synthesize": "A workload that shares blocks as the log does, without its text.",
+    "run": "Send a profile's traffic; measure timing and cached tokens.",
+    "report": "A run's report as one offline HTML file.",
+    "gate": "Does staging look like production? PASS, FAIL or INCONCLUSIVE.",
+    "serve": "The reference server, which says why each cached token hit.",
+    "profiles": "List the bundled profiles, or validate and show one.",
+    "corpora": "List the bundled corpora, or validate one with samples.",
+}
 
 EXIT_FAULT = 70
 
@@ -30,14 +32,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="What prefix-cache hit rate will production really see, and does staging look like it?",
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from loadkit import __version__
+
+        print(f"loadkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _loadkit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What prefix-cache hit rate will production really see, and does staging look like it?"""
+
+
 def _register() -> None:
-    for verb in VERBS:
+    for verb, short in VERBS.items():
         module = import_module(f"loadkit.cli.{verb}")
-        app.command(name=verb)(getattr(module, verb))
+        app.command(name=verb, short_help=short)(getattr(module, verb))
 
 
 def main() -> None:

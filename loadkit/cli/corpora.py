@@ -8,7 +8,9 @@ import typer
 
 
 def corpora(
-    name: Annotated[str | None, typer.Argument(help="bundled name or folder: validate it")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="bundled name or folder: validate it")
+    ] = None,
     samples: Annotated[int, typer.Option(help="how many sample messages to show")] = 3,
 ) -> None:
     """List the bundled corpora, or validate one and show samples of it."""

@@ -10,11 +10,14 @@ import typer
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--output", "-o", help="folder for logs, runs and report")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="folder for logs, runs and report")
     ] = Path("loadkit-demo"),
-    force: Annotated[bool, typer.Option(help="replace the folder of an earlier demo")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace the folder of an earlier demo")
+    ] = False,
     model: Annotated[
-        str | None, typer.Option(help="model folder or name (default: SmolLM2-135M)")
+        str | None,
+        typer.Option(metavar="NAME", help="model folder or name (default: SmolLM2-135M)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 
 def gate(
-    measured: Annotated[Path, typer.Option(help="run folder of the staging test")],
-    expected: Annotated[Path, typer.Option(help="forecast JSON (`loadkit forecast --json`)")],
+    measured: Annotated[Path, typer.Option(metavar="DIR", help="run folder of the staging test")],
+    expected: Annotated[
+        Path, typer.Option(metavar="FILE", help="forecast JSON (`loadkit forecast --json`)")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict as JSON")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="also write the verdict to this file")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="also write the verdict to this file"),
     ] = None,
 ) -> None:
     """Does staging look like production? Exit 0: PASS, 1: FAIL, 3: INCONCLUSIVE."""

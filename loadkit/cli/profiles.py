@@ -9,7 +9,8 @@ import typer
 
 def profiles(
     name: Annotated[
-        str | None, typer.Argument(help="bundled name or path: validate and show it")
+        str | None,
+        typer.Argument(metavar="NAME", help="bundled name or path: validate and show it"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False,
 ) -> None:

@@ -11,20 +11,25 @@ import typer
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder of the staging test")],
     expected: Annotated[
-        Path | None, typer.Option(help="forecast JSON (`loadkit forecast --json`)")
+        Path | None, typer.Option(metavar="FILE", help="forecast JSON (`loadkit forecast --json`)")
     ] = None,
     production: Annotated[
-        Path | None, typer.Option(help="run folder of production-like traffic to compare with")
+        Path | None,
+        typer.Option(metavar="DIR", help="run folder of production-like traffic to compare with"),
     ] = None,
     gate: Annotated[
         Path | None,
-        typer.Option(help="verdict JSON (default: judged here, if --expected is given)"),
+        typer.Option(
+            metavar="FILE", help="verdict JSON (default: judged here, if --expected is given)"
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="HTML file (default: DIR/report.html)")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="HTML file (default: DIR/report.html)"),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="also write a summary as Markdown; - prints it")
+        Path | None,
+        typer.Option(metavar="FILE", help="also write a summary as Markdown; - prints it"),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the report's data as JSON")

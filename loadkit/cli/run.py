@@ -13,40 +13,50 @@ if TYPE_CHECKING:
 
 def run(
     profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")],
-    url: Annotated[str, typer.Option(help="The endpoint, such as http://127.0.0.1:8000.")],
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="The endpoint, such as http://127.0.0.1:8000.")
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Run folder to make.")
     ],
     model: Annotated[
-        str | None, typer.Option(help="Model to ask for [default: the only one listed].")
+        str | None,
+        typer.Option(metavar="NAME", help="Model to ask for [default: the only one listed]."),
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="PATH-OR-NAME", help="The served tokenizer, to predict the split."),
+        typer.Option(metavar="NAME", help="The served tokenizer: folder or hub name."),
     ] = None,
     block_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens a block of the server's cache [default: what it says]."),
+        typer.Option(
+            metavar="N", min=1, help="Tokens a block of the server's cache [default: what it says]."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the profile's seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Instead of the profile's seed.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Load worker processes.")] = 1,
+    processes: Annotated[int, typer.Option(metavar="N", min=1, help="Load worker processes.")] = 1,
     web: Annotated[
         bool, typer.Option("--web", help="Start it in Locust's web interface; Ctrl-C ends it.")
     ] = False,
-    web_port: Annotated[int, typer.Option(min=1, max=65535)] = 8089,
+    web_port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Its port.")
+    ] = 8089,
     web_host: Annotated[
-        str, typer.Option(help="Address of the web interface; it has no password.")
+        str, typer.Option(metavar="HOST", help="Address of the web interface; it has no password.")
     ] = "127.0.0.1",
     api_key_file: Annotated[
-        Path | None, typer.Option(help="File with the API key; or set LOADKIT_API_KEY.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the API key; or set LOADKIT_API_KEY."),
     ] = None,
     expected: Annotated[
         Path | None,
-        typer.Option(metavar="F.json", help="Forecast to draw behind the live split (--web)."),
+        typer.Option(metavar="FILE", help="Forecast to draw behind the live split (--web)."),
     ] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Empty the server's prefix cache first.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,45 +12,69 @@ from typing import Annotated
 import typer
 
 from loadkit.core.errors import InputError
+from loadkit.core.tokenizer import check_folder
 
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "starlette", "uvicorn")
 API_KEY_VARIABLE = "LOADKIT_API_KEY"
 
 
 def serve(
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub name; default: SmolLM2-135M-Instruct.")
+        str | None,
+        typer.Option(metavar="NAME", help=f"Folder or hub name; default: {DEFAULT_MODEL}."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
-    block_size: Annotated[int, typer.Option(min=1, help="Tokens in a block.")] = 16,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes a free port.")
+    ] = 8000,
+    block_size: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens in a block.")] = 16,
     num_blocks: Annotated[
-        int | None, typer.Option(min=1, help="Blocks the prefix cache holds [default: 2048].")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Blocks the prefix cache holds [default: 2048]."),
     ] = None,
     kv_cache_tokens: Annotated[
-        int | None, typer.Option(min=1, help="The same in tokens, rounded down to blocks.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="The same in tokens, rounded down to blocks."),
     ] = None,
-    max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens a step computes.")] = 512,
-    max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests computed at once.")] = 16,
+    max_batch_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens a step computes.")
+    ] = 512,
+    max_num_seqs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Requests computed at once.")
+    ] = 16,
     max_queue_tokens: Annotated[
-        int, typer.Option(min=1, help="Prompt tokens that may wait; above it: 429.")
+        int, typer.Option(metavar="N", min=1, help="Prompt tokens that may wait; above it: 429.")
     ] = 262_144,
     max_queue_requests: Annotated[
-        int, typer.Option(min=1, help="Requests that may wait; above it: 429.")
+        int, typer.Option(metavar="N", min=1, help="Requests that may wait; above it: 429.")
     ] = 1024,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    served_model_name: Annotated[str | None, typer.Option(help="Name in the API.")] = None,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="CPU threads of the model.")] = 1,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")] = "auto",
+    served_model_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name in the API.")
+    ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help=f"File with the key clients must send; or set {API_KEY_VARIABLE}."),
+        typer.Option(
+            metavar="FILE", help=f"File with the key clients must send; or set {API_KEY_VARIABLE}."
+        ),
     ] = None,
     exit_with_parent: Annotated[
-        bool, typer.Option(help="End when the process that started this one ends.")
+        bool,
+        typer.Option("--exit-with-parent", help="End when the process that started this one ends."),
     ] = False,
 ) -> None:
-    """Serve an OpenAI-compatible API that reports why each cached token hit."""
+    """Serve an OpenAI-compatible API that reports why each cached token hit.
+
+    A client names its conversation in the header x-session-id, or in the body's
+    metadata.session_id; a request that names none is a session of its own, so its hits on its own
+    earlier turns count as shared.
+    """
     _require_packages()
+    if model is not None:
+        check_folder(model)
+    print(f"loadkit serve: loading {model or DEFAULT_MODEL}", file=sys.stderr, flush=True)
     engine = import_module("reference_server.engine")  # by name: loadkit must not depend on torch
     server = import_module("reference_server.server")
     settings = server.ServerSettings(

@@ -103,8 +103,20 @@ class Tokenizer:
         return hashlib.sha256(f"{vocabulary}\0{template}".encode()).hexdigest()[:16]
 
 
+def check_folder(name_or_path: str | Path) -> None:
+    """InputError for what can only be a folder and is not there, before anything slow is imported.
+
+    A hub name is `name` or `owner/name`; everything else with a separator or a leading dot is a path.
+    """
+    name = str(name_or_path)
+    is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+    if (is_path or name.endswith("/")) and not Path(name).exists():
+        raise InputError("no such folder", where=name, remedy="it is the folder of a model")
+
+
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """Load a tokenizer from a folder or a hub name. InputError if it is not to be had."""
+    check_folder(name_or_path)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         from transformers import AutoTokenizer

@@ -23,6 +23,7 @@ def write_sent(answered: Sequence[Record], path: Path, *, token_ids: bool = True
 
     token_ids False leaves the generated ids out, so that a reader tokenises the replies again.
     """
+    path.touch(mode=0o600)  # prompts are private
     with path.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as log:
         for record in answered:
             log.write(msgspec.json.encode(_row(record, token_ids)) + b"\n")

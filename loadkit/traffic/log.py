@@ -116,4 +116,5 @@ def write_log(plan: TrafficPlan, path: Path) -> None:
             now += NOMINAL_LATENCY_S
             rows.append(row)
     rows.sort(key=lambda row: row["timestamp"])
+    path.touch(mode=0o600)  # prompts are private
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))

@@ -1,12 +1,14 @@
 """The command line: light to start, every verb documented, errors are one line and an exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from loadkit import __version__
 from loadkit.cli import app as app_module
 from loadkit.cli.app import VERBS
 
@@ -65,6 +67,38 @@ def test_a_fault_of_ours_is_never_taken_for_a_verdict(
         app_module.main()
     assert caught.value.code == 70
     assert "ZeroDivisionError: ours" in capsys.readouterr().err
+
+
+def test_the_version_is_printed() -> None:
+    done = loadkit("--version")
+    assert (done.returncode, done.stdout) == (0, f"loadkit {__version__}\n")
+
+
+def test_serve_tells_a_missing_model_folder_before_it_loads_anything() -> None:
+    done = loadkit("serve", "--model", "./no-such-model")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "loadkit: ./no-such-model: no such folder (it is the folder of a model)\n"
+    )
+
+
+def test_serve_says_how_a_client_names_its_session() -> None:
+    text = loadkit("serve", "--help").stdout
+    assert "x-session-id" in text
+    assert "metadata.session_id" in text
+
+
+def test_the_overview_cuts_no_verbs_help() -> None:
+    wide = subprocess.run(
+        [sys.executable, "-m", "loadkit", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "80"},
+        check=True,
+    )
+    assert "..." not in wide.stdout.split("Commands:")[1]
+    assert all(f"  {verb} " in wide.stdout for verb in VERBS)
 
 
 def test_an_unknown_option_is_exit_code_2() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import stat
 from collections import Counter
 from pathlib import Path
 
@@ -79,6 +80,11 @@ def test_rows_of_a_log_keep_their_sessions_when_each_is_sent_once(tmp_path: Path
     assert named == [("7", 0), ("a", 0), ("a", 1), ("replay-00003", 0)]
     for worker, mine in ((0, ["7", "replay-00003"]), (1, ["a", "a"])):
         assert [one.session for one in worker_share(plan, worker, 2)] == mine
+
+
+def test_a_written_log_is_its_owners_alone(tmp_path: Path) -> None:
+    write_log(plan_of("chat-assistant", "traffic.sessions=2"), tmp_path / "log.jsonl")
+    assert stat.S_IMODE((tmp_path / "log.jsonl").stat().st_mode) == 0o600
 
 
 def test_rows_that_are_sent_again_are_other_sessions_each_time(tmp_path: Path) -> None:
