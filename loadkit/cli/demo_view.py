@@ -87,7 +87,11 @@ class Display:
         out = Console(highlight=False)
         out.print()
         out.print(_split_table(result))
-        out.print("expected: counted by the analyzer from the production log alone\n", style="dim")
+        out.print("expected: counted by the analyzer from the production log alone", style="dim")
+        out.print(
+            "TTFT p99: of so few requests the slowest one; the first ones meet an empty cache\n",
+            style="dim",
+        )
         out.print(_agreement_table(result))
         for reason in result.gate["reasons"]:
             out.print(
@@ -96,6 +100,9 @@ class Display:
         for failure in result.failures:
             out.print(f"The demonstration did not work: {failure}", style="red", markup=False)
         out.print(f"\nReport: {result.folder / 'report.html'}", markup=False)
+        tokenizer = result.production["tokenizer"]
+        if tokenizer is not None:  # a path is to be copied: no line breaks of ours in it
+            out.print(f"tokenizer: {tokenizer['name']}", markup=False, soft_wrap=True)
 
 
 def _split_table(result: DemoResult) -> Table:

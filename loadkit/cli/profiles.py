@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from typing import Annotated
 
 import typer
+
+_UNBROKEN = 10_000  # a pipe gets a line a profile
 
 
 def profiles(
@@ -28,8 +33,10 @@ def profiles(
             [{"name": p.name, "kind": p.traffic.kind, "summary": p.summary} for p in listed]
         )
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBROKEN
     for profile in listed:
-        print(f"{profile.name:<20} {profile.traffic.kind:<13} {profile.summary}")
+        head = f"{profile.name:<20} {profile.traffic.kind:<13} "
+        print(textwrap.fill(profile.summary, width, initial_indent=head, subsequent_indent="    "))
 
 
 def _print_json(data: object) -> None:

@@ -17,6 +17,7 @@ from loadkit.cli import log_input
 from loadkit.cli.rate_tables import console, percent, split_table
 from loadkit.core.errors import CannotMeasure
 from loadkit.core.split import CAUSES
+from loadkit.report.words import milliseconds
 from loadkit.runs.record import OUTCOMES
 from loadkit.runs.summary import error_words, unanswered
 
@@ -69,7 +70,8 @@ def show(run: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     screen.print(f"{run['kind']} traffic at {run['endpoint']['url']}, {run['duration_s']:.1f} s")
     screen.print(_summary(run))
     if run["split"]["hit_rate"] is not None:
-        screen.print(split_table({cause: run["split"][f"{cause}_rate"] for cause in CAUSES}))
+        rates = {cause: run["split"][f"{cause}_rate"] for cause in CAUSES}
+        screen.print(split_table(rates, screen.width))
     for error in run["errors"]:
         screen.print(f"{error['requests']} x {error_words(error)}")
     for note in run["notes"]:
@@ -126,4 +128,4 @@ def _hit_rate(run: dict[str, Any]) -> str:
 def _percentiles(stats: dict[str, Any]) -> str:
     if not stats["n"]:
         return "n/a"
-    return f"p50 {1000 * stats['p50']:.1f} ms, p99 {1000 * stats['p99']:.1f} ms"
+    return f"p50 {milliseconds(stats['p50'])}, p99 {milliseconds(stats['p99'])}"

@@ -94,7 +94,7 @@ def _figures(report: Report) -> list[dict[str, str]]:
     staging = report.sides[0]
     figures = [
         _figure(staging.hit_rate, "hit rate in staging"),
-        _figure(staging.replay, "of staging's prompt tokens were replays", "replay"),
+        _figure(staging.replay, "of staging's prompt tokens were replays", _alarm(staging.replay)),
     ]
     for side in report.sides[1:]:
         what = "of the production-like run" if side.measured else "to expect in production"
@@ -102,6 +102,11 @@ def _figures(report: Report) -> list[dict[str, str]]:
     if len(figures) < 4:
         figures.append(_figure(staging.organic_hit_rate, "organic: new prompts only, in staging"))
     return figures
+
+
+def _alarm(replay: float | None) -> str:
+    """The colour of replay, unless there are none to one decimal."""
+    return "replay" if replay is not None and replay >= 0.0005 else ""
 
 
 def _figure(rate: float | None, name: str, style: str = "") -> dict[str, str]:

@@ -11,6 +11,8 @@ from loadkit.report.charts import NAMES
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Side, Waits
 from loadkit.report.words import count, milliseconds, percent, signed, yes_no
 
+# p99 of fewer than 100 is the slowest; of fewer than this it says nothing about the rest.
+MIN_FOR_P99 = 20
 OUTCOMES = ("scheduled", "ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent")
 
 
@@ -75,7 +77,9 @@ def wait_table(waits: Waits) -> Table:
     rows = []
     for cause in (*CAUSES, "all"):
         figures = waits.figures[cause]
-        cells = (count(figures["n"]), *(_wait(figures[key]) for key in keys))
+        known = keys if figures["n"] >= MIN_FOR_P99 else keys[:-1]
+        waited = (_wait(figures[key] if key in known else None) for key in keys)
+        cells = (count(figures["n"]), *waited)
         style = "total" if cause == "all" else None
         rows.append(Row(cause, cells, line=None if style else cause, style=style))
     return Table(waits.label, ("n", *keys), tuple(rows), waits.label)

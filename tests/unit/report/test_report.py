@@ -9,17 +9,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from report_builders import Example, finish, hostile_run
 
 from loadkit.core.errors import InputError
-from loadkit.report import build, render, render_markdown, write_report
+from loadkit.report import build, render, render_markdown, tables, write_report
 from loadkit.report.build import EXPECTED, headline
-from loadkit.report.model import PARTS, Side
+from loadkit.report.model import CAUSES, PARTS, Side, Waits
 from loadkit.runs.record import Record
 
 
-def side(label: str, rate: float | None, replay: float = 0.0, *, measured: bool = True) -> Side:
+def side(
+    label: str, rate: float | None, replay: float | None = 0.0, *, measured: bool = True
+) -> Side:
     parts: dict[str, float | None] = dict.fromkeys(PARTS, 0.0) | {"replay_cross_session": replay}
     return Side(label, measured, "", rate, None, None, parts, None)
 
@@ -114,6 +117,24 @@ def test_the_page_forbids_scripts_and_network_and_its_style_has_the_allowed_hash
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}'" in policy
     assert not re.search(r"<script|<link|<img|\bsrc=|@import|https?://(?!127)", page)
+
+
+@pytest.mark.parametrize(("replay", "is_alarm"), [(0.0004, False), (0.001, True), (None, False)])
+def test_no_alarm_is_given_for_replays_that_are_none(
+    example: Example, replay: float | None, is_alarm: bool
+) -> None:
+    report = complete(example)
+    calm = msgspec.structs.replace(report, sides=(side("Staging", 0.4, replay),))
+    assert ('<div class="replay">' in render(calm)) is is_alarm
+
+
+def test_a_p99_of_a_handful_is_not_shown() -> None:
+    some = {"n": 20, "p50": 0.1, "p90": 0.2, "p99": 0.3}
+    few = {**some, "n": 19}
+    waits = Waits("run", dict.fromkeys(CAUSES, few) | {"all": some}, {})
+    rows = {row.name: row.cells for row in tables.wait_table(waits).rows}
+    assert rows["miss"] == ("19", "100 ms", "200 ms", "–")
+    assert rows["all"] == ("20", "100 ms", "200 ms", "300 ms")
 
 
 def test_a_run_alone_makes_a_report_too(example: Example) -> None:
