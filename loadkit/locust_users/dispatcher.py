@@ -65,6 +65,7 @@ class Dispatcher:
 
     def stop(self, reason: str) -> None:
         """End what is under way (its requests become `cancelled`) and record what never started."""
+        self.worker.lane.stop_reason = reason
         self._skip_all(self._waiting, reason)
         self._playing.kill()
         self._skip_all(self._unstarted, reason)

@@ -45,6 +45,7 @@ class Lane:
         self.client, self.settings = client, settings
         self.worker, self.start_at, self.emit = worker, start_at, emit
         self.guard = AppendOnlyGuard()
+        self.stop_reason = STOPPED  # what a killed session's turns say
 
     def play(self, session: SessionPlan, intended_at: float, reply_rule: ReplyRule) -> None:
         """Run a session from its first turn, meant for the monotonic time `intended_at`.
@@ -69,7 +70,7 @@ class _Play:
 
     def run(self, reply_rule: ReplyRule) -> None:
         """Send turn after turn; a session ends at its first turn that is not ok."""
-        reason = STOPPED
+        reason = None
         try:
             for turn in self.session.turns:
                 record = self._take_turn(turn)
@@ -79,7 +80,7 @@ class _Play:
                 reply = reply_rule(self.session, turn, record.reply)
                 self.history.append({"role": "assistant", "content": reply})
         finally:
-            self.give_up(reason)
+            self.give_up(reason or self.lane.stop_reason)
             self.lane.guard.forget(self.session.session)
 
     def give_up(self, reason: str) -> None:
@@ -115,7 +116,7 @@ class _Play:
             return Response("not_sent", error=f"{NO_CONNECTION}: {error}")
         except BaseException:
             if receipt.sent_at is not None:
-                receipt.end("cancelled", STOPPED)
+                receipt.end("cancelled", lane.stop_reason)
                 self._emit(lane.client.decode(receipt), messages)
             raise
 

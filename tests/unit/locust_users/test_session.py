@@ -132,6 +132,19 @@ def test_a_kill_in_flight_is_cancelled_and_every_turn_still_has_one_record() -> 
     assert texts(records[1]) == ["a", "A", "b"]
 
 
+def test_a_killed_turn_says_why_the_run_was_stopped() -> None:
+    records: list[Record] = []
+    client = FakeClient(Killed())
+    lane = Lane(cast(StreamClient, client), SETTINGS, worker=0, start_at=0.0, emit=records.append)
+    lane.stop_reason = "max_duration_s (60 s) was reached"
+    with pytest.raises(Killed):
+        lane.play(session("s", "a", "b"), lane.start_at, live)
+    assert [(record.outcome, record.error) for record in records] == [
+        ("cancelled", "max_duration_s (60 s) was reached"),
+        ("not_sent", "max_duration_s (60 s) was reached"),
+    ]
+
+
 def test_a_rewritten_history_is_refused_before_it_is_sent() -> None:
     """The same session id with another first message: not an extension of what was sent."""
     records: list[Record] = []
