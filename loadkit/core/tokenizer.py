@@ -111,7 +111,7 @@ def check_folder(name_or_path: str | Path) -> None:
     name = str(name_or_path)
     is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
     if (is_path or name.endswith("/")) and not Path(name).exists():
-        raise InputError("no such folder", where=name, remedy="it is the folder of a model")
+        raise InputError("no such folder", where=name, remedy="give that of a model or tokenizer")
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:

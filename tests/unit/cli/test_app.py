@@ -78,7 +78,7 @@ def test_serve_tells_a_missing_model_folder_before_it_loads_anything() -> None:
     done = loadkit("serve", "--model", "./no-such-model")
     assert done.returncode == 2
     assert done.stderr == (
-        "loadkit: ./no-such-model: no such folder (it is the folder of a model)\n"
+        "loadkit: ./no-such-model: no such folder (give that of a model or tokenizer)\n"
     )
 
 
