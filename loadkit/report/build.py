@@ -111,28 +111,31 @@ def expected_side(expected: dict[str, Any]) -> Side:
     rate, split = expected.get("hit_rate") or {}, expected.get("split") or {}
     organic, log = expected.get("organic_hit_rate"), expected.get("log") or {}
     requests = log.get("requests")
+    conclusive = expected.get("status") == "ok"
+    basis = "forecast" if conclusive else "inconclusive forecast"
     return Side(
         label=EXPECTED,
         measured=False,
-        basis="forecast" if requests is None else f"forecast from a log of {requests:,} requests",
+        basis=basis if requests is None else f"{basis} from a log of {requests:,} requests",
         hit_rate=rate.get("estimate"),
         low=rate.get("low"),
         high=rate.get("high"),
         parts={part: split.get(part) for part in PARTS},
         organic_hit_rate=organic.get("estimate") if isinstance(organic, dict) else organic,
+        conclusive=conclusive,
     )
 
 
 def headline(sides: list[Side], run: dict[str, Any], gate: dict[str, Any] | None = None) -> str:
     """The one sentence to remember. `run`: run.json of staging.
 
-    A run that is not valid says so first and is compared with nothing; nor is a forecast that the
-    gate refused to compare with.
+    A run that is not valid says so first and is compared with nothing; nor is a forecast that is
+    inconclusive or that the gate refused to compare with.
     """
     if run["status"] != "ok":
         return f"{_invalid(run['requests'])}; do not rely on it: {_shown(sides[0])}"
     refused = {reason["code"] for reason in (gate or {}).get("reasons", [])} & {"forecast_refused"}
-    others = [side for side in sides[1:] if side.measured or not refused]
+    others = [side for side in sides[1:] if side.measured or (side.conclusive and not refused)]
     return _shown(sides[0]) + _beside(sides[0], others)
 
 

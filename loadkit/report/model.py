@@ -18,6 +18,7 @@ class Side(msgspec.Struct, frozen=True):
     """One bar: shares of prompt tokens by cause, 0..1. None: not known.
 
     measured: from a run; else from a forecast. basis: what the figures were counted from.
+    conclusive: False for a forecast that says itself that it cannot be relied on.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Side(msgspec.Struct, frozen=True):
     high: float | None
     parts: dict[str, float | None]
     organic_hit_rate: float | None
+    conclusive: bool = True
 
     @property
     def replay(self) -> float | None:

@@ -15,7 +15,7 @@ from report_builders import Example, finish, hostile_run
 
 from loadkit.core.errors import InputError
 from loadkit.report import build, render, render_markdown, tables, write_report
-from loadkit.report.build import EXPECTED, headline
+from loadkit.report.build import EXPECTED, expected_side, headline
 from loadkit.report.model import CAUSES, PARTS, Side, Waits
 from loadkit.runs.record import Record
 
@@ -53,6 +53,14 @@ def test_the_headline_compares_with_no_forecast_that_the_gate_refused() -> None:
     sides = [side("Staging", 0.4), side(EXPECTED, 0.41, measured=False)]
     refused = {"verdict": "INCONCLUSIVE", "reasons": [{"code": "forecast_refused"}]}
     assert headline(sides, VALID, refused) == "Staging shows a 40% hit rate"
+
+
+def test_the_headline_does_not_lean_on_an_inconclusive_forecast() -> None:
+    forecast = {"status": "inconclusive", "hit_rate": {"estimate": 0.6}, "log": {"requests": 9}}
+    expected = expected_side(forecast)
+    assert expected.basis == "inconclusive forecast from a log of 9 requests"
+    sides = [side("Staging", 0.4), expected]
+    assert headline(sides, VALID) == "Staging shows a 40% hit rate"
 
 
 def test_the_headline_of_a_run_answered_in_part_says_so_first() -> None:
