@@ -66,7 +66,7 @@ def test_every_planned_request_is_sent_once_with_its_history(
             processes=processes,
             on_progress=lambda done, total: steps.append((done, total)),
         )
-        truth = server.truth()
+        truth = server.truth_of(24)
     assert run["status"] == "ok"
     assert run["requests"]["ok"] == run["requests"]["scheduled"] == 24
     sent = Counter((row["session"], len(row["messages"])) for row in truth)
@@ -97,7 +97,7 @@ def test_times_in_the_records_are_those_of_the_server(
     monkeypatch.setattr(WorkFolder, "started", started)
     with scripted_server(tmp_path) as server:
         launcher.run_profile(profile(), conversations(10, 2), url=server.url, out=tmp_path / "out")
-        truth = {(row["session"], len(row["messages"]) // 2): row for row in server.truth()}
+        truth = {(row["session"], len(row["messages"]) // 2): row for row in server.truth_of(20)}
     assert len(records) == len(truth) == 20
     for record in records:
         row = truth[record.session, record.turn]
@@ -126,7 +126,7 @@ def test_a_cut_stream_is_a_failure_and_ends_its_session(
         run = launcher.run_profile(
             profile(), conversations(3, 2), url=server.url, out=tmp_path / "out"
         )
-        assert len(server.truth()) == 3
+        assert len(server.truth_of(3)) == 3
     assert run["requests"] | {"ok": 0, "cut": 3, "not_sent": 3} == run["requests"]
     cut = [record for record in records if record.outcome == "cut"]
     assert all(record.first_token_s is not None for record in cut)

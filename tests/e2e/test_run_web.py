@@ -78,7 +78,7 @@ def test_a_run_started_in_the_browser_is_recorded(tmp_path: Path, processes: int
                 if process.poll() is None:
                     process.kill()
         assert process.returncode == 0, errors
-        assert len(server.truth()) == 6
+        assert len(server.truth_of(6)) == 6
     run = json.loads(printed)
     assert run["requests"]["ok"] == run["requests"]["scheduled"] == 6
     assert f"press start at http://127.0.0.1:{port}" in errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ class Scripted:
         if not self.log.exists():
             return []
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def truth_of(self, requests: int, within_s: float = 10.0) -> list[dict[str, Any]]:
+        """The truth once so many requests are in it: the server writes a row after its last byte,
+        which the client may have read already. After `within_s` whatever is there."""
+        deadline = time.monotonic() + within_s
+        while len(rows := self.truth()) < requests and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return rows
 
 
 @contextmanager
