@@ -13,7 +13,7 @@ demo: .venv/.server $(WHEEL)
 test: lint $(WHEEL)
 	$(BIN)/pytest
 
-# Under a minute: no server, no Locust, no browser, no public traces.
+# Two minutes on two cores: no server, no Locust, no browser, no public traces.
 check: lint
 	$(BIN)/pytest -m "not e2e" tests/unit tests/contract
 
