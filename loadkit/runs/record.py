@@ -29,6 +29,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     - cut: the stream or connection ended early. timeout: a deadline of ours passed.
     - malformed: bytes that are no HTTP, SSE or JSON. cancelled: we hung up on purpose.
     - not_sent: never started (no connection, run stopped, or refused by the append-only guard).
+
+    phase: only `measured` requests count in the run's figures. attempts: how often it was sent,
+    more than 1 after retries that were asked for; the times are the last attempt's.
+    retry_after_s: what a 429 or 503 asked for. prompt: what went to /v1/completions instead of
+    messages. compacted: this request replaced its session's history on purpose.
     """
 
     session: str
@@ -54,6 +59,12 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] = []
     reply: str = ""
     reply_token_ids: list[int] | None = None
+    reasoning: str = ""
+    prompt: str | list[int] | None = None
+    phase: Literal["priming", "warmup", "measured"] = "measured"
+    attempts: int = 1
+    retry_after_s: float | None = None
+    compacted: bool = False
 
     @property
     def ttft_s(self) -> float | None:

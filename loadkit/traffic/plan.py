@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 Message = dict[str, Any]
+Api = Literal["chat", "completions", "messages"]
+Phase = Literal["priming", "warmup", "measured"]
 
 
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -15,12 +17,26 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
     think_s: pause after the previous turn's reply (0 for the first turn). recorded_reply: appended
     after this turn instead of the live reply when the session's `replies` is "recorded".
+    exact_output: ask for exactly `max_tokens` (ignore_eos, min_tokens) where the server can.
+
+    prompt: text or token ids sent as they are through /v1/completions; the history plays no part.
+    retry: the previous turn's request is sent again, and this answer takes its answer's place.
+    compacts: the history is replaced by `messages`, a mutation on purpose, counted as such.
+    leaves_after_s: the user hangs up so long after sending (None: stays to the end).
+    sub_agents: sessions that start together once this turn is answered; the next turn waits until
+    all of them have ended.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int
     think_s: float = 0.0
     recorded_reply: str | None = None
+    exact_output: bool = False
+    prompt: str | tuple[int, ...] | None = None
+    retry: bool = False
+    compacts: bool = False
+    leaves_after_s: float | None = None
+    sub_agents: tuple[SessionPlan, ...] = ()
 
 
 class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,8 +45,12 @@ class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 
     start_s: intended send of the first turn, seconds after the run's start (open loop); a closed
     loop ignores it. replies: "live" appends what the server answered, "recorded" what the plan
-    holds. name: label in statistics. first_turn: number of its first turn, not 0 if an earlier
-    SessionPlan holds turns of the same session.
+    holds. reasoning: whether a live reply's reasoning is echoed back in the history. name: label in
+    statistics, the part of a mixture it belongs to. first_turn: number of its first turn, not 0 if
+    an earlier SessionPlan holds turns of the same session. phase: only `measured` sessions count in
+    the run's figures; the others are sent and kept all the same. inherits_history: a sub-agent that
+    begins with its parent's history as it is then, not with an empty one. guarded: a rewritten
+    history is refused; a replayed log is sent as it is, rewrites of its own and all.
     """
 
     session: str
@@ -40,6 +60,16 @@ class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: tuple[dict[str, Any], ...] = ()
     replies: str = "live"
     first_turn: int = 0
+    api: Api = "chat"
+    reasoning: Literal["stripped", "echoed"] = "stripped"
+    phase: Phase = "measured"
+    inherits_history: bool = False
+    guarded: bool = True
+
+    @property
+    def num_requests(self) -> int:
+        """Turns of this session and of all its sub-agents."""
+        return sum(1 + sum(sub.num_requests for sub in turn.sub_agents) for turn in self.turns)
 
 
 class TrafficPlan(msgspec.Struct, frozen=True):
@@ -55,7 +85,7 @@ class TrafficPlan(msgspec.Struct, frozen=True):
 
     @property
     def num_requests(self) -> int:
-        return sum(len(session.turns) for session in self.sessions)
+        return sum(session.num_requests for session in self.sessions)
 
 
 def write_plan(plan: TrafficPlan, path: Path) -> None:
