@@ -118,13 +118,14 @@ def with_loadkit(url: str, mode: str, _: Any, *, decode: bool) -> Any:
     from loadkit.client.endpoint import Endpoint
     from loadkit.client.exchange import Receipt, exchange
     from loadkit.client.stream import StreamClient
+    from loadkit.client.timeouts import Timeouts
 
     client = StreamClient(Endpoint.parse(url))
     pool = ConnectionPool(Endpoint.parse(url))
 
     def send_raw(request: bytes) -> float:
         connection, receipt = pool.acquire(), Receipt()
-        exchange(connection, request, receipt, time.monotonic() + 60)
+        exchange(connection, request, receipt, Timeouts())
         pool.release(connection)
         return receipt.stamps[0]
 

@@ -11,6 +11,7 @@ import msgspec
 
 from loadkit.client.chunks import Choice, Chunk, Malformed, decode_chunk, decode_chunks
 from loadkit.client.exchange import Receipt
+from loadkit.client.retry_after import retry_after_s
 from loadkit.client.sse import data_events, looks_like_events
 from loadkit.client.usage import Usage, read_usage
 
@@ -25,6 +26,8 @@ class Response:
     first_token_at: receive that completed the first non-empty token (content, reasoning, text or
     tool call); None for an answer that was not streamed, whose tokens cannot be timed.
     gaps_s: seconds between successive token events, 0 within one receive.
+    text: the answer's text; reasoning: what a reasoning model thought before it, apart from it.
+    retry_after_s: how long a 429 or 503 asked us to wait.
     """
 
     outcome: Outcome
@@ -39,6 +42,8 @@ class Response:
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     text: str = ""
+    reasoning: str = ""
+    retry_after_s: float | None = None
     token_ids: list[int] | None = None
 
 
@@ -53,6 +58,9 @@ def decode(receipt: Receipt) -> Response:
         response.outcome = receipt.ended  # type: ignore[assignment]  # the two words above are gone
     if receipt.status is not None and receipt.status >= 400:
         _read_error(b"".join(receipt.pieces), response)
+        if receipt.status in (429, 503) and receipt.retry_after is not None:
+            date = None if receipt.date is None else receipt.date.decode("latin-1")
+            response.retry_after_s = retry_after_s(receipt.retry_after.decode("latin-1"), date)
     elif receipt.status is not None:
         _Decoder(receipt, response).run()
     return response
@@ -66,6 +74,7 @@ class _Decoder:
         self.body = b"".join(receipt.pieces)
         self.saw_done = False
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._token_times: list[float] = []
         self._usage: Chunk | None = None
 
@@ -140,13 +149,16 @@ class _Decoder:
         if content:
             self._texts.append(content)
             return True
-        return part is not None and bool(
-            part.reasoning_content or part.reasoning or part.tool_calls
-        )
+        if part is None:
+            return False
+        thought = part.reasoning_content or part.reasoning
+        if thought:
+            self._thoughts.append(thought)
+        return bool(thought or part.tool_calls)
 
     def _finish(self) -> None:
         times, response = self._token_times, self.response
-        response.text = "".join(self._texts)
+        response.text, response.reasoning = "".join(self._texts), "".join(self._thoughts)
         if self._usage is not None:
             last = self._usage
             response.usage = read_usage({"usage": last.usage, "timings": last.timings})

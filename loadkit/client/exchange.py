@@ -9,12 +9,14 @@ from typing import Literal
 import httptools
 
 from loadkit.client.connection import Connection
+from loadkit.client.timeouts import Timeouts
 
 RECEIVE_BYTES = 1 << 16
 MAX_ANSWER_BYTES = 64 << 20
 # A JSON string cannot hold a raw line break, so this is never text of the model.
 _DONE_AT_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
 _DONE_WINDOW = 64
+USER_LEFT = "the user left"
 
 End = Literal["complete", "closed", "cut", "timeout", "malformed", "cancelled"]
 
@@ -35,6 +37,8 @@ class Receipt:
         self.num_bytes = 0
         self.status: int | None = None
         self.content_type = b""
+        self.retry_after: bytes | None = None
+        self.date: bytes | None = None
         self.framed = False
         self.ended: End | None = None
         self.error: str | None = None
@@ -51,6 +55,10 @@ class Receipt:
             self.content_type = value.lower()
         elif key in (b"content-length", b"transfer-encoding"):
             self.framed = True
+        elif key == b"retry-after":
+            self.retry_after = value
+        elif key == b"date":
+            self.date = value
 
     def on_body(self, body: bytes) -> None:
         self.stamps.append(self.now)
@@ -86,29 +94,76 @@ class _Parser:
             self.receipt.end("malformed", f"not HTTP: {error}")
 
 
-def exchange(connection: Connection, request: bytes, receipt: Receipt, deadline: float) -> None:
+def exchange(
+    connection: Connection,
+    request: bytes,
+    receipt: Receipt,
+    timeouts: Timeouts,
+    leave_after_s: float | None = None,
+) -> None:
     """Send a prepared request and receive until the answer ends; `receipt` says how.
 
-    deadline: monotonic time at which we hang up. Never raises for what a server or network does;
-    a greenlet's kill passes through.
+    leave_after_s: the user hangs up so long after sending. Never raises for what a server or
+    network does; a greenlet's kill passes through.
     """
     parser = _Parser(receipt)
+    limits = _Limits(receipt, timeouts, leave_after_s)
     try:
-        receipt.sent_at = time.monotonic()
-        connection.sock.settimeout(max(deadline - receipt.sent_at, 0.001))
+        receipt.sent_at = receipt.now = time.monotonic()
+        connection.sock.settimeout(timeouts.total_s)
         connection.sock.sendall(request)
         while receipt.ended is None:
-            _receive(connection, parser, deadline)
+            _receive(connection, parser, limits)
     except TimeoutError:
-        receipt.end("timeout", "no complete answer before the deadline")
+        limits.pass_by()
     except OSError as error:
         receipt.end("cut", f"connection lost: {error}")
     connection.reusable = receipt.ended == "complete" and parser.keep_alive
 
 
-def _receive(connection: Connection, parser: _Parser, deadline: float) -> None:
+class _Limits:
+    """The deadlines of one request."""
+
+    def __init__(self, receipt: Receipt, timeouts: Timeouts, leave_after_s: float | None):
+        self.receipt, self.timeouts, self.leave_after_s = receipt, timeouts, leave_after_s
+
+    def next(self) -> tuple[float, End, str]:
+        """(monotonic time, how it ends then, why) of the first that will pass."""
+        sent_at, timeouts = self.receipt.sent_at or 0.0, self.timeouts
+        ends: list[tuple[float, End, str]] = [
+            (
+                sent_at + timeouts.total_s,
+                "timeout",
+                f"no complete answer within {timeouts.total_s:g} s",
+            )
+        ]
+        if timeouts.idle_s is not None:
+            ends.append(
+                (
+                    self.receipt.now + timeouts.idle_s,
+                    "timeout",
+                    f"silent for {timeouts.idle_s:g} s",
+                )
+            )
+        if timeouts.first_token_s is not None and not self.receipt.pieces:
+            ends.append(
+                (
+                    sent_at + timeouts.first_token_s,
+                    "timeout",
+                    f"no first token within {timeouts.first_token_s:g} s",
+                )
+            )
+        if self.leave_after_s is not None:
+            ends.append((sent_at + self.leave_after_s, "cancelled", USER_LEFT))
+        return min(ends)
+
+    def pass_by(self) -> None:
+        self.receipt.end(*self.next()[1:])
+
+
+def _receive(connection: Connection, parser: _Parser, limits: _Limits) -> None:
     receipt = parser.receipt
-    remaining = deadline - time.monotonic()
+    remaining = limits.next()[0] - time.monotonic()
     if remaining <= 0:
         raise TimeoutError
     connection.sock.settimeout(remaining)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from loadkit.client.answer import Response, decode
+from loadkit.client.bodies import CHAT_PATH, MESSAGES_PATH
 from loadkit.client.connection import Connection, ConnectionPool
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.exchange import Receipt, exchange
 from loadkit.client.secret import Secret
+from loadkit.client.timeouts import Timeouts
 
-CHAT_PATH = "/v1/chat/completions"
+ANTHROPIC_VERSION = "2023-06-01"
 
 
 class StreamClient:
@@ -23,10 +25,22 @@ class StreamClient:
     Three steps, so that only the middle one is timed: `prepare` the bytes, `connect`, `send`.
     """
 
-    def __init__(self, endpoint: Endpoint, *, key: Secret | None = None, timeout_s: float = 120.0):
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        key: Secret | None = None,
+        timeouts: Timeouts | None = None,
+        timeout_s: float = 120.0,
+        ca_file: Path | None = None,
+    ):
+        """timeouts: None takes Timeouts with `timeout_s` as its total. ca_file: certificates to
+        trust instead of the system's; a server's certificate is always checked."""
         self.endpoint = endpoint
-        self.timeout_s = timeout_s
-        self._pool = ConnectionPool(endpoint)
+        self.timeouts = timeouts or Timeouts(total_s=timeout_s)
+        self._pool = ConnectionPool(
+            endpoint, connect_timeout_s=self.timeouts.connect_s, ca_file=ca_file
+        )
         self._fixed_headers = _fixed_headers(endpoint, key)
         self._key = key
 
@@ -35,26 +49,37 @@ class StreamClient:
         payload = orjson.dumps(body)
         head = (
             f"POST {self.endpoint.base_path}{path} HTTP/1.1\r\n{self._fixed_headers}"
+            f"{self._anthropic_headers() if path == MESSAGES_PATH else ''}"
             f"x-session-id: {quote(session, safe=' :/@+=,')}\r\n"
             f"Content-Length: {len(payload)}\r\n\r\n"
         )
         return head.encode("ascii") + payload
+
+    def _anthropic_headers(self) -> str:
+        version = f"anthropic-version: {ANTHROPIC_VERSION}\r\n"
+        return version if self._key is None else f"{version}x-api-key: {self._key.reveal()}\r\n"
 
     def connect(self) -> Connection:
         """A warm connection. OSError (TimeoutError among them) when the server is not there."""
         return self._pool.acquire()
 
     def send(
-        self, connection: Connection, request: bytes, receipt: Receipt | None = None
+        self,
+        connection: Connection,
+        request: bytes,
+        receipt: Receipt | None = None,
+        *,
+        leave_after_s: float | None = None,
     ) -> Response:
         """Send and receive; every fault of server and network is an outcome, not an exception.
 
         Give a `receipt` of your own to read a partial answer after the greenlet was killed.
+        leave_after_s: the user hangs up so long after sending; outcome cancelled, "the user left".
         """
         receipt = receipt or Receipt()
         connect_s = connection.connect_s
         try:
-            exchange(connection, request, receipt, time.monotonic() + self.timeout_s)
+            exchange(connection, request, receipt, self.timeouts, leave_after_s)
         finally:
             self._pool.release(connection)
         response = self.decode(receipt)

@@ -40,7 +40,7 @@ def control(routes: Routes, key: Secret | None = None) -> Iterator[ControlPlane]
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # polls to stop
         thread.start()
         try:
             url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -66,10 +66,9 @@ def url(certificate: tuple[Path, Path]) -> Iterator[str]:
 
 
 def test_a_trusted_server_is_talked_to_and_its_connection_kept(
-    url: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    url: str, certificate: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    client = StreamClient(Endpoint.parse(url), timeout_s=5.0)
+    client = StreamClient(Endpoint.parse(url), timeout_s=5.0, ca_file=certificate[0])
     request = client.prepare({"messages": []}, session="s")
     responses = [client.send(client.connect(), request) for _ in range(2)]
     client.close()
