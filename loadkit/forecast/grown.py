@@ -75,7 +75,7 @@ def grow_traffic(question: Question, sample: Sample) -> Forecast:
     capacities = question.capacities(builds[0].distinct_blocks)
     hits = growth.count(builds, capacities, question.seed)
     ratio = sample.distinct_blocks() / max(builds[0].distinct_blocks, 1)
-    error = _uncertainty(question, growth, template, capacities, rates_of(hits), ratio)
+    error = _uncertainty(question, growth, template, capacities, ratio)
     half = float(error.half[0, 0])
     wide = 100 * half > question.target_points
     warm = warm_rate(builds[0].stream, asked.capacity_blocks, asked.ttl_s)
@@ -104,7 +104,6 @@ def _uncertainty(
     growth: Growth,
     template: Template,
     capacities: Capacities,
-    rates: FloatArray,
     footprint_ratio: float,
 ) -> Uncertainty:
     pooled = replace(growth, fleet=replace(growth.fleet, routing="pooled"))
@@ -116,7 +115,6 @@ def _uncertainty(
     return uncertainty(
         template,
         question.scenario.traffic,
-        rates,
         capacities,
         footprint_ratio,
         growth.rates,

@@ -28,16 +28,21 @@ def always(value: float) -> FloatArray:
     return np.full((2, 1), value)
 
 
-def test_without_error_the_floor_remains() -> None:
-    assert half_width(always(0), always(0), 0.9)[0, 0] == pytest.approx(0.015)
+def test_without_error_a_point_remains() -> None:
+    assert half_width(always(0), always(0), 0.9)[0, 0] == pytest.approx(0.01)
 
 
-def test_chance_counts_twice_and_bias_half() -> None:
-    # 2 x 1 point and half of 4 points are 2 each; with the floor of 1.5 that makes 2.5.
-    assert half_width(always(0.01), always(0), 0.9)[0, 0] == pytest.approx(0.025)
-    assert half_width(always(0), always(0.04), 0.9)[0, 0] == pytest.approx(0.025)
-    both = half_width(always(0.015), always(0.04), 0.9)[0, 0]
-    assert both == pytest.approx((0.03**2 + 0.02**2 + 0.015**2) ** 0.5)
+def test_chance_is_stretched_and_bias_counts_half() -> None:
+    assert half_width(always(0.01), always(0), 0.9)[0, 0] == pytest.approx(0.01 + 0.016)
+    assert half_width(always(0), always(0.04), 0.9)[0, 0] == pytest.approx(0.01 + 0.02)
+    # 3 and 4 points are 5 together
+    both = half_width(always(0.01875), always(0.08), 0.9)[0, 0]
+    assert both == pytest.approx(0.05 + 0.7 * 0.01)
+
+
+def test_what_is_beyond_five_points_counts_less() -> None:
+    # 1.6 x 10 points and one are 17, of which 12 are beyond 5
+    assert half_width(always(0.1), always(0), 0.9)[0, 0] == pytest.approx(0.05 + 0.7 * 0.12)
 
 
 def test_more_confidence_is_wider() -> None:
@@ -54,9 +59,18 @@ def test_halves_that_agree_have_no_sampling_error() -> None:
         assert times == 8
         return always(0.4)
 
-    assert half_sample_error(template(), 4, always(0.4), [None], forecaster, 0).max() == 0
-    off = half_sample_error(template(), 4, always(0.5), [None], forecaster, 0)
-    assert off[0, 0] == pytest.approx(0.1 * (1 - 1 / 4) ** 0.5)
+    assert half_sample_error(template(), 4, [None], forecaster, 0).max() < 1e-12
+
+
+def test_halves_that_differ_do_so_by_their_standard_deviation() -> None:
+    def forecaster(
+        part: Template, times: float, sizes: Sequence[int | None], seed: int
+    ) -> FloatArray:
+        return always(0.4 if seed % 2 else 0.5)
+
+    # Four halves 5 points above their mean and four below: variance 8 / 7 x 25.
+    error = half_sample_error(template(), 4, [None], forecaster, 0)[0, 0]
+    assert error == pytest.approx(0.05 * (8 / 7 * (1 - 1 / 4)) ** 0.5)
 
 
 def test_a_constant_miss_of_backtests_is_bias_and_a_scattered_one_is_not() -> None:
