@@ -51,6 +51,10 @@ class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     the run's figures; the others are sent and kept all the same. inherits_history: a sub-agent that
     begins with its parent's history as it is then, not with an empty one. guarded: a rewritten
     history is refused; a replayed log is sent as it is, rewrites of its own and all.
+
+    shared: how many leading messages of its first request (and its tools) other sessions have too,
+    on purpose. repeats: its whole first request is one that others send too, on purpose (a wrap, a
+    common question, priming). Both are what the freshness check holds reuse against.
     """
 
     session: str
@@ -65,27 +69,43 @@ class SessionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: Phase = "measured"
     inherits_history: bool = False
     guarded: bool = True
+    shared: int = 0
+    repeats: bool = False
 
     @property
     def num_requests(self) -> int:
         """Turns of this session and of all its sub-agents."""
         return sum(1 + sum(sub.num_requests for sub in turn.sub_agents) for turn in self.turns)
 
+    @property
+    def compactions(self) -> int:
+        """Its turns that replace the history on purpose, those of its sub-agents included."""
+        return sum(
+            turn.compacts + sum(sub.compactions for sub in turn.sub_agents) for turn in self.turns
+        )
+
 
 class TrafficPlan(msgspec.Struct, frozen=True):
     """All sessions of a run, ordered by start_s, and what the planner had to do to make them.
 
     wraps: how often a corpus or log was started again. truncations: prompts cut to a length limit.
+    dropped: prompts left out for their length.
     """
 
     kind: str
     sessions: tuple[SessionPlan, ...]
     wraps: int = 0
     truncations: int = 0
+    dropped: int = 0
 
     @property
     def num_requests(self) -> int:
         return sum(session.num_requests for session in self.sessions)
+
+    @property
+    def compactions(self) -> int:
+        """Requests that replace their session's history on purpose: mutations, planned ones."""
+        return sum(session.compactions for session in self.sessions)
 
 
 def write_plan(plan: TrafficPlan, path: Path) -> None:

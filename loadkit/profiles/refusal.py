@@ -45,7 +45,7 @@ def refusal(
 ) -> InputError:
     """The first of pydantic's errors with its place: the `--set` that brought it, else the file."""
     first = error.errors()[0]
-    key = _key(first)
+    key = _key(first, model)
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     what, remedy = _message(first) + more, None
     if first["type"] == "extra_forbidden":
@@ -66,18 +66,44 @@ def _setting_of(key: str, settings: Sequence[str]) -> str | None:
     return None
 
 
-def _key(error: Mapping[str, Any]) -> str:
-    """A key as it stands in the file: without the kind that pydantic puts after a union's name."""
-    parts = [str(part) for part in error["loc"]]
-    if parts and parts[0] in ("traffic", "arrivals"):
-        del parts[1:2]
+def _key(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """A key as it stands in the file: without the kind that pydantic puts after a union's name.
+
+    An error about several sections says itself which key it is about.
+    """
+    parts = [str(part) for part in _without_tags(error["loc"], model)]
     if error["type"].startswith("union_tag"):
         parts.append(error["ctx"]["discriminator"].strip("'"))
+    if not parts and error["type"] == "value_error":
+        return str(error["ctx"]["error"]).partition(":")[0]
     return ".".join(parts) or "profile"
+
+
+def _without_tags(place: Sequence[int | str], model: type[BaseModel]) -> Iterator[int | str]:
+    models = [model]
+    for part in place:
+        tagged = [one for one in models if part in _tags(one)]
+        if not tagged:
+            yield part
+        models = tagged or _inside(models, part)
+
+
+def _inside(models: Sequence[type[BaseModel]], part: int | str) -> list[type[BaseModel]]:
+    """The sections that the field `part` of some models may hold; a list's number stays there."""
+    if isinstance(part, int):
+        return list(models)
+    return [
+        inner
+        for one in models
+        if part in one.model_fields
+        for inner in _models_in(one.model_fields[part].annotation)
+    ]
 
 
 def _message(error: Mapping[str, Any]) -> str:
     words = _WORDS.get(error["type"])
+    if error["type"] == "value_error" and not error["loc"]:
+        return str(error["ctx"]["error"]).partition(": ")[2]
     text = error["msg"] if words is None else words.format(**error.get("ctx", {}))
     given = error["ctx"]["tag"] if error["type"] == "union_tag_invalid" else error.get("input")
     if error["type"] in ("missing", "value_error", "union_tag_not_found"):
@@ -105,13 +131,7 @@ def _fields_at(place: Sequence[int | str], model: type[BaseModel]) -> Iterator[s
     """Keys that a profile may have where `place` is."""
     models = [model]
     for part in place[:-1]:
-        tagged = [one for one in models if part in _tags(one)]
-        models = tagged or [
-            inner
-            for one in models
-            if part in one.model_fields
-            for inner in _models_in(one.model_fields[str(part)].annotation)
-        ]
+        models = [one for one in models if part in _tags(one)] or _inside(models, part)
     for one in models:
         yield from (field.alias or name for name, field in one.model_fields.items())
 
