@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from functools import cache
 from importlib import import_module
 from typing import Annotated
 
@@ -26,6 +28,7 @@ VERBS = {
 }
 
 EXIT_FAULT = 70
+EXIT_BROKEN_PIPE = 128 + 13
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,21 +55,43 @@ def _loadkit(
     """What prefix-cache hit rate will production really see, and does staging look like it?"""
 
 
+@cache  # a second registration would make every later start slower
 def _register() -> None:
     for verb, short in VERBS.items():
         module = import_module(f"loadkit.cli.{verb}")
         app.command(name=verb, short_help=short)(getattr(module, verb))
 
 
+def _start() -> None:
+    """Run the command. Typer and Rich catch a broken pipe and exit with 1, from within `except`."""
+    try:
+        app()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError) or not _is_read():
+            sys.exit(EXIT_BROKEN_PIPE)
+        raise
+
+
+def _is_read() -> bool:
+    """Whether stdout took all that was printed. Where not, nothing more is tried at exit."""
+    try:
+        sys.stdout.flush()
+        return True
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 pass, 1 gate failed, 2 bad input, 3 could not measure.
 
     A fault of ours keeps its traceback and exits with 70 (EX_SOFTWARE): Python's own 1 would be
-    taken for a verdict.
+    taken for a verdict. So would be the 1 with which others answer a reader that went away, as in
+    `loadkit analyze LOG | head -1`: here that is 141, what the shell says of a broken pipe.
     """
     _register()
     try:
-        app()
+        _start()
     except LoadkitError as error:
         print(f"loadkit: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
