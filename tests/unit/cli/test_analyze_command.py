@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from loadkit.cli.app import main
-
-Answer = tuple[int, str, str]
-Call = Callable[..., Answer]
+from command import Call
 
 ROWS = [
     {"timestamp": 0, "input_length": 1025, "hash_ids": [1, 2, 3], "session_id": "a"},
@@ -28,20 +22,6 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return path
-
-
-@pytest.fixture
-def loadkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command; exit code, stdout, stderr."""
-
-    def call(*arguments: Any) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["loadkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
 
 
 def test_analyze_json_is_one_object_and_nothing_else(loadkit: Call, log: Path) -> None:

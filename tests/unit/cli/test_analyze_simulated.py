@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from loadkit.cli.app import main
-
-Answer = tuple[int, str, str]
-Call = Callable[..., Answer]
+from command import Call
 
 TOKENS = [
     {"timestamp": 0, "session_id": "a", "prompt": [1, 2, 3, 4, 5, 6, 7, 8]},
@@ -39,20 +33,6 @@ def ids(tmp_path: Path) -> Path:
     path = tmp_path / "ids.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in IDS))
     return path
-
-
-@pytest.fixture
-def loadkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command; exit code, stdout, stderr."""
-
-    def call(*arguments: Any) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["loadkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
 
 
 def analyzed(loadkit: Call, *arguments: Any) -> dict[str, Any]:

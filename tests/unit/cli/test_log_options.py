@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from loadkit.cli.app import main
-
-Answer = tuple[int, str, str]
-Call = Callable[..., Answer]
+from command import Call
 
 ROWS = [
     {"timestamp": 1000, "input_length": 1025, "hash_ids": [1, 2, 3], "session_id": "a"},
     {"timestamp": 2000, "input_length": 1030, "hash_ids": [1, 2, 4], "session_id": "a"},
 ]
-
-
-@pytest.fixture
-def loadkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command; exit code, stdout, stderr."""
-
-    def call(*arguments: Any) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["loadkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
 
 
 def write(path: Path, *rows: Any) -> Path:
