@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from loadkit.gate import Verdict
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        "--thresholds",
+        metavar="FILE",
+        help="gate.yaml with thresholds and objectives [default: the profile's, else ours].",
+    ),
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="earlier run folder that this one must not fall behind"),
+]
+Junit = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="also write JUnit XML here")
+]
 
 
 def gate(
@@ -16,59 +30,36 @@ def gate(
     expected: Annotated[
         Path, typer.Option(metavar="FILE", help="forecast JSON (`loadkit forecast --json`)")
     ],
+    baseline: Baseline = None,
+    policy: PolicyFile = None,
+    junit: Junit = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also write a summary as Markdown here")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict as JSON")] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="also write the verdict to this file"),
     ] = None,
 ) -> None:
-    """Does staging look like production? Exit 0: PASS, 1: FAIL, 3: INCONCLUSIVE."""
+    """Does staging look like production? Exit 0: PASS, 1: FAIL, 3: INCONCLUSIVE.
+
+    In GitHub Actions the summary and annotations are written too.
+    """
+    from loadkit.cli import gate_view
+    from loadkit.cli.ci import write_verdict
     from loadkit.cli.log_input import as_json as to_text
     from loadkit.cli.log_input import write_json
-    from loadkit.gate import decide, read_json, read_run
+    from loadkit.gate import decide_folder, read_json
 
-    verdict = decide(read_run(measured), read_json(expected))
+    verdict = decide_folder(
+        measured, read_json(expected), baseline=baseline, policy_file=policy, where=expected
+    )
     if output is not None:
         write_json(output, verdict.to_dict())
+    write_verdict(verdict, name=measured.name, junit=junit, markdown=markdown)
     if as_json:
         print(to_text(verdict.to_dict()))
     else:
-        _show(verdict)
+        gate_view.show(verdict)
     raise typer.Exit(verdict.exit_code)
-
-
-_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
-
-
-def _show(verdict: Verdict) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from loadkit.report.words import clean
-
-    out = Console(highlight=False)
-    out.print(Text(verdict.verdict, _STYLES[verdict.verdict]), end="  ")
-    out.print(_summary(verdict), markup=False)
-    for reason in verdict.reasons:
-        out.print(Text(f"\n{reason.code}", "bold"))
-        for words in (reason.message, f"Do: {reason.remedy}"):
-            out.print(Padding(Text(clean(words)), (0, 0, 0, 2)))
-
-
-def _summary(verdict: Verdict) -> str:
-    rates = verdict.hit_rate
-    if rates.measured is None or rates.expected_low is None or rates.expected_high is None:
-        return "the hit rate cannot be compared"
-    measured = f"measured hit rate {100 * rates.measured:.1f}%"
-    if any(reason.code == "forecast_refused" for reason in verdict.reasons):
-        return f"{measured}; the forecast is not for this setting, so the two are not compared"
-    low, high = 100 * rates.expected_low, 100 * rates.expected_high
-    expected = f"{low:.1f}%" if low == high else f"{low:.1f} to {high:.1f}%"
-    return f"{measured}, expected {expected}; {_chance(rates.allowance)}"
-
-
-def _chance(allowance: float | None) -> str:
-    if allowance is None:
-        return "how far chance moves so small a run cannot be said"
-    return f"±{100 * allowance:.1f} points for chance"

@@ -1,30 +1,25 @@
-"""Why nothing can be decided: each check gives a reason or None; any reason means INCONCLUSIVE."""
+"""Why nothing can be decided: each check gives reasons or none; any reason means INCONCLUSIVE."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from loadkit.gate.failures import is_below, is_upper_bound, warm_cache
-from loadkit.gate.inputs import MIN_REQUESTS, MIN_SESSIONS, Expected, Measured
+from loadkit.gate.inputs import Expected, Measured
 from loadkit.gate.verdict import Code, Comparison, Reason, counted
-from loadkit.runs.summary import MIN_ANSWERED_SHARE
+from loadkit.thresholds import Thresholds
 
-# A rate that another draw would move by more than 10 points tells nothing apart.
-MAX_HALF_WIDTH = 0.10
-# More answers than this without cached tokens, and the rest may not stand for all.
-MAX_UNREPORTED_SHARE = 0.01
-# vLLM keeps a block or two for itself, so capacities of one setting differ slightly.
-MAX_CAPACITY_DIFFERENCE = 0.01
-
-Check = Callable[[Measured, Expected], Iterator[Reason]]
+Check = Callable[[Measured, Expected, Thresholds], Iterator[Reason]]
 
 _SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
     "run loadkit forecast again with the tokenizer, block size and capacity that is tested"
 )
+# Codes in run.json that say the clock, not the traffic, made a run invalid.
+_LATE = frozenset({"invalid_timing", "loop_stalled", "loop_stall", "stalled", "stalls"})
 
 
-def blockers(run: Measured, expected: Expected) -> Iterator[Reason]:
+def blockers(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
     """Every reason for which this run or this forecast cannot be judged.
 
     A run that is not valid is not judged any further: what else it lacks follows from that.
@@ -33,61 +28,89 @@ def blockers(run: Measured, expected: Expected) -> Iterator[Reason]:
         yield _invalid_run(run)
         checks: tuple[Check, ...] = (_refused, _other_setting)
     else:
-        checks = (_refused, _other_setting, _not_reported, _too_few, _too_small_log, _perhaps_warm)
+        checks = (
+            *(_refused, _other_setting, _late, _not_reported),
+            *(_too_few, _too_small_log, _perhaps_warm),
+        )
     for check in checks:
-        yield from check(run, expected)
+        yield from check(run, expected, limits)
+
+
+def is_large_enough(run: Measured, limits: Thresholds) -> bool:
+    """Whether anything can be said about how far chance moves the rate. With few sessions their
+    spread is itself unknown (the error of a standard deviation from n values is about
+    1 / sqrt(2 (n - 1)): 24% at 10), and so is any half width."""
+    return run.answered >= limits.min_requests and run.split.sessions >= limits.min_sessions
 
 
 def _invalid_run(run: Measured) -> Reason:
-    late = [reason.code for reason in run.reasons] == ["invalid_timing"]
+    late = bool(run.reasons) and {reason.code for reason in run.reasons} <= _LATE
     code: Code = "invalid_timing" if late else "too_few_samples"
     why = ": " + "; ".join(reason.message for reason in run.reasons) if run.reasons else ""
     return Reason(code, f"the run is not valid{why}", None, None, "repeat the run")
 
 
-def _refused(_: Measured, expected: Expected) -> Iterator[Reason]:
-    if expected.status != "ok" or expected.hit_rate.estimate is None:
+def _refused(_: Measured, expected: Expected, __: Thresholds) -> Iterator[Reason]:
+    rate = expected.hit_rate
+    if expected.status != "ok" or rate.estimate is None:
         needs = expected.needs or "the log is too small for the traffic asked about"
         message = "the forecast names no rate that can be relied on"
         yield Reason("forecast_refused", message, None, None, needs)
+    elif None in (rate.low, rate.high) and rate.method != "exact":
+        message = "the forecast has no interval, so nobody can tell how far off it may be"
+        remedy = "make it again with this version's loadkit forecast"
+        yield Reason("forecast_refused", message, None, rate.estimate, remedy)
 
 
-def _other_setting(run: Measured, expected: Expected) -> Iterator[Reason]:
+def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
     scenario, theirs = expected.scenario, expected.log.tokenizer_fingerprint
     ours = run.tokenizer.fingerprint if run.tokenizer else None
     pairs: tuple[tuple[str, object, object], ...] = (
+        ("model", run.endpoint.model, expected.log.model),
         ("block size", run.block_size, scenario.block_size),
-        ("tokenizer", ours, theirs),
-        ("served tokenizer", run.endpoint.tokenizer_fingerprint, theirs),
+        ("tokenizer and chat template", ours, theirs),
+        ("served tokenizer and chat template", run.endpoint.tokenizer_fingerprint, theirs),
     )
     for name, measured, forecast in pairs:
         if None not in (measured, forecast) and measured != forecast:
             message = f"the run has {name} {measured}, the forecast {forecast}"
             yield Reason("forecast_refused", message, None, None, _SAME_SETTING)
-    if _capacities_differ(run.capacity_blocks, scenario.capacity_blocks):
+    if limits.require_fingerprints and None in (ours or run.endpoint.tokenizer_fingerprint, theirs):
+        who = "forecast" if theirs is None else "run"
+        message = f"the {who} does not say which tokenizer and chat template it is for"
+        yield Reason("forecast_refused", message, None, None, _SAME_SETTING)
+    if _capacities_differ(run.capacity_blocks, scenario.capacity_blocks, limits):
         message = (
             f"the run has a cache of {run.capacity_blocks} blocks,"
             f" the forecast is for {scenario.capacity_blocks}"
         )
-        yield Reason(
-            "forecast_refused",
-            message,
-            run.capacity_blocks,
-            scenario.capacity_blocks,
-            _SAME_SETTING,
-        )
+        figures = run.capacity_blocks, scenario.capacity_blocks
+        yield Reason("forecast_refused", message, *figures, _SAME_SETTING)
 
 
-def _capacities_differ(measured: int | None, forecast: int | None) -> bool:
+def _capacities_differ(measured: int | None, forecast: int | None, limits: Thresholds) -> bool:
+    """vLLM keeps a block or two for itself, so capacities of one setting differ slightly."""
     if measured is None or forecast is None:  # a forecast without capacity is an upper bound
         return False
-    return abs(measured - forecast) > MAX_CAPACITY_DIFFERENCE * max(measured, forecast)
+    return abs(measured - forecast) > limits.max_capacity_difference * max(measured, forecast)
 
 
-def _not_reported(run: Measured, _: Expected) -> Iterator[Reason]:
-    answered = run.requests.get("ok", 0)
+def _late(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """The policy's own limit; a run's own makes it invalid by itself. A closed loop is never late."""
+    limit, delay = limits.max_schedule_delay_p99_s, run.schedule_delay_s.p99
+    if limit is None or run.loop == "closed" or delay is None or delay <= limit:
+        return
+    message = f"p99 of the schedule delay is {delay:.3f} s, the policy allows {limit:g} s"
+    remedy = "use more load processes, less traffic or a quieter machine"
+    yield Reason("invalid_timing", message, delay, limit, remedy)
+
+
+def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+    answered = run.answered
     silent = answered - run.split.requests
-    if not answered or silent <= MAX_UNREPORTED_SHARE * answered:
+    if not answered or (
+        silent <= limits.max_unreported_share * answered and run.split.hit_rate is not None
+    ):
         return
     if run.reconciliation.usage.cached_tokens is None:
         yield Reason(
@@ -115,32 +138,31 @@ def _not_reported(run: Measured, _: Expected) -> Iterator[Reason]:
         )
 
 
-def _too_few(run: Measured, _: Expected) -> Iterator[Reason]:
-    answered, sessions = run.requests.get("ok", 0), run.split.sessions
+def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+    answered, sessions = run.answered, run.split.sessions
     scheduled = run.requests.get("scheduled", answered)
-    if answered < MIN_REQUESTS:
-        verb = "was" if answered == 1 else "were"
-        message = (
-            f"{counted(answered, 'request')} {verb} answered, at least {MIN_REQUESTS} are needed"
-        )
-        yield Reason("too_few_samples", message, answered, MIN_REQUESTS, _SEND_MORE)
-    elif answered < MIN_ANSWERED_SHARE * scheduled:
+    if answered < limits.min_requests:
+        verb, least = "was" if answered == 1 else "were", limits.min_requests
+        message = f"{counted(answered, 'request')} {verb} answered, at least {least} are needed"
+        yield Reason("too_few_samples", message, answered, least, _SEND_MORE)
+    elif answered < limits.min_answered_share * scheduled:
         message = f"only {answered} of {scheduled} planned requests were answered"
         remedy = "look at `requests` in run.json; send less at once, or give the run more time"
         yield Reason("too_few_samples", message, answered, scheduled, remedy)
-    elif run.split.requests and sessions < MIN_SESSIONS:
-        message = f"the run has {counted(sessions, 'session')}, at least {MIN_SESSIONS} are needed"
-        yield Reason("too_few_samples", message, sessions, MIN_SESSIONS, _SEND_MORE)
+    elif run.split.requests and sessions < limits.min_sessions:
+        least = limits.min_sessions
+        message = f"the run has {counted(sessions, 'session')}, at least {least} are needed"
+        yield Reason("too_few_samples", message, sessions, least, _SEND_MORE)
 
 
-def _too_small_log(run: Measured, expected: Expected) -> Iterator[Reason]:
+def _too_small_log(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
     """The forecast's side has the same minimum, unless the run's own reason says enough."""
     log = expected.log
-    if expected.status != "ok" or not run.is_large_enough:
+    if expected.status != "ok" or not is_large_enough(run, limits):
         return
     for number, noun, least in (
-        (log.requests, "request", MIN_REQUESTS),
-        (log.sessions, "session", MIN_SESSIONS),
+        (log.requests, "request", limits.min_requests),
+        (log.sessions, "session", limits.min_sessions),
     ):
         if number is not None and number < least:
             message = (
@@ -151,17 +173,19 @@ def _too_small_log(run: Measured, expected: Expected) -> Iterator[Reason]:
             return
 
 
-def _perhaps_warm(run: Measured, _: Expected) -> Iterator[Reason]:
+def _perhaps_warm(run: Measured, _: Expected, __: Thresholds) -> Iterator[Reason]:
     """More hits than the answered requests explain may come from those whose answer never came."""
     reason = warm_cache(run)
     if reason and run.reconciliation.unanswered_requests:
         yield reason
 
 
-def upper_bound_only(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
+def upper_bound_only(
+    run: Measured, expected: Expected, rates: Comparison, limits: Thresholds
+) -> Reason | None:
     """The reason why a low rate says nothing: the forecast is for a cache without limits."""
     capacity = run.capacity_blocks
-    if not (is_upper_bound(run, expected) and is_below(rates)):
+    if not (is_upper_bound(run, expected) and is_below(rates, limits)):
         return None
     return Reason(
         "forecast_refused",
@@ -170,20 +194,27 @@ def upper_bound_only(run: Measured, expected: Expected, rates: Comparison) -> Re
         rates.measured,
         rates.expected_low,
         f"run loadkit forecast again with --capacity {capacity}",
+        rates.interval,
     )
 
 
-def too_uncertain(run: Measured) -> Reason | None:
-    """The reason why a rate that looks right is not good enough: its half width is too large."""
-    half_width, sessions = run.split.hit_rate_half_width, run.split.sessions
-    if half_width is None or half_width <= MAX_HALF_WIDTH:
+def too_uncertain(run: Measured, rates: Comparison, limits: Thresholds) -> Reason | None:
+    """The reason why a rate that looks right is not good enough: its half width is too large, or
+    nobody knows it."""
+    sessions = run.split.sessions
+    if rates.interval is None or rates.half_width is None:
+        message = "how far chance moves the measured hit rate is not known"
+        return Reason("too_few_samples", message, rates.measured, None, _SEND_MORE)
+    if rates.half_width <= limits.max_half_width:
         return None
-    needed = round(sessions * (half_width / MAX_HALF_WIDTH) ** 2)
+    needed = round(sessions * (rates.half_width / limits.max_half_width) ** 2)
     return Reason(
         "too_few_samples",
         f"another draw of {sessions} such sessions would move the hit rate by"
-        f" ±{100 * half_width:.0f} points, more than the {100 * MAX_HALF_WIDTH:.0f} that may be",
-        half_width,
-        MAX_HALF_WIDTH,
+        f" ±{100 * rates.half_width:.0f} points, more than the"
+        f" {100 * limits.max_half_width:.0f} that may be",
+        rates.half_width,
+        limits.max_half_width,
         f"send about {needed} sessions",
+        rates.interval,
     )

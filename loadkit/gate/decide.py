@@ -6,29 +6,202 @@ judged only if nothing forbids it; a PASS also needs a rate that is certain enou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from loadkit.core.errors import InputError
+from loadkit.gate.baseline import Change, Run, changes, open_run
 from loadkit.gate.blockers import blockers, too_uncertain, upper_bound_only
-from loadkit.gate.failures import compare, hard_failures, rate_failures
-from loadkit.gate.inputs import Expected, Measured, checked
-from loadkit.gate.verdict import FAIL, INCONCLUSIVE, PASS, Verdict
+from loadkit.gate.failures import hard_failures, rate_failures
+from loadkit.gate.inputs import Expected, Measured, checked, read_run
+from loadkit.gate.objectives import missed
+from loadkit.gate.policy import Policy, policy_of
+from loadkit.gate.rates import compare
+from loadkit.gate.regression import regressions
+from loadkit.gate.requests import Requests, read_requests
+from loadkit.gate.verdict import (
+    CODES,
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    QUESTIONS,
+    Check,
+    Comparison,
+    Reason,
+    Verdict,
+)
+
+_RATE_CODES = ("replay_mirage", "unlike_production", "cache_underperforms")
 
 
-def decide(run: dict[str, Any], expected: dict[str, Any]) -> Verdict:
-    """Judge a run (`loadkit.run/1`) against a forecast (`loadkit.forecast/1`).
+def decide_folder(
+    folder: Path,
+    expected: dict[str, Any],
+    *,
+    baseline: Path | None = None,
+    policy_file: Path | None = None,
+    where: str | Path = "--expected",
+) -> Verdict:
+    """Judge a run folder. InputError for what cannot be read: the folder, forecast or policy."""
+    run = read_run(folder)
+    policy = policy_of(run, policy_file)
+    found = Run(
+        folder.name, run, checked(run, Measured, folder / "run.json"), read_requests(folder)
+    )
+    _check_counts(found, folder)
+    old = open_run(baseline) if baseline else None
+    return _decide(found.measured, checked(expected, Expected, where), policy, found, old)
 
-    InputError if one of them is not what it should be.
-    """
+
+def decide(run: dict[str, Any], expected: dict[str, Any], policy: Policy | None = None) -> Verdict:
+    """Judge run.json (`loadkit.run/1`) alone against a forecast (`loadkit.forecast/1`): intervals
+    are those it states, objectives cannot be judged. InputError if one is not what it should be."""
     measured = checked(run, Measured, "--measured")
     forecast = checked(expected, Expected, "--expected")
-    rates = compare(measured, forecast)
-    hard, open_questions = list(hard_failures(measured)), list(blockers(measured, forecast))
-    failures = [*([] if open_questions else rate_failures(measured, forecast, rates)), *hard]
-    if failures:
-        return Verdict(FAIL, (*failures, *open_questions), rates)
-    if not open_questions:
-        doubts = (too_uncertain(measured), upper_bound_only(measured, forecast, rates))
-        open_questions = [doubt for doubt in doubts if doubt]
-    if open_questions or rates.measured is None:
-        return Verdict(INCONCLUSIVE, tuple(open_questions), rates)
-    return Verdict(PASS, (), rates)
+    return _decide(measured, forecast, policy or policy_of(run), None, None)
+
+
+def _decide(
+    run: Measured, forecast: Expected, policy: Policy, found: Run | None, old: Run | None
+) -> Verdict:
+    limits = policy.thresholds
+    requests = found.requests if found else None
+    rates = compare(run, forecast, limits, requests)
+    hard = list(hard_failures(run, limits))
+    open_questions = list(blockers(run, forecast, limits))
+    failures = [] if open_questions else list(rate_failures(run, forecast, rates, limits))
+    changed = changes(found, old, limits.confidence) if found and old else ()
+    asked = _asked(run, policy, requests, found, old, changed)
+    failures += [*(reason for reason in asked if reason.verdict == FAIL), *hard]
+    doubts = [] if failures or open_questions else [
+        too_uncertain(run, rates, limits), upper_bound_only(run, forecast, rates, limits)
+    ]  # fmt: skip
+    unsure = (reason for reason in asked if reason.verdict == INCONCLUSIVE)
+    open_questions += [*(doubt for doubt in doubts if doubt), *unsure]
+    return _verdict(
+        failures,
+        [msgspec.structs.replace(reason, verdict=INCONCLUSIVE) for reason in open_questions],
+        rates,
+        policy,
+        _skipped(run, policy, requests, old, _forbidden(failures, bool(open_questions))),
+        _notes(run, forecast, policy, requests),
+        _baseline(old, changed),
+    )
+
+
+def _asked(
+    run: Measured,
+    policy: Policy,
+    requests: Requests | None,
+    found: Run | None,
+    old: Run | None,
+    changed: tuple[Change, ...],
+) -> list[Reason]:
+    """Objectives and regressions: only where somebody named some, and of a valid run only."""
+    if run.status != "ok":
+        return []
+    reasons = list(missed(requests, policy)) if requests else []
+    if found and old:
+        reasons += regressions(found, old, changed, policy.thresholds)
+    return reasons
+
+
+def _verdict(
+    failures: list[Reason],
+    open_questions: list[Reason],
+    rates: Comparison,
+    policy: Policy,
+    skipped: dict[str, str],
+    notes: list[str],
+    baseline: dict[str, Any] | None,
+) -> Verdict:
+    reasons = (*failures, *open_questions)
+    return Verdict(
+        verdict=FAIL if failures else INCONCLUSIVE if open_questions else PASS,
+        reasons=reasons,
+        hit_rate=rates,
+        checks=tuple(_checks(reasons, skipped)),
+        notes=tuple(notes),
+        baseline=baseline,
+        thresholds=policy.thresholds.model_dump() | {
+            "slo": policy.slo.model_dump() if policy.slo else None
+        },
+        thresholds_from=policy.source,
+    )  # fmt: skip
+
+
+def _checks(reasons: Iterable[Reason], skipped: dict[str, str]) -> Iterable[Check]:
+    for code in CODES:
+        found = [reason for reason in reasons if reason.code == code]
+        if found:
+            failed = any(reason.verdict == FAIL for reason in found)
+            says = "; ".join(reason.message for reason in found)
+            yield Check(code, QUESTIONS[code], "failed" if failed else "inconclusive", says)
+        elif code in skipped:
+            yield Check(code, QUESTIONS[code], "skipped", skipped[code])
+        else:
+            yield Check(code, QUESTIONS[code], "passed")
+
+
+def _forbidden(failures: list[Reason], blocked: bool) -> str | None:
+    """Why the (other) checks of the rate were not made: the first that fails explains the rate."""
+    if blocked:
+        return "something else forbids it"
+    found = [reason.code for reason in failures if reason.code in _RATE_CODES]
+    return f"{found[0]} explains the rate" if found else None
+
+
+def _skipped(
+    run: Measured, policy: Policy, requests: Requests | None, old: Run | None, forbidden: str | None
+) -> dict[str, str]:
+    """Codes that were not asked about, and why."""
+    why: dict[str, str] = {}
+    if forbidden:
+        why |= dict.fromkeys(_RATE_CODES, f"not judged: {forbidden}")
+    elif run.reconciliation.prediction_capacity_blocks is None:
+        why["cache_underperforms"] = "the server's capacity is not known"
+    if policy.slo is None:
+        why["slo_missed"] = "no objectives: name `slo` in the profile or in gate.yaml"
+    elif requests is None or run.status != "ok":
+        why["slo_missed"] = "not judged: no valid run folder"
+    if old is None:
+        why["regression"] = "no baseline: name one with --baseline"
+    elif run.status != "ok":
+        why["regression"] = "not judged: the run is not valid"
+    return why
+
+
+def _notes(
+    run: Measured, forecast: Expected, policy: Policy, requests: Requests | None
+) -> list[str]:
+    notes = []
+    if forecast.log.tokenizer_fingerprint is None:
+        notes.append(
+            "the forecast names no tokenizer (its log came as block ids), so nobody checked that it"
+            " is the run's; require_fingerprints in gate.yaml makes that a refusal"
+        )
+    elif run.tokenizer is None and run.endpoint.tokenizer_fingerprint is None:
+        notes.append("the run knows no tokenizer, so nobody checked that it is the forecast's")
+    if forecast.log.model is None:
+        notes.append("the forecast does not say for which model it is")
+    if policy.slo and requests is None:
+        notes.append("objectives were not judged: they need a run folder")
+    return notes
+
+
+def _baseline(old: Run | None, changed: tuple[Change, ...]) -> dict[str, Any] | None:
+    if old is None:
+        return None
+    return {"run": old.name, "changes": msgspec.to_builtins(changed)}
+
+
+def _check_counts(run: Run, folder: Path) -> None:
+    """InputError if run.json and requests.parquet are not of one run."""
+    rows = int(run.requests.is_ok.sum())
+    if rows < run.measured.answered and run.requests.rows_of_all < run.measured.answered:
+        what = f"{rows} answered requests, run.json has {run.measured.answered}"
+        remedy = "the run folder is damaged: run again, or restore it"
+        raise InputError(what, where=folder / "requests.parquet", remedy=remedy)

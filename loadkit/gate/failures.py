@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from loadkit.gate.inputs import Expected, Measured
 from loadkit.gate.verdict import Comparison, Reason, counted
-
-# The least allowance: block rounding alone moves short prompts by a point or so.
-MIN_ALLOWANCE = 0.02
+from loadkit.thresholds import Thresholds
 
 _NEW_PROMPTS = (
     "send what users send: sessions with their own prompts (loadkit run chat-assistant), or a"
@@ -16,22 +14,7 @@ _NEW_PROMPTS = (
 )
 
 
-def compare(run: Measured, expected: Expected) -> Comparison:
-    """The figures that are compared; None where one of them is not known."""
-    rate, split = expected.hit_rate, run.split
-    known = split.hit_rate is not None
-    half_width = max(split.hit_rate_half_width or 0.0, MIN_ALLOWANCE)
-    return Comparison(
-        measured=split.hit_rate,
-        expected_low=rate.estimate if rate.low is None else rate.low,
-        expected_high=rate.estimate if rate.high is None else rate.high,
-        allowance=half_width if known and run.is_large_enough else None,
-        measured_replay=split.replay_rate if known else None,
-        expected_replay=expected.split.replay_rate if expected.split else None,
-    )
-
-
-def hard_failures(run: Measured) -> Iterator[Reason]:
+def hard_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     """Faults that need no sample size: counts of the run itself.
 
     A wrap is planned, not observed: a run that is not valid may have ended before it.
@@ -39,13 +22,13 @@ def hard_failures(run: Measured) -> Iterator[Reason]:
     warm = warm_cache(run)
     if warm and not run.reconciliation.unanswered_requests:
         yield warm
-    if run.wraps and run.status == "ok":
+    if run.wraps > limits.max_wraps and run.status == "ok":
         again = counted(run.wraps, "time")
         yield Reason(
             "wrapped_corpus",
             f"the corpus or log was started again {again}, so prompts were sent again",
             run.wraps,
-            0,
+            limits.max_wraps,
             "use a larger corpus or fewer requests",
         )
     if run.mutations:
@@ -80,18 +63,20 @@ def warm_cache(run: Measured) -> Reason | None:
     )
 
 
-def rate_failures(run: Measured, expected: Expected, rates: Comparison) -> Iterator[Reason]:
+def rate_failures(
+    run: Measured, expected: Expected, rates: Comparison, limits: Thresholds
+) -> Iterator[Reason]:
     """Faults of the hit rate: too high, right for the wrong reason, too low."""
     if rates.measured is None or rates.expected_low is None or rates.expected_high is None:
         return
-    allowance = rates.allowance or MIN_ALLOWANCE
+    allowance = rates.allowance or limits.allowance
     if rates.measured > rates.expected_high + allowance:
         yield _above(run, rates, rates.expected_high + allowance)
     elif _excess_replay(rates) > allowance:
         yield _wrong_reason(rates)
-    elif underperforms := _underperforms(run):
+    elif underperforms := _underperforms(run, limits):
         yield underperforms
-    elif is_below(rates) and not is_upper_bound(run, expected):
+    elif is_below(rates, limits) and not is_upper_bound(run, expected):
         yield _below(rates)
 
 
@@ -100,11 +85,11 @@ def is_upper_bound(run: Measured, expected: Expected) -> bool:
     return run.capacity_blocks is not None and expected.scenario.capacity_blocks is None
 
 
-def is_below(rates: Comparison) -> bool:
+def is_below(rates: Comparison, limits: Thresholds) -> bool:
     """Whether the measured rate is lower than chance explains; False where a figure is unknown."""
     if rates.measured is None or rates.expected_low is None:
         return False
-    return rates.measured < rates.expected_low - (rates.allowance or MIN_ALLOWANCE)
+    return rates.measured < rates.expected_low - (rates.allowance or limits.allowance)
 
 
 def _excess_replay(rates: Comparison) -> float:
@@ -126,7 +111,7 @@ def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
             f" sent; without the replays that production does not have,"
             f" {_percent(measured - excess)} is left"
         )
-        return Reason("replay_mirage", head + why, measured, high, _NEW_PROMPTS)
+        return Reason("replay_mirage", head + why, measured, high, _NEW_PROMPTS, rates.interval)
     parts = {
         "replay": rates.measured_replay or 0.0,
         "continuation": run.split.continuation_rate or 0.0,
@@ -135,7 +120,7 @@ def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
     largest = max(parts, key=lambda name: parts[name])
     why = f"; replays do not explain it: most hits come from {largest} ({_points(parts[largest])})"
     remedy = "compare turns, system prompts and their popularity with the production log's"
-    return Reason("unlike_production", head + why, measured, high, remedy)
+    return Reason("unlike_production", head + why, measured, high, remedy, rates.interval)
 
 
 def _who(run: Measured) -> str:
@@ -159,7 +144,7 @@ def _wrong_reason(rates: Comparison) -> Reason:
     )
 
 
-def _underperforms(run: Measured) -> Reason | None:
+def _underperforms(run: Measured, limits: Thresholds) -> Reason | None:
     """The server served less from its cache than LRU of its size would; needs its capacity.
 
     Running requests hold their blocks, so in a tight cache the smaller of the two predictions
@@ -171,7 +156,7 @@ def _underperforms(run: Measured) -> Reason | None:
         return None
     if found.prediction_overlap_tokens is not None:
         resident = min(resident, found.prediction_overlap_tokens)
-    if (resident - cached) / tokens <= MIN_ALLOWANCE:
+    if (resident - cached) / tokens <= limits.allowance:
         return None
     return Reason(
         "cache_underperforms",
@@ -191,6 +176,7 @@ def _below(rates: Comparison) -> Reason:
         rates.measured,
         rates.expected_low,
         "compare turns, system prompts and their popularity with the production log's",
+        rates.interval,
     )
 
 

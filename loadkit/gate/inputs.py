@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from loadkit.core.errors import InputError
-
-# 30 requests and 10 sessions: below, the spread between sessions is itself unknown (the error of a
-# standard deviation from n values is about 1 / sqrt(2 (n - 1)): 24% at 10), so is any half width.
-MIN_REQUESTS = 30
-MIN_SESSIONS = 10
 
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -25,6 +21,7 @@ class RunReason(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
+    model: str | None = None
     tokenizer_fingerprint: str | None = None
 
 
@@ -41,6 +38,7 @@ class MeasuredSplit(msgspec.Struct, frozen=True):
     replay_cross_session_rate: Rate | None = None
     continuation_rate: Rate | None = None
     shared_rate: Rate | None = None
+    organic_hit_rate: Rate | None = None
 
     @property
     def replay_rate(self) -> float:
@@ -66,6 +64,12 @@ class Tokenizer(msgspec.Struct, frozen=True):
     fingerprint: str
 
 
+class Delay(msgspec.Struct, frozen=True):
+    """Seconds of actual minus intended send."""
+
+    p99: float | None = None
+
+
 class Measured(msgspec.Struct, frozen=True):
     """The parts of run.json that decide."""
 
@@ -81,20 +85,27 @@ class Measured(msgspec.Struct, frozen=True):
     capacity_blocks: int | None = None
     wraps: Count = 0
     mutations: Count = 0
+    loop: str | None = None
+    schedule_delay_s: Delay = Delay()
 
     @property
-    def is_large_enough(self) -> bool:
-        """Whether anything can be said about how far chance moves the rate."""
-        answered = self.requests.get("ok", 0)
-        return answered >= MIN_REQUESTS and self.split.sessions >= MIN_SESSIONS
+    def answered(self) -> int:
+        return self.requests.get("ok", 0)
 
 
 class ExpectedRate(msgspec.Struct, frozen=True):
-    """low and high None: the estimate is exact."""
+    """low and high None with an estimate: a forecast that does not say how sure it is."""
 
     estimate: Rate | None = None
     low: Rate | None = None
     high: Rate | None = None
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        ends = (self.low, self.estimate, self.high)
+        known = [end for end in ends if end is not None]
+        if known != sorted(known):
+            raise ValueError("the estimate lies outside its interval")
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -106,6 +117,7 @@ class LogFacts(msgspec.Struct, frozen=True):
     requests: Count | None = None
     sessions: Count | None = None
     tokenizer_fingerprint: str | None = None
+    model: str | None = None
 
 
 class ExpectedSplit(msgspec.Struct, frozen=True):
@@ -124,6 +136,7 @@ class Expected(msgspec.Struct, frozen=True):
     schema: Literal["loadkit.forecast/1"]
     status: Literal["ok", "inconclusive"]
     hit_rate: ExpectedRate = ExpectedRate()
+    organic_hit_rate: ExpectedRate | None = None
     split: ExpectedSplit | None = None
     scenario: Scenario = Scenario()
     log: LogFacts = LogFacts()
@@ -131,13 +144,15 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 Part = TypeVar("Part")
+_SCHEMAS: dict[type, str] = {Measured: "loadkit.run/1", Expected: "loadkit.forecast/1"}
 
 
-def checked(data: dict[str, Any], kind: type[Part], where: str) -> Part:
+def checked(data: Any, kind: type[Part], where: str | Path) -> Part:
     """Convert a dict to one of the types above. InputError names the key that does not fit."""
+    check_schema(data, _SCHEMAS[kind], where)
     try:
         return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:
         raise InputError(
             f"not what the gate can read: {error}",
             where=where,
@@ -145,24 +160,63 @@ def checked(data: dict[str, Any], kind: type[Part], where: str) -> Part:
         ) from error
 
 
+def check_schema(data: Any, schema: str, where: str | Path) -> None:
+    """InputError unless `data` is an object of exactly that schema; says which loadkit wrote it."""
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found == schema:
+        return
+    name, _, number = schema.partition("/")
+    theirs, _, version = str(found).partition("/")
+    if theirs == name and version.isdigit():
+        versions = data.get("versions") if isinstance(data, dict) else None
+        writer = versions.get("loadkit-llm", "?") if isinstance(versions, dict) else "?"
+        newer = int(version) > int(number)
+        remedy = "update this one" if newer else "make it again with this one"
+        what = f"{found}, written by loadkit {writer}; this loadkit reads {schema}"
+        raise InputError(what, where=where, remedy=remedy)
+    raise InputError(
+        f"not of schema {schema}" + (f" but of {found}" if found else ""),
+        where=where,
+        remedy="name what `loadkit run -o`, `loadkit forecast -o` or `loadkit gate -o` wrote",
+    )
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file. InputError if it is not there or is no object."""
+    """One JSON object from a file. InputError if it is not there, is no object, or holds a NaN or a
+    number without end."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(
+            path.read_text("utf-8"), parse_constant=_no_number, parse_float=_finite_number
+        )
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+        remedy = "is it the right path?"
+        raise InputError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {error}", where=path) from error
+        remedy = "the file is damaged: make it again"
+        raise InputError(f"not JSON: {error}", where=path, remedy=remedy) from error
     if not isinstance(data, dict):
         raise InputError("not a JSON object", where=path)
     return data
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite_number(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large")
+    return value
+
+
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run folder. InputError if `folder` is none."""
+    """run.json of a run folder. InputError if `folder` is none, or of another version."""
     path = folder / "run.json"
     if not path.is_file():
         raise InputError(
             "no run.json here", where=folder, remedy="name a folder that `loadkit run -o` wrote"
         )
-    return read_json(path)
+    data = read_json(path)
+    check_schema(data, "loadkit.run/1", path)
+    return data

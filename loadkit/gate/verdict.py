@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -21,7 +21,25 @@ Code = Literal[
     "not_reported",
     "invalid_timing",
     "forecast_refused",
+    "slo_missed",
+    "regression",
 ]
+CODES: tuple[Code, ...] = get_args(Code)
+# What each code's check asks, as a CI shows it; a check is named by its code everywhere.
+QUESTIONS: dict[str, str] = {
+    "replay_mirage": "is the hit rate free of replays that production does not have",
+    "unlike_production": "is the hit rate production's, for production's reasons",
+    "cache_underperforms": "does the cache serve what it holds",
+    "warm_cache": "was the cache empty of other runs' blocks",
+    "append_only_violation": "was history only appended to",
+    "wrapped_corpus": "was every prompt sent as often as planned",
+    "too_few_samples": "is there enough to judge by",
+    "not_reported": "did the server report cached tokens",
+    "invalid_timing": "were requests sent when they should be",
+    "forecast_refused": "is there a forecast for this setting",
+    "slo_missed": "do enough requests meet the objectives",
+    "regression": "is it no worse than the baseline run",
+}
 
 
 def counted(number: int, noun: str) -> str:
@@ -33,7 +51,8 @@ class Reason(msgspec.Struct, frozen=True):
     """Why the verdict is not PASS.
 
     measured and expected are the figures compared (rates 0..1 or counts, the message has the unit);
-    None: there is none. remedy: what to do about it.
+    None: there is none. interval: of `measured`, by sessions; None for a count or where nothing can
+    be said. remedy: what to do about it. verdict: what this reason alone makes of the run.
     """
 
     code: Code
@@ -41,6 +60,8 @@ class Reason(msgspec.Struct, frozen=True):
     measured: float | None
     expected: float | None
     remedy: str
+    interval: tuple[float, float] | None = None
+    verdict: str = FAIL
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -48,7 +69,8 @@ class Comparison(msgspec.Struct, frozen=True):
 
     allowance: how far outside [expected_low, expected_high] the measured rate may lie, since
     another draw of the same traffic would move it: the measured half width, at least 2 points; None
-    for a run too small to say.
+    for a run too small to say. interval: [low, high] of the measured rate by the same half width.
+    half_width: of the measured rate, before any limit. organic: rate of the requests that are no replay, with its interval, and what to expect of it.
     """
 
     measured: float | None
@@ -57,14 +79,38 @@ class Comparison(msgspec.Struct, frozen=True):
     allowance: float | None
     measured_replay: float | None
     expected_replay: float | None
+    interval: tuple[float, float] | None = None
+    sessions: int | None = None
+    measured_organic: float | None = None
+    organic_interval: tuple[float, float] | None = None
+    expected_organic: float | None = None
+    half_width: float | None = None
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One code's outcome. says: the reason's message, or why nothing was asked."""
+
+    code: str
+    question: str
+    outcome: Literal["passed", "failed", "inconclusive", "skipped"]
+    says: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """PASS has no reasons; FAIL and INCONCLUSIVE have at least one, the weightiest first."""
+    """PASS has no reasons; FAIL and INCONCLUSIVE have at least one, the weightiest first.
+
+    checks: every code once, those without a reason too. notes: what does not decide but should be
+    known. thresholds: the limits that were applied, and whose they are.
+    """
 
     verdict: str
     reasons: tuple[Reason, ...]
     hit_rate: Comparison
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+    baseline: dict[str, Any] | None = None
+    thresholds: dict[str, Any] = {}
+    thresholds_from: str = ""
 
     @property
     def exit_code(self) -> int:

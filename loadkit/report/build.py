@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import pyarrow.parquet as pq
 
 from loadkit.core.errors import InputError
 from loadkit.core.trace import FloatArray
-from loadkit.gate.inputs import Expected, Measured, checked
+from loadkit.gate.inputs import Expected, Measured, check_schema, checked
+from loadkit.gate.inputs import read_run as gate_read_run
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Report, Side, Waits
 from loadkit.report.words import percent, points
 
@@ -67,27 +67,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run folder. InputError if it is not there, of another version, or has a rate
     above 1."""
     path = folder / "run.json"
-    try:
-        run = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        remedy = "name a folder that `loadkit run -o` wrote"
-        raise InputError("no run.json here", where=folder, remedy=remedy) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {error}", where=path) from error
+    run = gate_read_run(folder)
     check(run, "loadkit.run/1", _NEEDED, path)
-    checked(run, Measured, str(path))
-    return dict(run)
+    checked(run, Measured, path)
+    return run
 
 
 def check(data: Any, schema: str, needed: tuple[str, ...], where: str | Path) -> None:
     """InputError unless `data` is an object of that schema with those keys (`a.b` is nested)."""
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise InputError(f"not of schema {schema}", where=where)
+    check_schema(data, schema, where)
     for key in needed:
         node: Any = data
         for name in key.split("."):
             if not isinstance(node, dict) or name not in node:
-                raise InputError(f"the key `{key}` is missing", where=where)
+                remedy = "the file is damaged, or of another version: make it again"
+                raise InputError(f"the key `{key}` is missing", where=where, remedy=remedy)
             node = node[name]
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from loadkit.report import tables
 from loadkit.report.charts import NAMES, capacity_chart, split_bars, time_span, wait_chart
 from loadkit.report.model import CAUSES, Report
-from loadkit.report.words import clean, percent
+from loadkit.report.words import clean, percent, sentence
 
 WIDE, HALF, NARROW = 950.0, 460.0, 332.0
 _STACK = ("continuation", "shared", "replay", "miss_capacity", "miss_compulsory")
@@ -31,12 +31,6 @@ def _environment() -> Environment:
     )
     environment.filters["sentence"] = sentence
     return environment
-
-
-def sentence(words: str) -> str:
-    """Capital first, full stop last, as prose needs it."""
-    words = clean(words)
-    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?)" else ".")
 
 
 def render(report: Report) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 from loadkit.report import tables
-from loadkit.report.html import sentence
 from loadkit.report.model import Report
 from loadkit.report.tables import Table
-from loadkit.report.words import clean
+from loadkit.report.words import clean, sentence
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#!|~@&:])")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 UNKNOWN = "not known"
@@ -14,6 +15,21 @@ def clean(text: str) -> str:
     shown = "".join(" " if c in "\n\r\t" else c for c in text[: 4 * _MAX_CHARS])
     kept = "".join(c for c in shown if unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs"))
     return kept if len(kept) <= _MAX_CHARS else kept[: _MAX_CHARS - 1] + "…"
+
+
+# `::error::text` at the start of a line, or `##[...]` anywhere, is a command to a CI's log reader.
+_COMMAND = re.compile(r"::(?=\s*[A-Za-z])|##(?=\[)")
+
+
+def for_log(text: str) -> str:
+    """Foreign text for a terminal or a CI's log: clean, and no command to the log's reader."""
+    return _COMMAND.sub(lambda found: " ".join(found.group()), clean(text))
+
+
+def sentence(words: str) -> str:
+    """Capital first, full stop last, as prose needs it."""
+    words = clean(words)
+    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?)" else ".")
 
 
 def percent(rate: float | None, digits: int = 1) -> str:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loadkit.runs.tables import REQUESTS_SCHEMA
 
 RUN: dict[str, Any] = {
     "schema": "loadkit.run/1",
@@ -85,3 +92,45 @@ def mirage() -> dict[str, Any]:
         reconciliation__prediction__cached_tokens=9200,
         reconciliation__prediction_infinite_tokens=9200,
     )
+
+
+HOSTILE = (
+    "<script>alert(1)</script>\" onload='x' | [a](javascript:b) `c` @all \u202e\x1b[31m\x00 ]]>"
+    "\n::error::owned %0A##[error]owned\r\n::set-env name=A::b"
+)
+
+
+def rows(data: dict[str, Any], ttft_s: float = 0.2, **changes: Any) -> list[dict[str, Any]]:
+    """Requests that add up to the split of `data`: as many in every session, all alike, 100 tokens
+    each. `changes` replace columns of every row."""
+    split, ok = data["split"], data["requests"]["ok"]
+    sessions = max(1, split.get("sessions") or 1)
+    shares = {
+        name: 0 if split.get(f"{name}_rate") is None else round(100 * split[f"{name}_rate"])
+        for name in ("replay_same_session", "replay_cross_session", "continuation", "shared")
+    }
+    known = split.get("hit_rate") is not None
+    return [
+        {
+            "session": f"s{number % sessions}",
+            "turn": number // sessions,
+            "outcome": "ok",
+            "prompt_tokens": 100,
+            "cached_tokens": sum(shares.values()) if known else None,
+            "ttft_s": ttft_s,
+            "e2e_s": 10 * ttft_s,
+            "sent_s": float(number),
+            **(shares if known else {}),
+            **changes,
+        }
+        for number in range(ok)
+    ]
+
+
+def folder(at: Path, data: dict[str, Any], requests: list[dict[str, Any]] | None = None) -> Path:
+    """A run folder of run.json and requests.parquet."""
+    at.mkdir(parents=True)
+    (at / "run.json").write_text(json.dumps(data), "utf-8")
+    found = rows(data) if requests is None else requests
+    pq.write_table(pa.Table.from_pylist(found, schema=REQUESTS_SCHEMA), at / "requests.parquet")
+    return at

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_builders import expected, mirage, run
+from gate_builders import expected, folder, mirage, run
 
 
-def gate(folder: Path, measured: dict[str, Any] | None, *extra: str) -> Any:
-    (folder / "run").mkdir()
-    if measured is not None:
-        (folder / "run" / "run.json").write_text(json.dumps(measured))
-    (folder / "f.json").write_text(json.dumps(expected()))
-    options = ["--measured", str(folder / "run"), "--expected", str(folder / "f.json"), *extra]
+def gate(base: Path, measured: dict[str, Any] | None, *extra: str) -> Any:
+    if measured is None:
+        (base / "run").mkdir()
+    else:
+        folder(base / "run", measured)
+    (base / "f.json").write_text(json.dumps(expected()))
+    options = ["--measured", str(base / "run"), "--expected", str(base / "f.json"), *extra]
     command = [sys.executable, "-c", "from loadkit.cli import main; main()", "gate", *options]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -41,7 +42,7 @@ def test_the_verdict_is_the_exit_code_and_stands_in_the_text(
 @pytest.mark.parametrize(
     ("measured", "says"),
     [
-        (run(), "PASS measured hit rate 40.0%, expected 41.0%; ±5.0 points for chance"),
+        (run(), "PASS measured hit rate 40.0%, expected 41.0%; ±2.0 points for chance"),
         (run(split__sessions=3), "how far chance moves so small a run cannot be said"),
         (run(capacity_blocks=900), "the two are not compared"),
     ],

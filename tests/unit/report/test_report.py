@@ -197,8 +197,10 @@ def test_what_is_not_known_is_said_and_not_zero(tmp_path: Path) -> None:
     [
         (None, "no run.json here"),
         ("{", "not JSON"),
-        ("[]", "not of schema"),
-        ('{"schema": "loadkit.run/2"}', "not of schema"),
+        ("[]", "not a JSON object"),
+        ('{"schema": "loadkit.run/2"}', "this loadkit reads loadkit.run/1"),
+        ('{"schema": "loadkit.run/1", "seed": NaN}', "NaN is no number"),
+        ('{"schema": "loadkit.run/1", "seed": 1e400}', "too large"),
         ('{"schema": "loadkit.run/1"}', "`profile` is missing"),
     ],
 )

@@ -1,0 +1,75 @@
+"""The figures that are compared: hit rates, each with the interval of another draw of sessions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loadkit.gate.blockers import is_large_enough
+from loadkit.gate.inputs import Expected, Measured
+from loadkit.gate.requests import Requests
+from loadkit.gate.sessions import Interval, ratio
+from loadkit.gate.verdict import Comparison
+from loadkit.thresholds import Thresholds
+
+
+def compare(
+    run: Measured, expected: Expected, limits: Thresholds, requests: Requests | None = None
+) -> Comparison:
+    """None where a figure is not known. Intervals are counted from `requests`; without them the
+    half width that run.json states is used, and the organic rate has none."""
+    rate, split = expected.hit_rate, run.split
+    known = split.hit_rate is not None
+    hit, organic = hit_rate(requests, limits), organic_rate(requests, limits)
+    half = hit.half_width if hit else split.hit_rate_half_width
+    organic_expected = expected.organic_hit_rate
+    return Comparison(
+        measured=split.hit_rate,
+        expected_low=rate.estimate if rate.low is None else rate.low,
+        expected_high=rate.estimate if rate.high is None else rate.high,
+        allowance=_allowance(run, half, limits) if known else None,
+        measured_replay=split.replay_rate if known else None,
+        expected_replay=expected.split.replay_rate if expected.split else None,
+        interval=_around(split.hit_rate, half),
+        half_width=half if known else None,
+        sessions=split.sessions if known else None,
+        measured_organic=split.organic_hit_rate if organic is None else organic.value,
+        organic_interval=None if organic is None else organic.within(0, 1),
+        expected_organic=None if organic_expected is None else organic_expected.estimate,
+    )
+
+
+def hit_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
+    """Hit tokens / prompt tokens of the answered requests with a split; None without any."""
+    if requests is None:
+        return None
+    rows = requests.is_ok & np.isfinite(requests.hit)
+    return _ratio(requests, requests.hit, rows, limits)
+
+
+def organic_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
+    """Genuine hit tokens / prompt tokens of those whose prompt was new when it was sent."""
+    if requests is None:
+        return None
+    rows = requests.is_ok & np.isfinite(requests.hit) & (requests.replay == "")
+    return _ratio(requests, requests.genuine, rows, limits)
+
+
+def _ratio(
+    requests: Requests, values: np.ndarray, rows: np.ndarray, limits: Thresholds
+) -> Interval | None:
+    """Only sessions with such a request count: one without any says nothing about the rate."""
+    part = requests.by_session(values, rows)
+    whole = requests.by_session(requests.number["prompt_tokens"], rows)
+    return ratio(part[whole > 0], whole[whole > 0], limits.confidence)
+
+
+def _allowance(run: Measured, half_width: float | None, limits: Thresholds) -> float | None:
+    if not is_large_enough(run, limits):
+        return None
+    return max(half_width or 0.0, limits.allowance)
+
+
+def _around(rate: float | None, half: float | None) -> tuple[float, float] | None:
+    if rate is None or half is None:
+        return None
+    return max(0.0, rate - half), min(1.0, rate + half)
