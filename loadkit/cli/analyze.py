@@ -95,7 +95,9 @@ def analyze(
              "--ttl-fixed": ttl_fixed, "--in-flight": in_flight, "--show-text": show_text,
              "--hashed-out": hashed_out, "--strict": strict}
         )  # fmt: skip
-        sample_options.run(logs, format, sample, capacity, block_size, skip_bad, json, output)
+        sample_options.run(
+            logs, format, sample, capacity, tokenizer, block_size, skip_bad, json, output
+        )
         return
     log = simulated.read(
         logs,

@@ -47,7 +47,7 @@ def read(
     from loadkit.traces import read_log
 
     served = None if tokenizer is None else load_tokenizer(tokenizer)
-    with _progress_bar() as on_progress:
+    with progress_bar() as on_progress:
         return read_log(
             logs,
             format=format,
@@ -70,7 +70,7 @@ def capacity_text(capacity: str | None, config: Path | None, kv_dtype: str | Non
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[Progress], None] | None]:
+def progress_bar() -> Iterator[Callable[[Progress], None] | None]:
     """A bar on stderr while reading, gone afterwards; None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,7 @@ Sample = Annotated[
     str | None,
     typer.Option(
         "--sample",
-        help="Keep this share of the log's light blocks: for logs of block ids beyond memory.",
+        help="Keep this share of the log's light blocks: for logs beyond memory.",
         metavar="1%",
     ),
 ]
@@ -41,25 +41,29 @@ def analyze_sample(
     format: str,
     share: str,
     capacity: str | None,
+    tokenizer: str | None,
     block_size: int | None,
     skip_bad: bool,
 ) -> tuple[SampledAnalysis, str]:
-    """The estimate and the log's format. InputError for formats without block ids."""
+    """The estimate and the log's format. InputError for a text log without a tokenizer."""
     from loadkit.analysis.sampling import analyze_sampled
-    from loadkit.core.units import parse_capacities
+    from loadkit.core.tokenizer import load_tokenizer
     from loadkit.traces.reading import Reading
-    from loadkit.traces.registry import detect
+    from loadkit.traces.registry import detect, recognise
 
     rate = parse_share(share)
     name = detect(logs, skip_bad=skip_bad) if format == "auto" else format
-    found = analyze_sampled(
-        lambda: Reading(logs, skip_bad=skip_bad),
-        name,
-        rate,
-        lambda size: parse_capacities(capacity, size) if capacity else (),
-        block_size,
-    )
+    served = None if tokenizer is None else load_tokenizer(tokenizer)
+    with log_input.progress_bar() as told:
+        reading = Reading(logs, skip_bad=skip_bad, on_progress=told, recognise=recognise)
+        found = analyze_sampled(reading, name, rate, _sizes(capacity), block_size, tokenizer=served)
     return found, name
+
+
+def _sizes(capacity: str | None) -> Callable[[int], Sequence[int | None]]:
+    from loadkit.core.units import parse_capacities
+
+    return lambda block_size: parse_capacities(capacity, block_size) if capacity else ()
 
 
 def check_alone(options: Mapping[str, object]) -> None:
@@ -74,6 +78,7 @@ def run(
     format: str,
     share: str,
     capacity: str | None,
+    tokenizer: str | None,
     block_size: int | None,
     skip_bad: bool,
     json: bool,
@@ -82,7 +87,7 @@ def run(
     """Estimate and print, as a person reads it or as one JSON object."""
     from loadkit.cli import sample_view
 
-    found, name = analyze_sample(logs, format, share, capacity, block_size, skip_bad)
+    found, name = analyze_sample(logs, format, share, capacity, tokenizer, block_size, skip_bad)
     data = found.to_dict() | {"format": name}
     if output is not None:
         log_input.write_json(output, data)

@@ -8,7 +8,7 @@ the session, -1 for a first one. Source of the format: alibaba-edu/qwen-bailian-
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ import numpy as np
 
 from loadkit.core.trace import IntArray, Trace
 from loadkit.traces.columns import Columns
+from loadkit.traces.id_rows import IdRow, as_signed
+from loadkit.traces.interning import chained_ids
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Length, Name, Reading, Seconds
 
@@ -42,20 +44,33 @@ def matches(row: dict[str, Any]) -> bool:
 
 def read(reading: Reading, block_size: int | None = None) -> Trace:
     """Read the log in blocks of 16 unless told."""
-    columns, links = Columns(block_size, DEFAULT_BLOCK_SIZE, chained=False), _Links()
+    columns, links = Columns(block_size, DEFAULT_BLOCK_SIZE, chained=False), Links()
     for place, row in reading.rows(Row):
         with reading.row():
-            columns.add(
-                place,
-                row.hash_ids,
-                row.input_length,
-                arrival_s=row.timestamp,
-                output_tokens=row.output_length,
-                request_id=row.chat_id,
-            )
+            columns.add_row(_id_row(place, row, row.hash_ids))
             links.add(row.chat_id, row.parent_chat_id)
     columns.facts.set_sessions(links.sessions(columns.facts.place))
     return columns.trace(reading, [*links.warnings(), *_single_blocks(columns)])
+
+
+def id_rows(reading: Reading) -> Iterator[IdRow]:
+    """The log's requests one by one, their ids chained."""
+    for place, row in reading.rows(Row):
+        with reading.row():
+            single = np.array(as_signed(place, row.hash_ids), np.int64)
+            yield _id_row(place, row, chained_ids(single))
+
+
+def _id_row(place: Place, row: Row, ids: Sequence[int]) -> IdRow:
+    return IdRow(
+        place,
+        ids,
+        row.input_length,
+        arrival_s=row.timestamp,
+        output_tokens=row.output_length,
+        request_id=row.chat_id,
+        link=(row.chat_id, row.parent_chat_id),
+    )
 
 
 def _single_blocks(columns: Columns) -> list[str]:
@@ -71,7 +86,7 @@ def _single_blocks(columns: Columns) -> list[str]:
     ]
 
 
-class _Links:
+class Links:
     """Which request continues which. Ids of chats are numbered as they appear, here or as parent."""
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from loadkit.core.trace import IntArray, Trace
+from loadkit.traces.id_rows import IdRow, as_signed, check_count
 from loadkit.traces.interning import ChainStore, IdTable, dense_by_appearance, renumber, take_chains
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
@@ -55,8 +56,8 @@ class Columns:
     ) -> None:
         """Append a row. FormatError, and nothing appended, if it does not fit the rows before."""
         size = self._checked_size(place, block_size)
-        _check_count(place, prompt_tokens, len(ids), size)
-        signed = _as_signed(place, ids)
+        check_count(place, prompt_tokens, len(ids), size)
+        signed = as_signed(place, ids)
         self.facts.add(
             place,
             arrival_s=arrival_s,
@@ -67,6 +68,19 @@ class Columns:
         self._size = size
         self.prompt_tokens.append(prompt_tokens)
         self.chains.add(signed)
+
+    def add_row(self, row: IdRow) -> None:
+        """`add` of a row as its format gave it."""
+        self.add(
+            row.place,
+            row.ids,
+            row.prompt_tokens,
+            arrival_s=row.arrival_s,
+            output_tokens=row.output_tokens,
+            session=row.session,
+            request_id=row.request_id,
+            block_size=row.block_size,
+        )
 
     def trace(
         self, reading: Reading, notes: Sequence[str] = (), *, one_clock: bool = True
@@ -135,37 +149,6 @@ class Columns:
         if row == first:
             raise here.error(f"block id {block} occurs twice in the row", _TWO_PARENTS)
         raise here.error(f"block id {block} has another parent than in {before}", _TWO_PARENTS)
-
-
-def _check_count(place: Place, length: int, count: int, size: int) -> None:
-    floor, ceil = length // size, -(-length // size)
-    if count not in (floor, ceil):
-        raise place.error(
-            f"{count} block ids do not fit {length} tokens in blocks of {size}"
-            f" (expected {floor} or {ceil})",
-            _block_size_hint(length, count),
-        )
-
-
-def _as_signed(place: Place, ids: Sequence[int]) -> Sequence[int]:
-    """The ids as signed 64-bit integers; unsigned ones are kept by their bits."""
-    try:
-        return array("q", ids)
-    except OverflowError:
-        return array("q", [_one_signed(place, value) for value in ids])
-
-
-def _one_signed(place: Place, value: int) -> int:
-    if not -(2**63) <= value < 2**64:
-        raise place.error(f"block id {value} does not fit 64 bits")
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _block_size_hint(length: int, count: int) -> str:
-    for size in (2**power for power in range(12)):
-        if count in (length // size, -(-length // size)):
-            return f"blocks of {size} would fit this row: --block-size {size}"
-    return "no usual block size fits this row: is the length right?"
 
 
 def _prompt_keys(ptr: IntArray, ids: IntArray, prompt_tokens: IntArray) -> IntArray:

@@ -10,6 +10,7 @@ also held an unfinished page), prompt_id (equal for identical whole prompts, the
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +19,11 @@ import numpy as np
 
 from loadkit.core.trace import IntArray, Trace
 from loadkit.traces.columns import Columns
+from loadkit.traces.id_rows import IdRow
 from loadkit.traces.interning import ChainStore, dense_by_appearance, renumber, take_chains
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import BlockSize, Length, Name, Reading, Seconds
+from loadkit.traces.rows import stable_hash
 
 NAME = "hashed"
 DEFAULT_BLOCK_SIZE = 16
@@ -64,6 +67,22 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
             )
             more.add(row)
     return more.completed(columns.trace(reading))
+
+
+def id_rows(reading: Reading) -> Iterator[IdRow]:
+    """The log's prompts one by one; of replies it is only said that there are some."""
+    for place, row in reading.rows(Row):
+        yield IdRow(
+            place,
+            row.hashes,
+            row.prompt_tokens,
+            prompt_key=None if row.prompt_id is None else stable_hash(row.prompt_id),
+            arrival_s=row.timestamp_s,
+            output_tokens=row.output_tokens,
+            session=row.session,
+            block_size=row.block_size,
+            has_reply=bool(row.reply_hashes),
+        )
 
 
 class _Written:

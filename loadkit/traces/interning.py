@@ -134,6 +134,11 @@ def dense_by_appearance(keys: IntArray) -> IntArray:
     return rank[inverse.reshape(-1)]
 
 
+def chained_ids(ids: IntArray) -> array[int]:
+    """Ids of single blocks as ids of whole prefixes, by hashing each with what stands before it."""
+    return array("q", _chained(ids).tobytes())
+
+
 def renumber(num_ids: int, *columns: IntArray) -> None:
     """Give dense ids new numbers, in place, in order of appearance in the columns.
 
@@ -170,6 +175,19 @@ def _grown(old: npt.NDArray[AnyInt], room: int, used: int) -> npt.NDArray[AnyInt
     new = np.empty(room, old.dtype)
     new[:used] = old[:used]
     return new
+
+
+@compiled
+def _chained(ids: IntArray) -> IntArray:
+    out = np.empty(len(ids), np.int64)
+    parent = np.uint64(0x2545F4914F6CDD1D)  # a root that no short id gives
+    for k in range(len(ids)):
+        x = np.uint64(ids[k]) ^ (parent * np.uint64(0x9E3779B97F4A7C15) + np.uint64(k))
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        parent = x ^ (x >> np.uint64(31))
+        out[k] = np.int64(parent)
+    return out
 
 
 @compiled

@@ -6,12 +6,14 @@ Source of the format: kvcache-ai/Mooncake, FAST25-release/traces.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from loadkit.core.trace import Trace
 from loadkit.traces.columns import Columns
+from loadkit.traces.id_rows import IdRow
 from loadkit.traces.reading import BlockSize, Length, Milliseconds, Name, Reading
 
 NAME = "mooncake"
@@ -39,11 +41,19 @@ def matches(row: dict[str, Any]) -> bool:
 def read(reading: Reading, block_size: int | None = None) -> Trace:
     """Read the log. `block_size` overrides the default of 512, not the rows' own."""
     columns = Columns(block_size, DEFAULT_BLOCK_SIZE)
+    for row in id_rows(reading):
+        with reading.row():
+            columns.add_row(row)
+    return columns.trace(reading)
+
+
+def id_rows(reading: Reading) -> Iterator[IdRow]:
+    """The log's requests one by one."""
     for place, row in reading.rows(Row):
         with reading.row():
             if row.chat_id is not None:
                 raise place.error("the row has a chat_id: it looks like `bailian`, in seconds")
-            columns.add(
+            yield IdRow(
                 place,
                 row.hash_ids,
                 row.input_length,
@@ -53,4 +63,3 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
                 request_id=row.request_id,
                 block_size=row.block_size,
             )
-    return columns.trace(reading)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,9 @@ from loadkit.traces import (
     tau_bench,
     weka,
 )
+from loadkit.traces.id_rows import IdRow
 from loadkit.traces.reading import Progress, Reading
-from loadkit.traces.texts import Requests, text_trace
+from loadkit.traces.texts import DEFAULT_BLOCK_SIZE, HashedTexts, Requests, text_trace
 
 _DETECT_ROWS = 20
 # In the order in which they are tried: the ones with the most telling keys first.
@@ -37,6 +38,8 @@ _TEXT_FORMATS: dict[str, ModuleType] = {
 }
 FORMATS = tuple((_ID_FORMATS | _TEXT_FORMATS).keys())
 TEXT_FORMATS = tuple(_TEXT_FORMATS)
+# Their rows are whole sessions, which get numbers as they are read.
+SESSION_ROWS = (weka.NAME, sharegpt.NAME, tau_bench.NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,42 @@ def read_log(
     return Log(
         trace, name, tuple(paths), tokenizer.fingerprint if tokenised and tokenizer else None
     )
+
+
+@dataclass(frozen=True, slots=True)
+class IdStream:
+    """A log of any format as block ids, one request after another, in bounded memory.
+
+    notes: warnings of the format, asked for once all rows are read. one_clock False: rows out of
+    time are no fault.
+    """
+
+    rows: Iterator[IdRow]
+    default_block_size: int
+    notes: Callable[[], Sequence[str]] = tuple
+    one_clock: bool = True
+
+
+def id_stream(
+    name: str,
+    reading: Reading,
+    tokenizer: Tokenizer | None = None,
+    block_size: int | None = None,
+) -> IdStream:
+    """The prompts of a log in the format `name`. Text is tokenised on the way (InputError if it
+    needs a tokenizer and there is none); replies are left out."""
+    _check_options(block_size, strict=False, skip_bad=False)
+    if _known(name) == weka.NAME:
+        sessions = weka.Sessions()
+        rows = sessions.id_rows(reading)
+        return IdStream(rows, weka.DEFAULT_BLOCK_SIZE, sessions.notes, one_clock=False)
+    if name in _ID_FORMATS:
+        module = _ID_FORMATS[name]
+        return IdStream(module.id_rows(reading), module.DEFAULT_BLOCK_SIZE)
+    size = block_size or DEFAULT_BLOCK_SIZE
+    requests, notes = text_requests(name, reading)
+    texts = HashedTexts(reading, requests, tokenizer, size)
+    return IdStream(texts.id_rows(), size, lambda: [*notes(), *texts.notes()])
 
 
 def read_trace(

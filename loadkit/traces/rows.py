@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,22 @@ class RowFacts:
         known = self._sessions
         self._session.append(UNKNOWN if session is None else known.setdefault(session, len(known)))
         if request_id is not None:
-            self._request_ids.append(hash((type(request_id), request_id)))
+            self._request_ids.append(stable_hash(request_id))
+
+    def extend(self, other: RowFacts) -> None:
+        """Append another log's rows. FormatError if only one of the two has timestamps."""
+        if len(other):
+            self._check_time(other.place(0), 0.0 if other._num_timed else None)
+        paths, known = len(self._paths), self._sessions
+        code = np.array(
+            [*(known.setdefault(name, len(known)) for name in other._sessions), UNKNOWN], np.int64
+        )
+        self._paths += other._paths
+        self._path.extend(paths + path for path in other._path)
+        self._session.frombytes(code[np.array(other._session, np.int64)].tobytes())
+        self._num_timed += other._num_timed
+        for name in ("_line", "_arrival", "_outputs", "_request_ids"):
+            getattr(self, name).extend(getattr(other, name))
 
     def place(self, row: int) -> Place:
         return Place(self._paths[self._path[row]], self._line[row])
@@ -89,6 +105,12 @@ class RowFacts:
             if arrival_s is not None:
                 what = "a timestamp, but the rows before have none"
             raise place.error(what, "give every row a timestamp, or none")
+
+
+def stable_hash(name: Name) -> int:
+    """64 bits, signed, that are the same in every process; a number and its digits differ."""
+    digest = blake2b(f"{type(name).__name__} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def order_by_arrival(facts: RowFacts) -> tuple[FloatArray | None, IntArray | None, list[str]]:

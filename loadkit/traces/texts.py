@@ -16,12 +16,14 @@ from typing import Any
 
 import msgspec
 
+from loadkit.core.blocks import packed_tokens
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
+from loadkit.traces.id_rows import IdRow
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
-from loadkit.traces.tokens import TokenRequest, TokenTraceBuilder
+from loadkit.traces.tokens import TokenHasher, TokenRequest, TokenTraceBuilder
 
 DEFAULT_BLOCK_SIZE = 16
 _REQUESTS_AT_ONCE = 256
@@ -85,6 +87,42 @@ def text_trace(
     if not len(builder):
         raise reading.empty()
     return builder.build([*reading.warnings(), *notes(), *usage.warnings()])
+
+
+class HashedTexts:
+    """A text log's prompts one by one, tokenised in batches and hashed; no text stays."""
+
+    def __init__(
+        self, reading: Reading, requests: Requests, tokenizer: Tokenizer | None, block_size: int
+    ):
+        self._source = reading, requests, tokenizer
+        self._hasher, self._usage = TokenHasher(block_size), _Usage()
+
+    def id_rows(self) -> Iterator[IdRow]:
+        """The prompts in the order read. InputError if a request is text without a tokenizer."""
+        for batch in _tokenised(*self._source):
+            for place, request, tokens in batch:
+                yield self._id_row(place, request, tokens)
+
+    def notes(self) -> list[str]:
+        """What the log says against itself, once all is read."""
+        return [*self._usage.warnings(), *self._hasher.notes()]
+
+    def _id_row(self, place: Place, request: TextRequest, tokens: TokenRequest) -> IdRow:
+        packed, root = packed_tokens(tokens.prompt), self._hasher.root(tokens)
+        self._usage.add(request, len(tokens.prompt))
+        return IdRow(
+            place,
+            self._hasher.chain(packed, root),
+            len(tokens.prompt),
+            prompt_key=self._hasher.key(packed, root),
+            arrival_s=request.arrival_s,
+            output_tokens=tokens.num_output_tokens,
+            session=request.session,
+            request_id=request.request_id,
+            block_size=self._hasher.block_size,
+            has_reply=bool(tokens.reply),
+        )
 
 
 def rendered(place: Place, request: TextRequest, tokenizer: Tokenizer | None) -> str | None:

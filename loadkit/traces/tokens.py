@@ -64,6 +64,36 @@ class TokenRequest(msgspec.Struct):
     reply_text: Any | None = None
 
 
+class TokenHasher:
+    """Blocks and whole prompts of packed tokens -> 64-bit ids, each model and salt for itself."""
+
+    def __init__(self, block_size: int):
+        self.block_size = block_size
+        self._roots: dict[tuple[str, str], bytes] = {}
+
+    def root(self, request: TokenRequest) -> bytes:
+        """The parent of the request's first block."""
+        model, salt = request.model, request.salt
+        if (model, salt) not in self._roots:
+            self._roots[model, salt] = root_hash(model, salt)
+        return self._roots[model, salt]
+
+    def chain(self, packed: bytes, root: bytes) -> array[int]:
+        """Chained ids of the full blocks."""
+        return _first_halves(packed_block_hashes(packed, self.block_size, root))
+
+    def key(self, packed: bytes, root: bytes) -> int:
+        """Equal for identical whole prompts."""
+        return _first_halves([packed_prompt_hash(packed, root)])[0]
+
+    def notes(self) -> list[str]:
+        """Says that the log has requests of several models, if it has."""
+        num_models = len({model for model, _ in self._roots})
+        if num_models < 2:
+            return []
+        return [f"the log has requests of {num_models} models: no block is shared between models"]
+
+
 class TokenTraceBuilder:
     """Collects requests one by one, keeps hashes only, and builds the Trace."""
 
@@ -75,7 +105,7 @@ class TokenTraceBuilder:
         self._key, self._length, self._kv_tokens = array("q"), array("q"), array("q")
         self._latency = array("d")
         self._num_replies = 0
-        self._roots: dict[tuple[str, str], bytes] = {}
+        self._hasher = TokenHasher(block_size)
         self._chats, self._num_texts = Chats(), 0
 
     def __len__(self) -> int:
@@ -97,32 +127,20 @@ class TokenTraceBuilder:
             session=request.session,
             request_id=request_id,
         )
-        self._add_hashes(prompt, reply, self._root(request.model, request.salt))
+        self._add_hashes(prompt, reply, self._hasher.root(request))
         self._latency.append(_NAN if request.latency_s is None else request.latency_s)
         self._num_replies += request.reply is not None
         self._add_text(request)
 
     def _add_hashes(self, prompt: bytes, reply: bytes, root: bytes) -> None:
         """The prompt's full blocks, and those that the reply fills, the prompt's tail included."""
-        hashes = packed_block_hashes(prompt + reply, self.block_size, root)
+        ids, key = self._hasher.chain(prompt + reply, root), self._hasher.key(prompt, root)
         num_prompt = len(prompt) // 4
-        ids = _first_halves(hashes)
         self._prompts.add(ids[: num_prompt // self.block_size])
         self._replies.add(ids[num_prompt // self.block_size :])
-        self._key.extend(_first_halves([packed_prompt_hash(prompt, root)]))
+        self._key.append(key)
         self._length.append(num_prompt)
         self._kv_tokens.append(num_prompt + len(reply) // 4)
-
-    def _root(self, model: str, salt: str) -> bytes:
-        if (model, salt) not in self._roots:
-            self._roots[model, salt] = root_hash(model, salt)
-        return self._roots[model, salt]
-
-    def _model_notes(self) -> list[str]:
-        num_models = len({model for model, _ in self._roots})
-        if num_models < 2:
-            return []
-        return [f"the log has requests of {num_models} models: no block is shared between models"]
 
     def _add_text(self, request: TokenRequest) -> None:
         self._num_texts += request.text is not None
@@ -163,7 +181,7 @@ class TokenTraceBuilder:
                 *self._facts.repeated_ids(),
                 *notes,
                 *more,
-                *self._model_notes(),
+                *self._hasher.notes(),
                 *self._reply_notes(),
             ),
             chats=self._chats.take(rows) if self._num_texts else None,

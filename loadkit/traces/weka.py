@@ -16,6 +16,7 @@ import numpy as np
 
 from loadkit.core.trace import Trace
 from loadkit.traces.columns import Columns
+from loadkit.traces.id_rows import IdRow
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import BlockSize, Length, Name, Reading, Seconds
 
@@ -59,28 +60,43 @@ def matches(row: dict[str, Any]) -> bool:
 
 def read(reading: Reading, block_size: int | None = None) -> Trace:
     """Read the log in blocks of the size that its sessions name, 64 if they name none."""
-    columns, seen = Columns(block_size, DEFAULT_BLOCK_SIZE), set[Name]()
-    sessions = repeated = 0
-    for place, row in reading.rows(Row):
-        repeated += row.id in seen
-        seen.add(row.id)
-        for start_s, request in _requests(row.requests):
-            with reading.row():
-                _add(columns, place, row, sessions, start_s, request)
-        sessions += 1
-    notes = [_NO_COMMON_CLOCK] if sessions > 1 else []
-    if repeated:
-        notes.append(f"{repeated} sessions have the id of an earlier one: kept apart")
-    return columns.trace(reading, notes, one_clock=False)
+    columns, sessions = Columns(block_size, DEFAULT_BLOCK_SIZE), Sessions()
+    for row in sessions.id_rows(reading):
+        with reading.row():
+            columns.add_row(row)
+    return columns.trace(reading, sessions.notes(), one_clock=False)
 
 
-def _add(
-    columns: Columns, place: Place, row: Row, session: int, start_s: float, request: Request
-) -> None:
+class Sessions:
+    """Reads the sessions and counts them."""
+
+    def __init__(self) -> None:
+        self._seen = set[Name]()
+        self._num = self._num_repeated = 0
+
+    def id_rows(self, reading: Reading) -> Iterator[IdRow]:
+        """The log's requests, session by session."""
+        for place, row in reading.rows(Row):
+            self._num_repeated += row.id in self._seen
+            self._seen.add(row.id)
+            for start_s, request in _requests(row.requests):
+                with reading.row():
+                    yield _id_row(place, row, self._num, start_s, request)
+            self._num += 1
+
+    def notes(self) -> list[str]:
+        """What the sessions' clocks and names leave unsaid."""
+        notes = [_NO_COMMON_CLOCK] if self._num > 1 else []
+        if self._num_repeated:
+            notes.append(f"{self._num_repeated} sessions have the id of an earlier one: kept apart")
+        return notes
+
+
+def _id_row(place: Place, row: Row, session: int, start_s: float, request: Request) -> IdRow:
     if request.num_input is None or request.hash_ids is None:
         raise place.error(f"the request at t={request.t} has no `in` or no `hash_ids`")
     local = row.hash_id_scope == "local"
-    columns.add(
+    return IdRow(
         place,
         _scoped(place, request.hash_ids, session) if local else request.hash_ids,
         request.num_input,

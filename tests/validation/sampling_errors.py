@@ -35,7 +35,7 @@ def errors_of(
     sizes = [point.capacity_blocks for point in exact]
     known = np.array([point.hit_rate for point in exact])
     runs = [
-        analyze_sampled(lambda: Reading([path]), format, rate, lambda size: sizes, None, seed)
+        analyze_sampled(Reading([path]), format, rate, lambda size: sizes, None, seed)
         for seed in range(seeds)
     ]
     rates = np.array([[point.hit_rate for point in run.curve] for run in runs])

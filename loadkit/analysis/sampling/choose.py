@@ -15,40 +15,69 @@ from loadkit.core.trace import IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 HEAVY_SHARE = 0.01
-MAX_COUNTED = 1 << 20  # touches held while counting, 8 MB and as much again to sort them
+MAX_COUNTED = 1 << 20  # touches held while counting, 16 MB and 8 MB more to sort them
 _LEAST_SEEN = 4  # touches counted before a block can be called heavy
 # splitmix64 (Steele, Lea, Flood, 2014): the usual constants.
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 class TouchCounter:
-    """Finds heavy blocks in bounded memory: counts a random part of the touches, all if they fit."""
+    """Finds heavy blocks in bounded memory: counts a random part of the touches, all if they fit.
+
+    Which part depends on where the touches stand in the log and not on who counts them: shards that
+    are counted apart and put together give what one counter of all would.
+    """
 
     def __init__(self, seed: int, max_counted: int = MAX_COUNTED):
-        self._random, self._max = np.random.default_rng([seed, 1]), max_counted
-        self._share, self._held = 1.0, 0
-        self._parts: list[IntArray] = []
+        self._seed, self._max = seed, max_counted
+        self._halvings, self._held = 0, 0
+        self._ids: list[IntArray] = []
+        self._drawn: list[npt.NDArray[np.uint64]] = []
         self.num_touches = 0
 
-    def add(self, ids: IntArray) -> None:
-        """Count touches."""
+    def add(self, ids: IntArray, positions: npt.NDArray[np.uint64]) -> None:
+        """Count touches, each with a number of its own."""
         self.num_touches += len(ids)
-        if self._share < 1:
-            ids = ids[self._random.random(len(ids)) < self._share]
-        self._parts.append(ids)
-        self._held += len(ids)
-        while self._held > self._max:
-            self._share /= 2
-            self._parts = [part[self._random.random(len(part)) < 0.5] for part in self._parts]
-            self._held = sum(map(len, self._parts))
+        self._take(ids, mixed(positions, self._seed))
+
+    def merge(self, other: TouchCounter) -> None:
+        """Count what another counter with the same seed did."""
+        self.num_touches += other.num_touches
+        while self._halvings < other._halvings:
+            self._halve()
+        for ids, drawn in zip(other._ids, other._drawn, strict=True):
+            self._take(ids, drawn)
 
     def heavy(self, rate: float) -> IntArray:
         """Sorted ids of the blocks that a light sample of `rate` must not leave to chance."""
-        if not self._parts:
+        if not self._ids:
             return np.zeros(0, np.int64)
-        ids, counts = np.unique(np.concatenate(self._parts), return_counts=True)
-        limit = max(HEAVY_SHARE * rate * self.num_touches * self._share, _LEAST_SEEN)
+        ids, counts = np.unique(np.concatenate(self._ids), return_counts=True)
+        share = 0.5**self._halvings
+        limit = max(HEAVY_SHARE * rate * self.num_touches * share, _LEAST_SEEN)
         found: IntArray = ids[counts >= limit]
+        return found
+
+    def _take(self, ids: IntArray, drawn: npt.NDArray[np.uint64]) -> None:
+        low = self._low(drawn)
+        self._ids.append(ids[low])
+        self._drawn.append(drawn[low])
+        self._held += len(self._ids[-1])
+        while self._held > self._max:
+            self._halve()
+
+    def _halve(self) -> None:
+        self._halvings += 1
+        low = [self._low(drawn) for drawn in self._drawn]
+        self._ids = [ids[some] for ids, some in zip(self._ids, low, strict=True)]
+        self._drawn = [drawn[some] for drawn, some in zip(self._drawn, low, strict=True)]
+        self._held = sum(map(len, self._ids))
+
+    def _low(self, drawn: npt.NDArray[np.uint64]) -> BoolArray:
+        """Whether each number is in the lowest 2^-halvings of all."""
+        if self._halvings == 0:
+            return np.ones(len(drawn), np.bool_)
+        found: BoolArray = drawn >> np.uint64(64 - self._halvings) == 0
         return found
 
 
@@ -58,7 +87,7 @@ class Chosen:
     def __init__(self, rate: float, heavy: IntArray, num_groups: int, seed: int):
         self.heavy, self.num_groups = heavy, num_groups
         self._rate = rate
-        self._seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
 
     def is_heavy(self, ids: IntArray) -> BoolArray:
         """Whether each id is one of the heavy ones."""
@@ -71,7 +100,7 @@ class Chosen:
     def groups(self, ids: IntArray) -> npt.NDArray[np.int8]:
         """-2 left out, -1 heavy, else the group of a light block that is kept."""
         # The top 53 bits as a fraction of 1, in which the kept ones fill [0, rate) evenly.
-        fraction = (_mixed(ids, self._seed) >> np.uint64(11)) * 2.0**-53
+        fraction = (mixed(ids.view(np.uint64), self._seed) >> np.uint64(11)) * 2.0**-53
         group = np.floor(fraction / self._rate * self.num_groups)
         group[fraction >= self._rate] = -2
         group[self.is_heavy(ids)] = -1
@@ -79,8 +108,9 @@ class Chosen:
         return found
 
 
-def _mixed(ids: IntArray, seed: np.uint64) -> npt.NDArray[np.uint64]:
-    state = ids.astype(np.uint64) ^ seed
+def mixed(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
+    """Each value with all its bits stirred, differently for every seed."""
+    state = values ^ np.uint64(seed)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX_1)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX_2)
     return state ^ (state >> np.uint64(31))

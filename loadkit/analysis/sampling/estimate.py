@@ -21,6 +21,7 @@ from loadkit.analysis.sampling.kept import KeptTouches, keep
 from loadkit.analysis.summary import SCHEMA, InfiniteCache
 from loadkit.analysis.weighted import WeightedHits, weighted_hits
 from loadkit.core.errors import InputError
+from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import IntArray
 from loadkit.traces.reading import Reading
 
@@ -28,6 +29,7 @@ from loadkit.traces.reading import Reading
 NUM_GROUPS = 5
 _CURVE_POINTS = 24
 _SCALE = 4096  # weights are integers in the pass: 4096ths of a block
+Capacities = Callable[[int], Sequence[int | None]]
 _CAUSES = ("continuation", "shared", "replay_same_session", "replay_cross_session")
 
 
@@ -74,21 +76,33 @@ class SampledAnalysis(msgspec.Struct, frozen=True):
 
 
 def analyze_sampled(
-    open_log: Callable[[], Reading],
+    reading: Reading,
     format: str,
     rate: float,
-    capacities: Callable[[int], Sequence[int | None]] = lambda block_size: (),
+    capacities: Capacities = lambda block_size: (),
     block_size: int | None = None,
     seed: int = 0,
+    tokenizer: Tokenizer | None = None,
 ) -> SampledAnalysis:
-    """Estimate a log's split and curve, reading it twice and keeping `rate` of its light blocks.
+    """Estimate a log's split and curve, reading it once and keeping `rate` of its light blocks.
 
     capacities: sizes in blocks, told the block size; none: a curve up to the (estimated) footprint.
-    The engine's rule is vLLM's. InputError unless 0 < rate <= 1, and for formats without block ids.
+    The engine's rule is vLLM's. InputError unless 0 < rate <= 1, and for text without a tokenizer.
     """
+    check_rate(rate)
+    return estimate(
+        keep(reading, format, rate, NUM_GROUPS, block_size, seed, tokenizer), rate, capacities
+    )
+
+
+def check_rate(rate: float) -> None:
+    """InputError unless above 0 and at most 1."""
     if not 0 < rate <= 1:
         raise InputError(f"{rate:g} is not above 0 and at most 1", where="--sample", remedy="1%")
-    kept = keep(open_log, format, rate, NUM_GROUPS, block_size, seed)
+
+
+def estimate(kept: KeptTouches, rate: float, capacities: Capacities) -> SampledAnalysis:
+    """The estimates from what was kept at `rate`; see `analyze_sampled`."""
     sizes = list(capacities(kept.block_size)) or _default_sizes(kept, rate)
     hits = _Counted(kept, rate, [None, *sizes])
     return SampledAnalysis(
@@ -183,8 +197,7 @@ class _Facts:
         _, nodes = np.unique(kept.ids, return_inverse=True)
         self.nodes = nodes.reshape(-1).astype(np.int64)
         self.own = self._own()
-        pairs = np.stack([kept.last_id, kept.prompt_tokens], axis=1)
-        self.prompt_key = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+        self.prompt_key = kept.prompt_key
         self.replay = replay_kinds(self.prompt_key, kept.session)
 
     def _own(self) -> npt.NDArray[np.bool_]:
@@ -199,6 +212,9 @@ class _Facts:
         kept, heavy = self.kept, self.kept.group < 0
         light_blocks = int(self.max_hit.sum()) - int((heavy & self.may_hit).sum())
         light_kept = int((part & ~heavy & self.may_hit).sum())
+        if not light_kept:  # none may hit, yet all take room
+            light_blocks = int(kept.num_blocks.sum()) - int(heavy.sum())
+            light_kept = int((part & ~heavy).sum())
         light = round(_SCALE * light_blocks / light_kept) if light_kept else 0
         weight = np.where(heavy, _SCALE, light)[part]
         of_node = np.zeros(int(self.nodes.max(initial=-1)) + 1, np.int64)
