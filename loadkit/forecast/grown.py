@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
+from dataclasses import replace
 
-import numpy as np
-
-from loadkit.analysis.weighted import WeightedHits
 from loadkit.core.trace import FloatArray
 from loadkit.forecast.counting import count_fleet, rates_of, warm_rate
-from loadkit.forecast.fleet import Fleet
+from loadkit.forecast.growth import Growth
 from loadkit.forecast.interval import (
     INFERRED_PENALTY,
     Capacities,
@@ -20,58 +15,26 @@ from loadkit.forecast.interval import (
     uncertainty,
 )
 from loadkit.forecast.model import Estimate, Forecast
-from loadkit.forecast.question import Question, curve_point, estimate, split_of
+from loadkit.forecast.question import Question, curve_point, estimate, method_of, split_of
 from loadkit.forecast.sample import Sample
 from loadkit.forecast.self_check import self_check
-from loadkit.forecast.superpose import Production, Template, superpose, template_of
-from loadkit.forecast.times import Jitter
+from loadkit.forecast.superpose import Template, template_of
 
 ASSUMES = "if production is more of the traffic in your log, over a period as long"
 ASSUMES_LESS = "if production is a random part of the sessions in your log"
-THINNINGS = 8  # less traffic than the log's: all of several random parts of it together
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """How a template is grown and counted: the question without its capacities."""
-
-    fleet: Fleet
-    horizon_s: float | None = None
-    alone: str = "estimate"
-    jitter: Jitter = "neighbour"
-
-    def rates(
-        self, template: Template, traffic: float, capacities: Capacities, seed: int
-    ) -> FloatArray:
-        """(2, c) hit rate and organic hit rate at `traffic` times the template's."""
-        return rates_of(self.count(self.builds(template, traffic, seed), capacities, seed))
-
-    def builds(self, template: Template, traffic: float, seed: int) -> list[Production]:
-        """One synthetic production; several thinnings of the log if production has less traffic."""
-        return [
-            superpose(
-                template,
-                traffic,
-                np.random.default_rng([seed, index]),
-                alone=self.alone,
-                jitter=self.jitter,
-            )
-            for index in range(THINNINGS if traffic < 1 else 1)
-        ]
-
-    def count(self, builds: list[Production], capacities: Capacities, seed: int) -> WeightedHits:
-        """Hits of all builds together."""
-        return reduce(
-            add,
-            (count_fleet(b.stream, capacities, self.fleet, self.horizon_s, seed) for b in builds),
-        )
+ASSUMES_SAMPLED = {
+    "sessions": ASSUMES,
+    "requests": "if your log is a random share of production's requests, each drawn by itself, over a"
+    " period as long",
+    "tenants": "if production has more tenants like those in your log, over a period as long",
+}
 
 
 def grow_traffic(question: Question, sample: Sample) -> Forecast:
     """Forecast at the scenario's traffic, replicas and horizon. Ask `refusals` first."""
     asked, template = question.scenario, template_of(sample)
     growth = Growth(question.fleet, asked.horizon_s)
-    builds = growth.builds(template, asked.traffic, question.seed)
+    builds = growth.builds(template, question.times, question.seed)
     capacities = question.capacities(builds[0].distinct_blocks)
     hits = growth.count(builds, capacities, question.seed)
     ratio = sample.distinct_blocks() / max(builds[0].distinct_blocks, 1)
@@ -95,7 +58,7 @@ def grow_traffic(question: Question, sample: Sample) -> Forecast:
         needs=_needs(question, sample, half) if wide else None,
         warnings=question.trace.warnings,
         warm_hit_rate=warm if asked.is_pooled else None,
-        assumes=ASSUMES if asked.traffic >= 1 else ASSUMES_LESS,
+        assumes=_assumes(question),
     )
 
 
@@ -114,7 +77,7 @@ def _uncertainty(
 
     return uncertainty(
         template,
-        question.scenario.traffic,
+        question.times,
         capacities,
         footprint_ratio,
         growth.rates,
@@ -126,8 +89,11 @@ def _uncertainty(
 
 
 def _estimate(question: Question, rate: float | None, half: float) -> Estimate:
-    method = "superposition" if question.scenario.traffic >= 1 else "thinning"
-    return estimate(rate, half, question.confidence, method)
+    return estimate(rate, half, question.confidence, method_of(question))
+
+
+def _assumes(question: Question) -> str:
+    return ASSUMES_LESS if question.scenario.traffic < 1 else ASSUMES_SAMPLED[question.sampled]
 
 
 def _needs(question: Question, sample: Sample, half: float) -> str:

@@ -52,7 +52,9 @@ class Estimate(msgspec.Struct, frozen=True):
 
     method says how it was made. "exact": counted in the log, so low = high = estimate and there is
     no confidence level. "superposition": the log's sessions grown to production's traffic.
-    "thinning": parts of the log, for less traffic. "time_prefix": the log's window extended.
+    "thinning": parts of the log, for less traffic. "torn_requests": the same after sessions were made
+    of requests sampled one by one. "tenants": copies are of whole tenants. "time_prefix": the log's
+    window extended. "rerun": the log itself on other replicas or from other starts.
     """
 
     estimate: float | None = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from loadkit.analysis.nodes import node_stream
 from loadkit.core.trace import Trace
@@ -10,11 +13,19 @@ from loadkit.forecast.baselines import baselines
 from loadkit.forecast.exact import count_exactly
 from loadkit.forecast.grown import grow_traffic
 from loadkit.forecast.model import Estimate, Forecast, LogFacts, Scenario, Split
-from loadkit.forecast.question import Question, check_scenario
-from loadkit.forecast.refuse import prefix_refusals, refusals, rerun_refusals
+from loadkit.forecast.question import Question, check_sampled, check_scenario
+from loadkit.forecast.refuse import (
+    NO_TURNS,
+    prefix_refusals,
+    refusals,
+    rerun_refusals,
+    torn_refusals,
+)
 from loadkit.forecast.rerun import rerun_log
 from loadkit.forecast.sample import Sample, sample_of
 from loadkit.forecast.time_prefix import extend_window
+from loadkit.forecast.torn import mend
+from loadkit.forecast.turns import TurnSource
 
 
 def forecast(
@@ -31,13 +42,17 @@ def forecast(
     target_points: float = 5.0,
     seed: int = 0,
     curve_blocks: Sequence[int | None] | None = None,
+    sampled: str = "sessions",
+    turns: TurnSource | None = None,
 ) -> Forecast:
     """Hit rate to expect of production described as a multiple of the log's traffic.
 
     capacity_blocks is of the whole fleet's cache, None for infinite. ttl_s: a block expires that
     long after its last use. horizon_s: production starts cold and runs that long; None: as long as
     the log. target_points: widest half interval that is still an answer. curve_blocks: capacities of
-    the curve, log-spaced ones unless given. Same arguments, same seed: same forecast.
+    the curve, log-spaced ones unless given. sampled: what the log is a random share of (SAMPLED);
+    "requests" needs `turns`, the earlier turns that each request shows. Same arguments, same seed:
+    same forecast.
 
     Raises InputError for a scenario that makes no sense. A forecast that cannot be made honestly is
     returned with status "inconclusive", it is not raised.
@@ -46,6 +61,7 @@ def forecast(
         traffic, capacity_blocks, ttl_s, replicas, routing, horizon_s, trace.block_size
     )
     check_scenario(scenario, confidence, target_points)
+    check_sampled(sampled)
     stream = node_stream(trace)
     question = Question(
         trace=trace,
@@ -56,10 +72,14 @@ def forecast(
         confidence=confidence,
         target_points=target_points,
         seed=seed,
+        times=traffic,
         curve_blocks=curve_blocks,
+        sampled=sampled,
     )
     if not trace.num_requests:
         return _refused(question, ["the log is empty"])
+    if sampled == "requests" and traffic != 1:
+        return _mended(question, turns)
     return _answer(question, sample_of(stream))
 
 
@@ -72,6 +92,22 @@ def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
         tokenizer_fingerprint=tokenizer_fingerprint,
         prompt_tokens=int(trace.prompt_tokens.sum()),
     )
+
+
+def _mended(question: Question, turns: TurnSource | None) -> Forecast:
+    """Sessions are made of torn requests, and those are grown."""
+    if turns is None:
+        return _refused(question, [NO_TURNS])
+    mended = mend(question.trace, turns, np.random.default_rng([question.seed, 6]))
+    reasons = torn_refusals(mended, question.scenario)
+    if reasons:
+        return _refused(question, reasons)
+    stream = node_stream(mended.trace)
+    times = question.scenario.traffic * mended.times
+    question = replace(question, trace=mended.trace, stream=stream, times=times)
+    sample = sample_of(stream)
+    reasons = refusals(sample, question.scenario)
+    return _refused(question, reasons) if reasons else grow_traffic(question, sample)
 
 
 def _answer(question: Question, sample: Sample) -> Forecast:

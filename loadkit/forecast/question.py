@@ -23,12 +23,19 @@ from loadkit.forecast.model import (
 )
 
 Capacity = int | None
+# What the log is a random share of. requests: each drawn by itself, so that sessions are torn;
+# tenants: all sessions of some tenants.
+SAMPLED = ("sessions", "requests", "tenants")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """target_points: widest half interval, in points, that still counts as an answer.
-    curve_blocks: capacities of the curve, None for log-spaced ones."""
+    curve_blocks: capacities of the curve, None for log-spaced ones. trace is what is forecast from:
+    the log, or what was made of it; `times` is production's traffic as a multiple of the trace's,
+    and differs from the scenario's where that is not the log. sampled: what the log is a random
+    share of, see SAMPLED.
+    """
 
     trace: Trace
     stream: NodeStream
@@ -38,7 +45,9 @@ class Question:
     confidence: float
     target_points: float
     seed: int
+    times: float
     curve_blocks: Sequence[Capacity] | None = None
+    sampled: str = "sessions"
 
     @property
     def fleet(self) -> Fleet:
@@ -56,6 +65,15 @@ class Question:
         if self.stream.event_time_s is None:
             return [asked]
         return [asked, *log_spaced(footprint)]
+
+
+def method_of(question: Question) -> str:
+    """The label of a grown forecast."""
+    if question.sampled == "requests":
+        return "torn_requests"
+    if question.scenario.traffic < 1:
+        return "thinning"
+    return "tenants" if question.sampled == "tenants" else "superposition"
 
 
 def log_spaced(footprint: int, points: int = 16) -> list[Capacity]:
@@ -82,6 +100,14 @@ def check_scenario(scenario: Scenario, confidence: float, target_points: float) 
     _check_positive("--target", target_points)
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1", where="--confidence")
+
+
+def check_sampled(sampled: str) -> None:
+    """InputError for a name that is not in SAMPLED."""
+    if sampled not in SAMPLED:
+        raise InputError(
+            f"unknown unit {sampled!r}", where="--sampled", remedy=f"one of {', '.join(SAMPLED)}"
+        )
 
 
 def _check_positive(where: str, value: float | None) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from loadkit.forecast.model import Scenario
 from loadkit.forecast.sample import Sample
+from loadkit.forecast.torn import MIN_GAPS, Mended
 
 MIN_SESSIONS = 100
 MIN_EFFECTIVE_SESSIONS = 30
@@ -15,6 +16,10 @@ MIN_WINDOW_S = 15 * 60
 MIN_PREFIX_S = 5 * 60  # a longer horizon is judged by what rolling origins missed
 MIN_GAPS_IN_WINDOW = 5
 MAX_TRAFFIC = 100
+NO_TURNS = (
+    "requests sampled one by one need the turns that came before each: a log of messages, and the"
+    " served model's tokenizer"
+)
 MAX_HORIZON = 10  # windows: beyond it no tail was ever checked
 
 
@@ -51,6 +56,23 @@ def prefix_refusals(sample: Sample, scenario: Scenario) -> list[str]:
         reasons.append(
             "traffic, replicas and a longer time cannot be extrapolated together: forecast the"
             " traffic without a longer horizon"
+        )
+    return reasons
+
+
+def torn_refusals(mended: Mended, scenario: Scenario) -> list[str]:
+    """Reasons against growing sessions that were made of torn requests."""
+    reasons = []
+    if scenario.horizon_s is not None:
+        reasons.append("a horizon cannot be forecast from requests sampled one by one")
+    if mended.num_gaps >= MIN_GAPS or mended.trace.arrival_s is None:
+        return reasons
+    asked = (scenario.capacity_blocks, scenario.ttl_s)
+    if asked != (None, None) or not scenario.is_pooled:
+        reasons.append(
+            f"how long turns are apart shows in sessions of which the log has several requests; it has"
+            f" {mended.num_gaps} such pairs, fewer than {MIN_GAPS}: only one infinite cache can be"
+            " forecast. Log for longer, or a larger share"
         )
     return reasons
 

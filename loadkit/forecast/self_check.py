@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from loadkit.analysis.weighted import weighted_hits
+from loadkit.forecast.growth import Growth
 from loadkit.forecast.interval import Capacities, Uncertainty
-from loadkit.forecast.question import Question
+from loadkit.forecast.question import Question, method_of
 from loadkit.forecast.refuse import effective_sessions
 from loadkit.forecast.superpose import Template, superpose
-
-if TYPE_CHECKING:
-    from loadkit.forecast.grown import Growth
 
 
 def self_check(
@@ -32,7 +30,7 @@ def self_check(
     """
     sample, asked = template.sample, question.scenario
     check: dict[str, Any] = {
-        "method": "superposition" if asked.traffic >= 1 else "thinning",
+        "method": method_of(question),
         "sessions": sample.num_sessions,
         "effective_sessions": round(effective_sessions(sample), 1),
         "sessions_inferred": question.trace.sessions_inferred,
@@ -46,7 +44,7 @@ def self_check(
         check["alpha"] = template.laws.alpha()
         for kind in ("private", "shareable"):
             other = replace(growth, alone=kind)
-            rates = other.rates(template, asked.traffic, [asked.capacity_blocks], question.seed)
+            rates = other.rates(template, question.times, [asked.capacity_blocks], question.seed)
             check[f"{kind}_rate"] = float(rates[0, 0])
     if sample.has_clock:
         check["shift_test_points"] = shift_test(template, question.seed)

@@ -12,6 +12,7 @@ from loadkit.analysis.curve import hit_curve
 from loadkit.analysis.reuse import reuse_of
 from loadkit.core.trace import Trace
 from loadkit.forecast import Forecast, forecast
+from loadkit.forecast.turns import Turns
 
 # Shares of production's distinct blocks at which forecasts are judged.
 CAPACITY_SHARES = (0.03, 0.1, 0.25, 2.0)
@@ -124,3 +125,27 @@ def _judged(
 
 def _last_third(log: Trace, sizes: list[int | None]) -> npt.NDArray[np.float64]:
     return np.array([forecast(log, 1.0, size).baselines.last_third for size in sizes])
+
+
+def turns_of(trace: Trace) -> Turns:
+    """What messages would show of a trace of ids: the earlier requests of the session whose chains
+    the request's own begins with."""
+    last_of: dict[int, list[int]] = {}
+    ptr, tokens, keys = [0], [], []
+    full = np.minimum(np.diff(trace.block_ptr), trace.prompt_tokens // trace.block_size)
+    chains = [
+        trace.block_ids[start : start + blocks]
+        for start, blocks in zip(trace.block_ptr[:-1], full, strict=True)
+    ]
+    for row, who in enumerate(trace.session.tolist()):
+        earlier = last_of.get(who, [])
+        chain = chains[row]
+        shown = [r for r in earlier if trace.prompt_tokens[r] < trace.prompt_tokens[row]
+                 and np.array_equal(chains[r], chain[: len(chains[r])])]  # fmt: skip
+        last_of[who] = [*shown, row]
+        for turn in (*shown, row):
+            tokens.append(int(trace.prompt_tokens[turn]))
+            keys.append(int(trace.prompt_key[turn]))
+        ptr.append(len(tokens))
+    found = np.array(tokens)
+    return Turns(np.array(ptr), found, found, np.array(keys))
