@@ -84,6 +84,10 @@ class History:
         if request.session:
             self._own.add(request.session, [n.hash for n in request.nodes if n.hash is not None])
 
+    def is_replay(self, request: Request) -> bool:
+        """Whether the identical prompt was admitted before."""
+        return request.prompt_key in self._prompts
+
     def clear(self) -> None:
         self._prompts.clear()
         self._prompts_by_session.clear()

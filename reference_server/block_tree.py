@@ -4,7 +4,8 @@ A page is in exactly one of these states, and only the counted ones fill the cap
 
     free       nothing in it
     resident   a full block under its hash; pinned while `ref` > 0                    counted
-    dead       what an unfinished last block leaves: can never hit, evicted like any  counted
+    dead       what an unfinished last block leaves: no block can hit it, evicted as  counted
+               any; its first tokens may be copied (see `kept_tail`)
     reserved   promised to a full prompt block that is not computed yet               counted
     working    the unfinished last block of a running request
     scratch    page 0: takes the K/V of tokens whose block is resident already
@@ -13,29 +14,38 @@ Working pages are extra (one a running request), so that a reply which repeats r
 evicts nobody on its way: the block is recognised when it is full, and only a new one needs room.
 For requests one after another the tree therefore equals a stack LRU at every capacity, in which a
 finished request touches, tail first, its dead page and then its full blocks from last to first.
+Other policies score blocks at the same touches; what a running request evicts for its reply raises
+the clock only when a request has ended, as in the analyzer's simulation.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 from reference_server.bounded import BoundedSet
-from reference_server.policies import LRU, Policy
+from reference_server.continuations import Continuations
+from reference_server.eviction import IdleLeaves
+from reference_server.kv_events import CLEARED, REMOVED, STORED, KVEvents
+from reference_server.node import DEVICE, GONE, TIER_NAMES, Node
+from reference_server.policies import Policy
+from reference_server.policies.lru import LRU
+from reference_server.tenants import Quotas
+from reference_server.tiers import LowerTiers, Pages
 
 SCRATCH_PAGE = 0
 MAX_GHOSTS = 1_000_000
 
 
-class Node:
-    """One resident block, or (hash None) one dead page. `last` is the tick of its last touch."""
+class Block(NamedTuple):
+    """What a page is to hold: hash None for an unfinished block."""
 
-    __slots__ = ("hash", "last", "num_children", "page", "parent", "ref")
-
-    def __init__(self, block_hash: bytes | None, parent: Node | None, page: int):
-        self.hash, self.parent, self.page = block_hash, parent, page
-        self.ref = self.num_children = self.last = 0
+    hash: bytes | None
+    parent: Node | None
+    parent_hash: bytes
+    tokens: tuple[int, ...]
+    tenant: bytes = b""
 
 
 class BlockTree:
@@ -46,18 +56,30 @@ class BlockTree:
         num_blocks: int,
         num_working: int,
         policy: Policy | None = None,
+        *,
         max_ghosts: int = MAX_GHOSTS,
+        tenant_quota: int | None = None,
+        lower: LowerTiers | None = None,
+        pages: Pages | None = None,
     ):
         self.num_blocks = num_blocks
         self.num_pages = num_blocks + num_working + 1
-        self.policy = policy or LRU()
-        self.nodes: dict[bytes, Node] = {}
+        self.policy = policy or LRU(num_blocks)
+        self.lower = lower or LowerTiers()
+        self.lower.gone = self._forget
+        self.pages = pages  # None: nothing can be copied
+        self.quotas = Quotas(tenant_quota)
+        self.nodes: dict[bytes, Node] = {}  # by hash, whatever the tier
         self.ghosts: BoundedSet[bytes] = BoundedSet(max_ghosts)
-        self.num_dead = self.num_reserved = self.num_pinned = 0
+        self.continuations = Continuations()
+        self.events = KVEvents()
+        self.num_resident = self.num_dead = self.num_reserved = self.num_pinned = 0
         self._free = list(range(self.num_pages - 1, SCRATCH_PAGE, -1))
-        self._leaves: list[tuple[float, int, Node]] = []
+        self._leaves = IdleLeaves(num_blocks)
         self._ticks = itertools.count(1)
-        self._clock = 0.0
+        self._clock = self._next_clock = 0.0
+
+        self._adopt(self.lower.found())
 
     # -- reading
 
@@ -68,7 +90,7 @@ class BlockTree:
     @property
     def num_counted(self) -> int:
         """Pages that fill the capacity: resident, dead and reserved."""
-        return len(self.nodes) + self.num_dead + self.num_reserved
+        return self.num_resident + self.num_dead + self.num_reserved
 
     @property
     def num_used(self) -> int:
@@ -76,7 +98,7 @@ class BlockTree:
         return self.num_pinned + self.num_reserved
 
     def match(self, hashes: Sequence[bytes]) -> list[Node]:
-        """Nodes of the longest resident prefix of a chain. Touches nothing."""
+        """Nodes of the longest prefix of a chain that any tier holds. Touches nothing."""
         matched = []
         for block_hash in hashes:
             node = self.nodes.get(block_hash)
@@ -89,131 +111,241 @@ class BlockTree:
         """How many blocks from the start of `hashes` were resident once and were evicted."""
         return sum(1 for _ in itertools.takewhile(self.ghosts.__contains__, hashes))
 
-    def can_admit(self, matched: Sequence[Node], num_reserve: int) -> bool:
+    def can_admit(self, matched: Sequence[Node], num_reserve: int, tenant: bytes = b"") -> bool:
         """Whether pinning `matched` leaves room to reserve `num_reserve` pages."""
-        newly_pinned = sum(1 for node in matched if node.ref == 0)
-        return self.num_used + newly_pinned + num_reserve <= self.num_blocks
+        idle = [node for node in matched if node.ref == 0]
+        own = sum(node.tenant == tenant for node in idle) + num_reserve
+        fits = self.num_used + len(idle) + num_reserve <= self.num_blocks
+        return fits and self.quotas.allows(tenant, own)
 
     # -- taking
 
     def pin(self, nodes: Sequence[Node]) -> None:
         """Keep these blocks until `release`; they must be a prefix of one chain."""
         for node in nodes:
-            self.num_pinned += node.ref == 0
+            if node.ref == 0:
+                self.num_pinned += 1
+                self.quotas.use(node.tenant, 1)
             node.ref += 1
 
-    def reserve(self, num: int) -> list[int]:
+    def use(self, nodes: Iterable[Node], *, is_new_prompt: bool) -> None:
+        """A request uses these blocks of earlier ones: count it once a request."""
+        for node in nodes:
+            node.num_uses += 1
+            node.num_prompts += is_new_prompt
+            self.policy.used(node)
+
+    def touch(self, nodes: Sequence[Node]) -> None:
+        """A request's blocks become the most recent ones, tail first, so that a parent outlives
+        its child, and get their scores anew."""
+        for node in reversed(nodes):
+            self._touch(node, next(self._ticks))
+        for fallen in self.policy.fallen():
+            node = cast(Node, fallen)
+            node.last, node.score = next(self._ticks), self.policy.score(node, self._clock)
+            self._offer_if_idle(node)
+
+    def promote(self, nodes: Sequence[Node]) -> int:
+        """Bring pinned blocks of one chain to the device. Returns how many of them are there: one
+        that was damaged is forgotten, and what is behind it is unpinned."""
+        low = [node for node in nodes if node.tier != DEVICE]
+        self.lower.leave(low)
+        for index, node in enumerate(nodes):
+            if node.tier == DEVICE:
+                continue
+            self._require_room(node.tenant)
+            page = self._free.pop()
+            if not self.lower.load(node, page):
+                self._free.append(page)
+                self._give_up(nodes[index:])
+                return index
+            self._settle(node, nodes[index - 1] if index else None)
+        return len(nodes)
+
+    def reserve(self, num: int, tenant: bytes = b"") -> list[int]:
         """Pages for full prompt blocks to come. Ask `can_admit` before."""
         for _ in range(num):
-            if not self._make_room():
-                raise RuntimeError("reserve without room")
-            self.num_reserved += 1
+            self._require_room(tenant)
+            self._count_reserved(tenant, 1)
         return [self._free.pop() for _ in range(num)]
 
     def take_working(self) -> int:
         """A page for an unfinished last block; at most one a running request."""
         return self._free.pop()
 
-    def publish(
-        self, block_hash: bytes, parent: Node | None, page: int, *, reserved: bool
-    ) -> Node | None:
-        """A page is full: make it findable, pinned for the caller.
+    def publish(self, block: Block, page: int, *, reserved: bool) -> tuple[Node, bool] | None:
+        """A page is full: make it findable, pinned for the caller. (node, whether it was new).
 
         If the block is resident already, that node is returned and the caller's page is free again.
         None: there is no room, as running requests use every page; nothing was changed.
         """
-        node = self.nodes.get(block_hash)
-        if node is not None:
-            self.give_back(page, reserved=reserved)
+        assert block.hash is not None
+        node = self.nodes.get(block.hash)
+        if node is not None and node.tier == DEVICE:
+            self.give_back(page, reserved=reserved, tenant=block.tenant)
             self.pin((node,))
-            return node
-        if not reserved and not self._make_room():
+            return node, False
+        if not reserved and not self._make_room(block.tenant, settle_clock=False):
             return None
-        self.num_reserved -= reserved
-        node = self.nodes[block_hash] = Node(block_hash, parent, page)
-        if parent is not None:
-            parent.num_children += 1
-        self.ghosts.discard(block_hash)
+        if reserved:
+            self._count_reserved(block.tenant, -1)
+        node = self.nodes.get(block.hash)  # making room may have dropped it from the last tier
+        is_new = node is None
+        if node is None:
+            node = Node(
+                block.hash, block.parent, block.parent_hash, block.tokens, page, block.tenant
+            )
+            self.nodes[block.hash] = node
+            self.ghosts.discard(block.hash)
+        else:
+            self.lower.forget(node)
+            node.tier, node.place = DEVICE, page
+        self._settle(node, block.parent)
         self.pin((node,))
-        return node
+        return node, is_new
 
     # -- giving back
 
-    def give_back(self, page: int, *, reserved: bool) -> None:
+    def give_back(self, page: int, *, reserved: bool, tenant: bytes = b"") -> None:
         """A page whose content nobody needs is free again."""
-        self.num_reserved -= reserved
+        if reserved:
+            self._count_reserved(tenant, -1)
         self._free.append(page)
 
-    def retire(self, page: int, *, reserved: bool) -> None:
+    def retire(self, block: Block, page: int, *, reserved: bool) -> None:
         """The page of an unfinished block becomes dead: it stays in LRU order until evicted.
 
         Call it before `release` of the same request's blocks, which must become more recent.
         """
-        if not reserved and not self._make_room():
+        if reserved:
+            self._count_reserved(block.tenant, -1)
+        elif not self._make_room(block.tenant, settle_clock=False):
             self._free.append(page)  # everything else is in use: the dead page goes itself
             return
-        self.num_reserved -= reserved
+        node = Node(None, None, block.parent_hash, block.tokens, page, block.tenant)
+        node.last, node.score = next(self._ticks), self._clock
         self.num_dead += 1
-        node = Node(None, None, page)
-        node.last = next(self._ticks)
-        self._offer(node)
+        self.quotas.count(node.tenant, 1)
+        self.continuations.touch(node)
+        self._leaves.offer(node)
 
     def release(self, nodes: Sequence[Node]) -> None:
-        """Unpin a request's chain and touch it, tail first, so that a parent outlives its child."""
+        """Unpin a request's chain and touch it."""
+        for node in nodes:
+            self._unpin(node)
+        self.touch(nodes)
         for node in reversed(nodes):
-            node.last = next(self._ticks)
-            node.ref -= 1
-            if node.ref == 0:
-                self.num_pinned -= 1
-                if node.num_children == 0:
-                    self._offer(node)
+            self._offer_if_idle(node)
+        self._clock = max(self._clock, self._next_clock)
 
     def clear(self) -> None:
-        """Drop every idle block, dead page and ghost. Only when no request runs."""
+        """Drop every idle block, dead page and ghost in all tiers. Only when no request runs."""
         if self.num_used:
             raise RuntimeError("clear while requests run")
-        while self._evict():
-            pass
+        self.lower.clear()
+        while (leaf := self._leaves.pop()) is not None:
+            self._leave_device(leaf)
+            self._forget(leaf)
         self.ghosts.clear()
+        self.continuations.clear()
+        self._clock = self._next_clock = 0.0
+        self.events.add(CLEARED)
 
     # -- evicting
 
-    def _make_room(self) -> bool:
-        """Room for one more counted page; free pages are used before anything is evicted."""
-        return self.num_counted < self.num_blocks or self._evict()
+    def _make_room(self, tenant: bytes, *, settle_clock: bool = True) -> bool:
+        """Room for one more counted page; free pages are used before anything is evicted. A tenant
+        at its quota makes room among its own, if it has any that is idle."""
+        if self.quotas.is_full(tenant) and self._evict(tenant, settle_clock):
+            return True
+        return self.num_counted < self.num_blocks or self._evict(None, settle_clock)
 
-    def _offer(self, leaf: Node) -> None:
-        """An idle leaf may be evicted. Stale entries are skipped later and swept when many."""
-        heapq.heappush(self._leaves, (self.policy.score(leaf, self._clock), leaf.last, leaf))
-        if len(self._leaves) > 2 * self.num_blocks + 64:
-            self._leaves = [entry for entry in self._leaves if _is_current(entry)]
-            heapq.heapify(self._leaves)
+    def _require_room(self, tenant: bytes) -> None:
+        if not self._make_room(tenant):
+            raise RuntimeError("no room: ask can_admit before")
 
-    def _evict(self) -> bool:
-        """Free the page of the idle leaf with the lowest score; False if all are in use."""
-        while self._leaves:
-            entry = heapq.heappop(self._leaves)
-            if _is_current(entry):
-                self._clock = entry[0]
-                self._drop(entry[2])
-                return True
-        return False
+    def _evict(self, tenant: bytes | None, settle_clock: bool) -> bool:
+        """The idle leaf with the lowest score leaves the device; False if all are in use."""
+        leaf = self._leaves.pop(tenant)
+        if leaf is None:
+            return False
+        if self.policy.ages:
+            self._next_clock = max(self._next_clock, leaf.score)
+            if settle_clock:
+                self._clock = self._next_clock
+        self._leave_device(leaf)
+        self.lower.demote(leaf)
+        return True
 
-    def _drop(self, leaf: Node) -> None:
-        self._free.append(leaf.page)
-        leaf.page = -1
+    # -- one node's changes
+
+    def _touch(self, node: Node, tick: int) -> None:
+        node.last = tick
+        self.policy.touched(node)
+        node.score = self.policy.score(node, self._clock)
+        self.continuations.touch(node)
+
+    def _settle(self, node: Node, parent: Node | None) -> None:
+        """The node's page is resident from now on."""
+        node.parent = parent
+        node.depth = parent.depth + 1 if parent else 0
+        if parent is not None:
+            parent.num_children += 1
+        self.num_resident += 1
+        self.quotas.count(node.tenant, 1)
+        self.continuations.touch(node)
+        self.events.add(STORED, node.hash, node.parent_hash)
+
+    def _unpin(self, node: Node) -> None:
+        node.ref -= 1
+        if node.ref == 0:
+            self.num_pinned -= 1
+            self.quotas.use(node.tenant, -1)
+
+    def _give_up(self, nodes: Sequence[Node]) -> None:
+        """Nodes of a chain that left their tier and cannot be reached: the first one is damaged."""
+        for node in nodes:
+            self._unpin(node)
+            if node.tier != GONE:
+                self.lower.forget(node)
+                node.tier = GONE
+                self._forget(node)
+
+    def _leave_device(self, leaf: Node) -> None:
+        self._free.append(leaf.place)
+        self.quotas.count(leaf.tenant, -1)
         if leaf.hash is None:
             self.num_dead -= 1
             return
-        del self.nodes[leaf.hash]
-        self.ghosts.add(leaf.hash)
-        parent = leaf.parent
+        self.num_resident -= 1
+        self.policy.evicted(leaf)
+        parent, leaf.parent = leaf.parent, None
         if parent is not None:
             parent.num_children -= 1
-            if parent.ref == 0 and parent.num_children == 0:
-                self._offer(parent)
+            self._offer_if_idle(parent)
 
+    def _offer_if_idle(self, node: Node) -> None:
+        if node.ref == 0 and node.num_children == 0 and node.tier == DEVICE:
+            self._leaves.offer(node)
 
-def _is_current(entry: tuple[float, int, Node]) -> bool:
-    _, tick, node = entry
-    return node.page >= 0 and node.ref == 0 and node.num_children == 0 and node.last == tick
+    def _forget(self, node: Node) -> None:
+        """No tier holds it any more."""
+        tier = TIER_NAMES[node.tier] if node.tier >= DEVICE else ""
+        node.tier, node.place = GONE, -1
+        self.continuations.discard(node)
+        if node.hash is not None and self.nodes.get(node.hash) is node:
+            del self.nodes[node.hash]
+            self.ghosts.add(node.hash)
+            self.events.add(REMOVED, node.hash, node.parent_hash, tier or "device")
+
+    def _adopt(self, found: Iterable[Node]) -> None:
+        """Blocks that an earlier process left in a tier."""
+        for node in found:
+            assert node.hash is not None
+            self.nodes[node.hash] = node
+            self.continuations.touch(node)
+
+    def _count_reserved(self, tenant: bytes, num: int) -> None:
+        self.num_reserved += num
+        self.quotas.count(tenant, num)
+        self.quotas.use(tenant, num)

@@ -8,40 +8,19 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
 
-from loadkit.core.errors import InputError
 from reference_server.block_tree import BlockTree
-from reference_server.request import ABORT, ERROR, Chunk, Request
+from reference_server.diversity_index import DiversityIndex
+from reference_server.drafting import Drafter
+from reference_server.engine_settings import EngineSettings
+from reference_server.policies import make_policy
+from reference_server.request import ABORT, ERROR, Chunk, Request, Sample
+from reference_server.request_log import RequestLog
+from reference_server.runner import Listener, ModelRunner
 from reference_server.scheduler import Scheduler
+from reference_server.tiers import LowerTiers
 
-
-class ModelRunner(Protocol):
-    """Computes chunks. Pages and blocks are the scheduler's business; the runner only obeys.
-
-    `execute` writes the K/V of each chunk through its request's page table and returns, in the
-    same order, the next token of a chunk that `samples` and None for the others. It may be asked
-    for the same chunk again after it raised. `probe` raises if the model cannot run at all.
-    """
-
-    vocab_size: int
-    max_model_len: int
-
-    def execute(self, chunks: Sequence[Chunk]) -> list[int | None]: ...
-
-    def probe(self) -> None: ...
-
-
-class Listener:
-    """What the engine tells; all calls come from the engine's thread. Does nothing by itself."""
-
-    def admitted(self, request: Request) -> None: ...
-
-    def token(self, request: Request, since_last_s: float | None) -> None:
-        """`since_last_s` is None for the first token."""
-
-    def finished(self, request: Request) -> None: ...
+__all__ = ["Engine", "EngineDead", "EngineSettings", "Listener", "ModelRunner", "QueueFull"]
 
 
 class QueueFull(Exception):
@@ -52,41 +31,39 @@ class EngineDead(Exception):
     """The engine's thread ended with an error; nothing will be served any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """`max_batch_tokens` is the chunk budget of a step; the queue is bounded in both units."""
-
-    block_size: int = 16
-    num_blocks: int = 2048
-    max_batch_tokens: int = 512
-    max_num_seqs: int = 16
-    max_queue_tokens: int = 262_144
-    max_queue_requests: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise InputError("must be at least 1", where=f"--{name.replace('_', '-')}")
-        if self.max_batch_tokens < self.max_num_seqs:
-            raise InputError("must be at least --max-num-seqs", where="--max-batch-tokens")
-
-
 class Engine:
     """`submit`, `abort` and `reset_prefix_cache` may be called from any thread."""
 
     def __init__(
-        self, runner: ModelRunner, settings: EngineSettings, listener: Listener | None = None
+        self,
+        runner: ModelRunner,
+        settings: EngineSettings,
+        listener: Listener | None = None,
+        lower: LowerTiers | None = None,
     ):
         self.runner, self.settings = runner, settings
         self.listener = listener or Listener()
-        self.tree = BlockTree(settings.num_blocks, settings.max_num_seqs)
+        self.diversity = DiversityIndex()
+        self.log = RequestLog(settings.block_size)
+        size = settings.block_size
+        self.tree = BlockTree(
+            settings.num_blocks,
+            settings.max_num_seqs,
+            make_policy(settings.policy, settings.num_blocks, size),
+            tenant_quota=settings.tenant_quota_blocks,
+            lower=lower,
+            pages=runner.pages,
+        )
+        draft = settings.draft_tokens
         self.scheduler = Scheduler(
             self.tree,
-            settings.block_size,
+            size,
             max_batch_tokens=settings.max_batch_tokens,
             max_num_seqs=settings.max_num_seqs,
             on_admit=self._admitted,
-            on_end=self.listener.finished,
+            on_token=self._note_token,
+            on_end=self._ended,
+            drafter=Drafter(self.tree, size, draft) if draft else None,
         )
         self.error: BaseException | None = None
         self._wake = threading.Condition()
@@ -104,7 +81,8 @@ class Engine:
 
         The last sampled token is never computed, so it needs no page. Below 1: does not fit.
         """
-        pool_tokens = self.settings.num_blocks * self.settings.block_size
+        blocks = self.settings.tenant_quota_blocks or self.settings.num_blocks
+        pool_tokens = blocks * self.settings.block_size
         return min(self.runner.max_model_len - num_prompt, pool_tokens - num_prompt + 1)
 
     def submit(self, request: Request) -> None:
@@ -196,7 +174,6 @@ class Engine:
         if not chunks:
             return False
         chunks, sampled = self._execute(chunks)
-        self._note_tokens(chunks, sampled)
         self.scheduler.apply(chunks, sampled)
         return True
 
@@ -217,19 +194,20 @@ class Engine:
             return False
         self.tree.clear()
         self.scheduler.history.clear()
+        self.diversity.clear()
         return True
 
-    def _execute(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[int | None]]:
+    def _execute(self, chunks: list[Chunk]) -> tuple[list[Chunk], Sequence[Sequence[Sample]]]:
         """Run a step; if it raises, run each chunk alone, so that only the faulty one fails."""
         try:
             return chunks, self.runner.execute(chunks)
         except Exception:
             return self._execute_alone(chunks)
 
-    def _execute_alone(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[int | None]]:
+    def _execute_alone(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[Sequence[Sample]]]:
         """Where nothing works, not even a probe, the engine ends with the probe's error."""
         done: list[Chunk] = []
-        sampled: list[int | None] = []
+        sampled: list[Sequence[Sample]] = []
         for chunk in chunks:
             try:
                 sampled += self.runner.execute([chunk])
@@ -241,20 +219,23 @@ class Engine:
             self.runner.probe()
         return done, sampled
 
-    def _note_tokens(self, chunks: Sequence[Chunk], sampled: Sequence[int | None]) -> None:
-        now = time.monotonic()
-        for chunk, token in zip(chunks, sampled, strict=True):
-            if token is not None:
-                request = chunk.request
-                last = request.last_token_s
-                request.last_token_s = now
-                request.first_token_s = request.first_token_s or now
-                self.listener.token(request, None if last is None else now - last)
+    def _note_token(self, request: Request) -> None:
+        now, last = time.monotonic(), request.last_token_s
+        request.last_token_s = now
+        request.first_token_s = request.first_token_s or now
+        self.listener.token(request, None if last is None else now - last)
 
     def _admitted(self, request: Request) -> None:
         with self._wake:
             self._leave_queue(request)
-        self.listener.admitted(request)
+        if request.leader is None:
+            self.diversity.add(is_replay=not request.is_new_prompt)
+            self.listener.admitted(request)
+
+    def _ended(self, request: Request) -> None:
+        if request.leader is None and request.split is not None:
+            self.log.add(request)
+        self.listener.finished(request)
 
     def _leave_queue(self, request: Request) -> None:
         self._queued_tokens -= self._queued.pop(request, 0)

@@ -10,7 +10,8 @@ from typing import Any
 from loadkit.core.split import Split
 from reference_server.api_errors import ApiError
 from reference_server.detokenizer import Detokenizer, StopMatcher
-from reference_server.request import ABORT, ERROR, STOP, Request
+from reference_server.node import TIER_NAMES
+from reference_server.request import ABORT, ERROR, STOP, Request, Sample
 
 SPLIT_FIELDS = (
     "replay",
@@ -25,11 +26,14 @@ SPLIT_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One token and the text it adds (may be empty); the last one has a `finish_reason`."""
+    """One token and the text it adds (may be empty); the last one has a `finish_reason`.
+
+    `sample` has the log probabilities; None if they were not asked for."""
 
     text: str
     token_id: int
     finish_reason: str | None
+    sample: Sample | None = None
 
 
 class Generation:
@@ -49,7 +53,8 @@ class Generation:
             text += self._matcher.add(self._detokenizer.flush())
             text += self._matcher.flush()
         stopped = self._matcher.stopped
-        self._put(Delta(text, token, STOP if stopped else reason))
+        samples = self.request.samples if self.request else ()
+        self._put(Delta(text, token, STOP if stopped else reason, samples[-1] if samples else None))
         return stopped
 
     def finish(self, request: Request) -> None:
@@ -70,12 +75,20 @@ class Generation:
 
 
 def usage(request: Request) -> dict[str, Any]:
-    """OpenAI's usage object with the cached-token split as this server counts it."""
+    """OpenAI's usage object with the cached-token split as this server counts it.
+
+    device, host and disk are the cached tokens by where they lay; kept_tail are tokens behind them
+    whose computation was saved, too, and which count as missed (see docs/decisions/005).
+    """
     split = request.split or Split(request.num_prompt)
     return {
         "prompt_tokens": request.num_prompt,
         "completion_tokens": request.num_output,
         "total_tokens": len(request.tokens),
         "prompt_tokens_details": {"cached_tokens": split.hit},
-        "loadkit": {name: getattr(split, name) for name in SPLIT_FIELDS},
+        "loadkit": {
+            **{name: getattr(split, name) for name in SPLIT_FIELDS},
+            **dict(zip(TIER_NAMES, request.tier_tokens, strict=True)),
+            "kept_tail": request.num_kept_tail,
+        },
     }

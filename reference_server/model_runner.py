@@ -11,12 +11,14 @@ from torch import Tensor
 from loadkit.core.errors import InputError
 from reference_server.attention import ATTENTION_NAME, Row, Step, choose_backend
 from reference_server.block_tree import SCRATCH_PAGE
-from reference_server.request import Chunk, Request, SamplingParams
+from reference_server.fused_linear import fuse
+from reference_server.kv_pool import KVPool
+from reference_server.request import Chunk, Request, Sample, SamplingParams
 from reference_server.sampling import Sampler
 
 
 class TransformersRunner:
-    """`num_pages` pages of `block_size` token slots for every layer, allocated at once.
+    """A model with its pool of K/V pages. It takes the model over: its linear layers are fused.
 
     Raises InputError for a model whose layers are not all plain full attention.
     """
@@ -26,33 +28,31 @@ class TransformersRunner:
         _require_full_attention(config)
         model.set_attn_implementation(ATTENTION_NAME)
         self.model = model.eval()
+        fuse(self.model)
         self.block_size = block_size
         self.vocab_size: int = config.vocab_size
         self.max_model_len: int = config.max_position_embeddings
         self.device: torch.device = model.device
         self.backend = choose_backend(self.device, model.dtype, block_size)
-        self._pools = _make_pools(config, num_pages * block_size, model.dtype, self.device)
+        self.pages = KVPool(config, num_pages, block_size, model.dtype, self.device)
         self._offsets = torch.arange(block_size)
         self._sampler = Sampler()
 
     @torch.inference_mode()
-    def execute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+    def execute(self, chunks: Sequence[Chunk]) -> list[list[Sample]]:
         """One forward pass over all chunks as one flat batch."""
         rows = self._rows(chunks)
         step = Step(
             self.backend,
-            self._pools,
+            self.pages.layers,
             torch.cat([row.write for row in rows]),
             self.backend.prepare(rows),
         )
-        sampling = [i for i, chunk in enumerate(chunks) if chunk.samples]
-        logits = self._forward(chunks, [rows[i].end - 1 for i in sampling] or [0], step)
-        tokens: list[int | None] = [None] * len(chunks)
-        if sampling:
-            sampled = self._sampler.sample(logits, [chunks[i] for i in sampling])
-            for index, token in zip(sampling, sampled, strict=True):
-                tokens[index] = token
-        return tokens
+        wanted = [_wanted(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
+        logits = self._forward(chunks, [i for places in wanted for i in places] or [0], step)
+        sampling = [chunk for chunk, places in zip(chunks, wanted, strict=True) for _ in places]
+        samples = iter(self._sampler.sample(logits, sampling) if sampling else ())
+        return [[next(samples) for _ in places] for places in wanted]
 
     def probe(self) -> None:
         """One token into the scratch page; raises if model or device are broken."""
@@ -65,8 +65,8 @@ class TransformersRunner:
         ids: list[int] = []
         positions: list[int] = []
         for chunk in chunks:
-            ids += chunk.request.tokens[chunk.start : chunk.end]
-            positions += range(chunk.start, chunk.end)
+            ids += chunk.token_ids
+            positions += range(chunk.start, chunk.end_computed)
         output = self.model(
             input_ids=torch.tensor([ids], device=self.device),
             position_ids=torch.tensor([positions], device=self.device),
@@ -81,13 +81,13 @@ class TransformersRunner:
         rows, begin = [], 0
         for chunk in chunks:
             rows.append(self._row(chunk, begin))
-            begin += chunk.num_tokens
+            begin = rows[-1].end
         return rows
 
     def _row(self, chunk: Chunk, begin: int) -> Row:
         pages = chunk.request.pages
         slots = (torch.tensor(pages)[:, None] * self.block_size + self._offsets).view(-1)
-        slots = slots[: chunk.end]
+        slots = slots[: chunk.end_computed]
         write = slots[chunk.start :]
         num_scratch = min(chunk.end, chunk.first_writable) - chunk.start
         if num_scratch > 0:
@@ -96,31 +96,16 @@ class TransformersRunner:
             write[:num_scratch] = SCRATCH_PAGE * self.block_size + places
         return Row(
             begin,
-            begin + chunk.num_tokens,
+            begin + len(write),
             slots.to(self.device),
             write.to(self.device),
             pages,
         )
 
 
-def _make_pools(
-    config: Any, num_slots: int, dtype: torch.dtype, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """(keys, values) a layer, each (num_slots, kv heads, head dim). InputError if too large."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = (num_slots, config.num_key_value_heads, head_dim)
-    try:
-        return [
-            (
-                torch.zeros(shape, dtype=dtype, device=device),
-                torch.zeros(shape, dtype=dtype, device=device),
-            )
-            for _ in range(config.num_hidden_layers)
-        ]
-    except RuntimeError as error:
-        raise InputError(
-            f"no memory for {num_slots} tokens of K/V", where="--num-blocks", remedy="take fewer"
-        ) from error
+def _wanted(chunk: Chunk, row: Row) -> range:
+    """Rows of the flat batch whose logits are needed: the chunk's last token and its draft."""
+    return range(row.end - len(chunk.draft) - 1, row.end) if chunk.samples else range(0)
 
 
 def _require_full_attention(config: Any) -> None:

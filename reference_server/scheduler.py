@@ -11,13 +11,26 @@ from collections.abc import Callable, Sequence
 
 from loadkit.core.blocks import max_hit_blocks
 from reference_server.accounting import History
-from reference_server.block_tree import BlockTree
-from reference_server.request import ABORT, ERROR, LENGTH, STOP, Chunk, Request
+from reference_server.admission import Admission
+from reference_server.block_tree import Block, BlockTree
+from reference_server.drafting import Drafter
+from reference_server.node import Node
+from reference_server.request import (
+    ABORT,
+    ERROR,
+    LENGTH,
+    STOP,
+    Chunk,
+    Request,
+    Sample,
+    accepted,
+)
 
 
 class Scheduler:
-    """Queue, running requests and their pages. `on_admit` is called at first admission, `on_end`
-    when a request ended for whatever reason; each once a request."""
+    """Queue, running requests and their pages. `on_admit` is called at first admission, `on_token`
+    for each new token, `on_end` once when a request ended for whatever reason. `drafter` None: no
+    guesses."""
 
     def __init__(
         self,
@@ -27,14 +40,17 @@ class Scheduler:
         max_batch_tokens: int,
         max_num_seqs: int,
         on_admit: Callable[[Request], None] = lambda request: None,
+        on_token: Callable[[Request], None] = lambda request: None,
         on_end: Callable[[Request], None] = lambda request: None,
+        drafter: Drafter | None = None,
     ):
         if max_batch_tokens < max_num_seqs:
             raise ValueError("max_batch_tokens must allow one token for each running request")
-        self.tree, self.block_size = tree, block_size
+        self.tree, self.block_size, self.drafter = tree, block_size, drafter
         self.max_batch_tokens, self.max_num_seqs = max_batch_tokens, max_num_seqs
-        self.on_admit, self.on_end = on_admit, on_end
+        self.on_admit, self.on_token, self.on_end = on_admit, on_token, on_end
         self.history = History()
+        self.admission = Admission(tree, self.history, block_size)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest admission first
         self._filling: dict[bytes, Request] = {}  # prompt blocks that running requests compute
@@ -45,6 +61,7 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         self.waiting.append(request)
+        self.tree.lower.prefetch(self.tree.match(request.hashes))
 
     # -- before the forward pass
 
@@ -53,88 +70,72 @@ class Scheduler:
         self._drop_aborted()
         chunks: list[Chunk] = []
         budget = self.max_batch_tokens
+        reserve = len(self.running)  # a draft must not take another reply's one token
         for request in sorted(self.running, key=lambda r: r.num_pending > 1):
-            budget -= self._add_chunk(chunks, request, budget)
+            reserve -= 1
+            budget -= self._add_chunk(chunks, request, budget, spare=budget - reserve)
         self._admit_waiting(chunks, budget)
         return chunks
 
-    def _add_chunk(self, chunks: list[Chunk], request: Request, budget: int) -> int:
+    def _add_chunk(self, chunks: list[Chunk], request: Request, budget: int, spare: int = 0) -> int:
+        """`spare`: how much of the budget the request may use with a draft."""
         num = min(budget, request.num_pending)
-        if num > 0:
-            if request.num_computed // self.block_size == len(request.pages):
-                request.pages.append(self.tree.take_working())
-            chunks.append(Chunk(request, request.num_computed, num))
-        return max(num, 0)
+        if num <= 0:
+            return 0
+        if request.num_computed // self.block_size == len(request.pages):
+            request.pages.append(self.tree.take_working())
+        draft: tuple[int, ...] = ()
+        if self.drafter is not None and request.num_pending == 1 and request.num_output:
+            draft = self.drafter.propose(request)[: max(0, spare - 1)]
+            request.num_drafted += len(draft)
+        chunks.append(Chunk(request, request.num_computed, num, draft))
+        return num + len(draft)
 
     def _admit_waiting(self, chunks: list[Chunk], budget: int) -> None:
         """First come first served, except that whoever waits for a block being filled is passed."""
         passed: list[Request] = []
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             request = self.waiting.popleft()
-            if self._is_being_filled(request):
+            if self._waits_for_another(request):
                 passed.append(request)
-            elif self._admit(request):
+            elif self.admission.admit(request):
+                self._enter(request)
                 budget -= self._add_chunk(chunks, request, budget)
             else:
                 passed.append(request)
                 break
         self.waiting.extendleft(reversed(passed))
 
-    def _usable(self, request: Request) -> list[bytes]:
-        """Hashes of the blocks that may hit: the last token is always computed."""
-        return request.hashes[: max_hit_blocks(len(request.tokens), self.block_size)]
-
-    def _is_being_filled(self, request: Request) -> bool:
-        """Whether a running request computes the first block that this one misses."""
-        usable = self._usable(request)
-        num_matched = len(self.tree.match(usable)) if self._filling else 0
+    def _waits_for_another(self, request: Request) -> bool:
+        """Whether a running request computes the first block that this one misses, or its leader
+        the prompt."""
+        leader = request.leader
+        if leader is not None and leader.finish_reason is None:
+            return leader.num_computed < leader.num_prompt
+        if not self._filling:
+            return False
+        usable = request.hashes[: max_hit_blocks(len(request.tokens), self.block_size)]
+        num_matched = len(self.tree.match(usable))
         return num_matched < len(usable) and usable[num_matched] in self._filling
 
-    def _admit(self, request: Request) -> bool:
-        """Pin what is resident, reserve the rest of the full blocks. False: no room now."""
-        tokens, size = len(request.tokens), self.block_size
-        num_full = tokens // size
-        if num_full:
-            request.block_hash(num_full - 1)  # a requeued request has reply blocks, too
-        usable = self._usable(request)
-        matched = self.tree.match(usable)
-        num_cached = len(matched) * size
-        if len(matched) == len(usable) < num_full:  # whole prompt resident: keep its last block
-            matched = self.tree.match(request.hashes[:num_full])
-        num_reserve = num_full - len(matched)
-        if not self.tree.can_admit(matched, num_reserve):
-            return False
-        num_evicted = self.tree.num_evicted(usable[num_cached // size :]) * size
-        self.tree.pin(matched)
-        request.nodes = matched
-        request.pages = [n.page for n in matched] + self.tree.reserve(num_reserve)
-        if tokens % size:
-            request.pages.append(self.tree.take_working())
-        request.num_reserved_end, request.num_computed = num_full, num_cached
-        self._enter(request, num_cached, num_evicted)
-        return True
-
-    def _enter(self, request: Request, num_cached: int, num_evicted: int) -> None:
+    def _enter(self, request: Request) -> None:
         for block_hash in request.hashes[len(request.nodes) : request.num_reserved_end]:
             self._filling.setdefault(block_hash, request)
         self.running.append(request)
-        if request.split is None:
-            request.split = self.history.admit(
-                request, num_cached=num_cached, num_evicted=num_evicted
-            )
+        if request.num_preemptions == 0:
             self.on_admit(request)
 
     # -- after the forward pass
 
-    def apply(self, chunks: Sequence[Chunk], sampled: Sequence[int | None]) -> None:
+    def apply(self, chunks: Sequence[Chunk], sampled: Sequence[Sequence[Sample]]) -> None:
         """Take in a step's result: tokens, full blocks, ended requests.
 
-        `sampled` has the next token of each chunk that samples, None for the others.
+        `sampled` has for each chunk that samples what the model says after its last token and
+        after each drafted one; nothing for the others.
         """
-        for chunk, token in zip(chunks, sampled, strict=True):
+        for chunk, samples in zip(chunks, sampled, strict=True):
             chunk.request.num_computed = chunk.end
-            if token is not None:
-                self._take_token(chunk.request, token)
+            self._take_samples(chunk, samples)
         for request in list(self.running):
             self._publish(request)
         for request in [r for r in self.running if r.finish_reason]:
@@ -145,14 +146,30 @@ class Scheduler:
         request.finish_reason = ERROR
         self._end(request)
 
-    def _take_token(self, request: Request, token: int) -> None:
-        params = request.params
+    def _take_samples(self, chunk: Chunk, samples: Sequence[Sample]) -> None:
+        """The model's next token, and behind it those that a right draft foretold."""
+        if not samples:
+            return
+        num_right = accepted(chunk, [sample.token for sample in samples])
+        for index, sample in enumerate(samples[: num_right + 1]):
+            if index:  # the draft's K/V is there
+                chunk.request.num_computed += 1
+                chunk.request.num_accepted += 1
+            self._take_token(chunk.request, sample)
+            if chunk.request.finish_reason:
+                return
+
+    def _take_token(self, request: Request, sample: Sample) -> None:
+        params, token = request.params, sample.token
         request.tokens.append(token)
+        if params.num_logprobs is not None:
+            request.samples.append(sample)
         reason = None
-        if token in params.eos_ids and not params.ignore_eos:
+        if token in params.ending_ids:
             reason = STOP
         elif request.num_output >= params.max_tokens:
             reason = LENGTH
+        self.on_token(request)
         try:
             stopped = request.observe(token, reason)
         except Exception:  # whatever the caller's hook does, only this request fails
@@ -165,19 +182,29 @@ class Scheduler:
         while len(request.nodes) < request.num_computed // self.block_size:
             index = len(request.nodes)
             block_hash = request.block_hash(index)
-            node = self.tree.publish(
-                block_hash,
-                request.nodes[-1] if request.nodes else None,
+            published = self.tree.publish(
+                self._block(request, index, block_hash),
                 request.pages[index],
                 reserved=index < request.num_reserved_end,
             )
-            if node is None:
+            if published is None:
                 if self._preempt_youngest() is request:
                     return
                 continue
-            request.pages[index] = node.page
+            node, is_new = published
+            if index >= request.num_blocks_used and request.leader is None:
+                request.num_blocks_used = index + 1
+                if not is_new:
+                    self.tree.use((node,), is_new_prompt=request.is_new_prompt)
+            request.pages[index] = node.place
             request.nodes.append(node)
             self._stop_filling(block_hash, request)
+
+    def _block(self, request: Request, index: int, block_hash: bytes | None) -> Block:
+        """What block `index` of the request holds so far."""
+        parent: Node | None = request.nodes[index - 1] if index else None
+        tokens = request.block_tokens(index)[: request.num_computed - index * self.block_size]
+        return Block(block_hash, parent, request.prefix_hash(index), tuple(tokens), request.tenant)
 
     def _preempt_youngest(self) -> Request:
         """Drop the youngest running request's pages and put it first in the queue again.
@@ -217,16 +244,16 @@ class Scheduler:
         touched tail first."""
         for block_hash in request.hashes[len(request.nodes) : request.num_reserved_end]:
             self._stop_filling(block_hash, request)
-        partial = request.num_computed // self.block_size if self._has_partial(request) else -1
+        has_partial = request.num_computed % self.block_size != 0
+        partial = request.num_computed // self.block_size if has_partial else -1
         for index in range(len(request.nodes), len(request.pages)):
-            reserved = index < request.num_reserved_end
-            give = self.tree.retire if index == partial else self.tree.give_back
-            give(request.pages[index], reserved=reserved)
+            page, reserved = request.pages[index], index < request.num_reserved_end
+            if index == partial:
+                self.tree.retire(self._block(request, index, None), page, reserved=reserved)
+            else:
+                self.tree.give_back(page, reserved=reserved, tenant=request.tenant)
         self.tree.release(request.nodes)
         request.nodes, request.pages, request.num_reserved_end = [], [], 0
-
-    def _has_partial(self, request: Request) -> bool:
-        return request.num_computed % self.block_size != 0
 
     def _stop_filling(self, block_hash: bytes, request: Request) -> None:
         if self._filling.get(block_hash) is request:

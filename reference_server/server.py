@@ -111,6 +111,7 @@ def load(settings: ServerSettings, service: Service) -> None:
     from transformers.utils import logging
 
     from reference_server.model_runner import TransformersRunner
+    from reference_server.tiers.build import make_tiers, model_fingerprint
     from reference_server.weights import load_model, pick_device, prepare_default_model
 
     pick_device(settings.device)  # a wrong one is told before anything is loaded
@@ -120,9 +121,14 @@ def load(settings: ServerSettings, service: Service) -> None:
     tokenizer = load_tokenizer(path)
     model = load_model(path, settings.device)
     _require_same_vocabulary(model, tokenizer.hf, path)
-    num_pages = settings.engine.num_blocks + settings.engine.max_num_seqs + 1
-    runner = TransformersRunner(model, num_pages=num_pages, block_size=settings.engine.block_size)
-    engine = Engine(runner, settings.engine, service.metrics)
+    made = settings.engine
+    fingerprint = model_fingerprint(model) if made.disk_blocks else b""
+    num_pages = made.num_blocks + made.max_num_seqs + 1
+    runner = TransformersRunner(model, num_pages=num_pages, block_size=made.block_size)
+    lower = make_tiers(
+        runner.pages, made.host_blocks, made.disk_blocks, made.disk_file, fingerprint
+    )
+    engine = Engine(runner, made, service.metrics, lower)
     engine.start()
     service.install(engine, tokenizer, _eos_ids(model, tokenizer.hf))
 

@@ -14,7 +14,7 @@ from loadkit.core.blocks import root_hash
 from loadkit.core.split import Split
 from loadkit.traces import TokenRequest, token_trace
 from reference_server.block_tree import BlockTree
-from reference_server.request import Request, SamplingParams
+from reference_server.request import Request, Sample, SamplingParams
 from reference_server.scheduler import Scheduler
 
 Sent = list[tuple[list[int], list[int], str]]
@@ -52,7 +52,7 @@ def served(sent: Sent, block_size: int, num_blocks: int, chunk: int) -> list[Spl
         scheduler.add(request)
         while request.finish_reason is None:
             chunks = scheduler.plan()
-            tokens = [reply[c.request.num_output] if c.samples else None for c in chunks]
+            tokens = [[Sample(reply[c.request.num_output])] if c.samples else [] for c in chunks]
             scheduler.apply(chunks, tokens)
         splits.append(request.split)
     return splits

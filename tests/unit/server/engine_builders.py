@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from reference_server.block_tree import BlockTree
 from reference_server.engine import Engine, EngineSettings
-from reference_server.request import Chunk, Request, SamplingParams
+from reference_server.node import DEVICE
+from reference_server.request import Chunk, Request, Sample, SamplingParams
+from reference_server.tiers import LowerTiers
 
 ROOT = b"root"
 SEED = 7
@@ -46,8 +49,25 @@ class CheckingRunner:
         self.fail_for: set[Request] = set()
         self.wrong_accesses: list[str] = []
         self.tree: BlockTree | None = None  # set: writing into a resident page is a fault
+        self.pages: CheckingRunner | None = self
 
-    def execute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+    # -- reference_server.tiers.Pages
+
+    def read(self, page: int) -> dict[int, int]:
+        return {at: state for (p, at), state in self.memory.items() if p == page}
+
+    def write(self, page: int, payload: dict[int, int]) -> None:
+        for place in range(self.block_size):
+            self.memory.pop((page, place), None)
+        self.memory.update({(page, at): state for at, state in payload.items()})
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        held = self.read(source)
+        self.write(target, {at: held[at] for at in range(num_tokens)})
+
+    # -- reference_server.runner.ModelRunner
+
+    def execute(self, chunks: Sequence[Chunk]) -> list[list[Sample]]:
         self.probe()
         if any(chunk.request in self.fail_for for chunk in chunks):
             raise ValueError("this request breaks the model")
@@ -61,8 +81,8 @@ class CheckingRunner:
 
     def _write(self, chunk: Chunk) -> None:
         state = SEED
-        resident = {node.page for node in self.tree.nodes.values()} if self.tree else set()
-        for position, token in enumerate(chunk.request.tokens[: chunk.end]):
+        resident = device_pages(self.tree) if self.tree else []
+        for position, token in enumerate(_tokens(chunk)):
             state = roll(state, token)
             if position >= max(chunk.start, chunk.first_writable):
                 slot = self._slot(chunk, position)
@@ -70,17 +90,27 @@ class CheckingRunner:
                     self.wrong_accesses.append(f"write into resident page {slot[0]} of {chunk}")
                 self.memory[slot] = state
 
-    def _read(self, chunk: Chunk) -> int | None:
-        state = SEED
-        for position, token in enumerate(chunk.request.tokens[: chunk.end]):
+    def _read(self, chunk: Chunk) -> list[Sample]:
+        state, samples = SEED, []
+        for position, token in enumerate(_tokens(chunk)):
             state = roll(state, token)
             if self.memory.get(self._slot(chunk, position)) != state:
                 self.wrong_accesses.append(f"read at {position} of {chunk}")
-        return next_token(state, self.vocab_size) if chunk.samples else None
+            if chunk.samples and position >= chunk.end - 1:
+                samples.append(Sample(next_token(state, self.vocab_size)))
+        return samples
 
     def _slot(self, chunk: Chunk, position: int) -> tuple[int, int]:
         page = chunk.request.pages[position // self.block_size]
         return page, position % self.block_size
+
+
+def _tokens(chunk: Chunk) -> list[int]:
+    return [*chunk.request.tokens[: chunk.end], *chunk.draft]
+
+
+def device_pages(tree: BlockTree) -> list[int]:
+    return [node.place for node in tree.nodes.values() if node.tier == DEVICE]
 
 
 def make_engine(
@@ -90,15 +120,20 @@ def make_engine(
     max_batch_tokens: int = 16,
     max_num_seqs: int = 4,
     vocabulary: int = 3,
+    lower: LowerTiers | None = None,
+    **more: Any,
 ) -> Engine:
     settings = EngineSettings(
         block_size=block_size,
         num_blocks=num_blocks,
         max_batch_tokens=max_batch_tokens,
         max_num_seqs=max_num_seqs,
+        **more,
     )
     runner = CheckingRunner(block_size, vocabulary)
-    engine = Engine(runner, settings)
+    if lower is not None:
+        lower.pages = runner
+    engine = Engine(runner, settings, lower=lower)
     runner.tree = engine.tree
     return engine
 
@@ -130,13 +165,14 @@ def check_pages(engine: Engine) -> None:
     """Every page is in exactly one state, capacity is kept, and nothing was read wrongly."""
     tree: BlockTree = engine.tree
     running = engine.scheduler.running
-    resident = [node.page for node in tree.nodes.values()]
+    resident = device_pages(tree)
     held = [page for r in running for page in r.pages[len(r.nodes) :]]
     free = tree.num_free_pages
     assert free + len(resident) + tree.num_dead + len(held) + 1 == tree.num_pages
     assert len(set(resident + held)) == len(resident) + len(held)
     assert tree.num_counted <= tree.num_blocks
     assert all(node.ref >= 0 for node in tree.nodes.values())
-    assert tree.num_pinned == len({n.page for r in running for n in r.nodes})
+    assert tree.num_resident == len(resident)
+    assert tree.num_pinned == len({n.place for r in running for n in r.nodes})
     assert tree.num_reserved >= 0
     assert not engine.runner.wrong_accesses  # type: ignore[attr-defined]

@@ -103,10 +103,10 @@ def test_a_prompt_of_whole_blocks_seen_again_recomputes_its_last_block_without_a
     engine = make_engine(2)
     prompt = [1, 2, 0, 1, 2, 2, 2, 0]
     first = run(engine, prompt)
-    pages = sorted(node.page for node in engine.tree.nodes.values())
+    pages = sorted(node.place for node in engine.tree.nodes.values())
     second = run(engine, prompt)
     assert (first.split.hit, second.split.hit) == (0, 4)  # type: ignore[union-attr]
-    assert sorted(node.page for node in engine.tree.nodes.values()) == pages
+    assert sorted(node.place for node in engine.tree.nodes.values()) == pages
     assert len(engine.tree.ghosts) == 0
 
 
