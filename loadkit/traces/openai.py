@@ -58,6 +58,16 @@ class Body(msgspec.Struct):
     cache_salt: str | None = None
     model: str | None = None
     lora: str | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """The most output tokens asked for; None where the body does not say, or not as a number."""
+        for asked in (self.max_tokens, self.max_completion_tokens):
+            if isinstance(asked, int) and asked > 0:
+                return asked
+        return None
 
 
 class Row(Body):
@@ -102,6 +112,7 @@ def request_of(place: Place, body: Body) -> TextRequest:
         tools=body.tools,
         salt=body.cache_salt or "",
         model="\0".join(name for name in (body.model, body.lora) if name),
+        max_tokens=body.asked_tokens,
     )
 
 

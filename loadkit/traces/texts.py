@@ -47,6 +47,7 @@ class TextRequest(msgspec.Struct):
     """One request of a text log: either messages or a prompt. Times in seconds, None if unknown.
 
     usage_tokens: prompt tokens as the server counted them, to check the tokenizer against.
+    max_tokens: the most that was asked for; it changes no prompt, but whoever sends it again asks so.
     """
 
     messages: list[dict[str, Any]] | None = None
@@ -60,6 +61,7 @@ class TextRequest(msgspec.Struct):
     latency_s: float | None = None
     reply: Reply | None = None
     usage_tokens: int | None = None
+    max_tokens: int | None = None
 
 
 Requests = Iterable[tuple[Place, TextRequest]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import accumulate
 from random import Random
 
 from loadkit.profiles import Distribution
@@ -12,7 +14,7 @@ def draw(distribution: Distribution, rng: Random) -> float:
     """One value, held within min and max.
 
     geometric: number of trials until the first success with mean m, P(k) = (1/m)(1-1/m)^(k-1).
-    lognormal: exp(N(ln median, sigma)).
+    lognormal: exp(N(ln median, sigma)). choice: one of the values, each as likely as its weight.
     """
     d = distribution
     match d.distribution:
@@ -24,6 +26,8 @@ def draw(distribution: Distribution, rng: Random) -> float:
             value = math.exp(rng.gauss(math.log(d.median or 1.0), d.sigma or 0.0))
         case "geometric":
             value = _geometric(d.mean or 1.0, rng)
+        case "choice":
+            value = rng.choices(d.values or (0.0,), d.weights)[0]
     return min(max(value, d.min), d.max)
 
 
@@ -33,8 +37,12 @@ def draw_int(distribution: Distribution, rng: Random) -> int:
 
 def zipf_rank(count: int, exponent: float, rng: Random) -> int:
     """0-based rank with P(k) ~ 1 / (k + 1)**exponent."""
-    weights = [1 / rank**exponent for rank in range(1, count + 1)]
-    return rng.choices(range(count), weights)[0]
+    return rng.choices(range(count), cum_weights=_zipf_weights(count, exponent))[0]
+
+
+@lru_cache(maxsize=64)
+def _zipf_weights(count: int, exponent: float) -> list[float]:
+    return list(accumulate(1 / rank**exponent for rank in range(1, count + 1)))
 
 
 def _geometric(mean: float, rng: Random) -> float:

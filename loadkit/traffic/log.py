@@ -1,89 +1,107 @@
-"""Logs of chat requests as traffic: read prompts to send again, write a plan as a log."""
+"""Logs as traffic: read prompts to send again, write a plan as a log.
+
+Every format that `loadkit analyze` reads can be sent: text as messages or prompts, token ids as
+they are, and logs that hold only block hashes as token ids in their place.
+"""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from loadkit.core.errors import FormatError, InputError
+from loadkit.core.errors import InputError
+from loadkit.traces.lines import Place
+from loadkit.traces.reading import Reading
+from loadkit.traces.registry import TEXT_FORMATS, detect, read_trace, recognise, text_requests
+from loadkit.traces.tables import is_hub
+from loadkit.traces.texts import TextRequest
+from loadkit.traffic.hashed_prompts import token_prompts
 from loadkit.traffic.plan import Message, TrafficPlan
+from loadkit.traffic.requests import requests_of
 
 NOMINAL_LATENCY_S = 1.0
-# Far above any prompt: a guard against a file that is no JSONL at all, or a gzip bomb.
-MAX_LINE_BYTES = 128 * 1024 * 1024
 # It travels in a header, which servers limit to some 8 KiB in all.
 MAX_SESSION_ID = 1024
-
-Seconds = Annotated[float, msgspec.Meta(ge=-1e19, le=1e19)]  # nanoseconds since 1970 fit
 
 
 @dataclass(frozen=True)
 class LoggedPrompt:
-    """One prompt to send: messages as logged, when it was sent, the most tokens it asked for, and
-    whose it was. None: the log does not say."""
+    """One prompt to send: messages as logged, or a prompt of text or token ids; when it was sent,
+    the most tokens it asked for, and whose it was. None: the log does not say."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     timestamp_s: float | None = None
     max_tokens: int | None = None
     session: str | None = None
+    prompt: str | tuple[int, ...] | None = None
 
     @property
     def key(self) -> bytes:
         """Equal only for identical prompts."""
-        return msgspec.json.encode((self.messages, self.tools))
+        return msgspec.json.encode((self.messages, self.tools, self.prompt))
 
 
-class _Row(msgspec.Struct):
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
-    timestamp: Seconds | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
-    session_id: Annotated[str, msgspec.Meta(max_length=MAX_SESSION_ID)] | int | None = None
+def read_prompts(
+    path: str | Path, *, format: str = "auto", vocab_size: int = 32_000, seed: int = 0
+) -> list[LoggedPrompt]:
+    """The prompts of a log, in the order given. InputError, with file:line for a row.
 
-    def prompt(self) -> LoggedPrompt:
-        session = None if self.session_id is None else str(self.session_id)
-        tools = tuple(self.tools or ())
-        return LoggedPrompt(tuple(self.messages), tools, self.timestamp, self.max_tokens, session)
-
-
-def read_prompts(path: str | Path) -> list[LoggedPrompt]:
-    """Read an OpenAI-style JSONL log (optionally .gz) as prompts. FormatError with file:line."""
-    prompts = []
-    for number, line in enumerate(_lines(Path(path)), 1):
-        if not line.strip():
-            continue
-        try:
-            row = msgspec.json.decode(line, type=_Row)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            not_utf8 = isinstance(error, UnicodeDecodeError)
-            raise FormatError(
-                f"not a chat request: {'not UTF-8' if not_utf8 else error}",
-                path=path,
-                line=number,
-                remedy="each line is a request body with `messages`",
-            ) from error
-        prompts.append(row.prompt())
+    vocab_size, seed: for logs of hashes, whose blocks become token ids below it.
+    """
+    log = Path(path)
+    if not is_hub(log) and not log.is_file():
+        raise InputError("no such file", where=path, remedy="check traffic.log or traffic.corpus")
+    name = detect([log]) if format == "auto" else format
+    if name not in TEXT_FORMATS:
+        return _hashed(log, name, vocab_size, seed)
+    reading = Reading([log], recognise=recognise)
+    rows, _ = text_requests(name, reading)
+    prompts = [_checked(_prompt(request), place) for place, request in rows]
     if not prompts:
-        raise InputError("no request in the log", where=path, remedy="give a log with requests")
+        raise reading.empty()
     return prompts
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    if not path.is_file():
-        raise InputError("no such file", where=path, remedy="check traffic.log")
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            yield from iter(lambda: file.readline(MAX_LINE_BYTES), b"")
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot be read: {error}", where=path, remedy="is it whole?") from error
+def _prompt(request: TextRequest) -> LoggedPrompt:
+    ids = tuple(request.prompt) if isinstance(request.prompt, list) else request.prompt
+    return LoggedPrompt(
+        tuple(request.messages or ()),
+        tuple(request.tools or ()),
+        request.arrival_s,
+        request.max_tokens,
+        None if request.session is None else str(request.session),
+        ids,
+    )
+
+
+def _checked(prompt: LoggedPrompt, place: Place) -> LoggedPrompt:
+    if prompt.session is not None and len(prompt.session) > MAX_SESSION_ID:
+        raise place.error(f"session_id is longer than {MAX_SESSION_ID} characters")
+    if not prompt.messages and not prompt.prompt:
+        raise place.error("the row has nothing to send", "delete the row")
+    return prompt
+
+
+def _hashed(log: Path, format: str, vocab_size: int, seed: int) -> list[LoggedPrompt]:
+    trace = read_trace([log], format=format)
+    times = trace.arrival_s
+    prompts = []
+    for row, ids in enumerate(token_prompts(trace, vocab_size, seed)):
+        asked = int(trace.output_tokens[row])
+        prompts.append(
+            LoggedPrompt(
+                timestamp_s=None if times is None else float(times[row]),
+                max_tokens=asked if asked > 0 else None,
+                session=None if trace.sessions_inferred else f"log-{int(trace.session[row]):06d}",
+                prompt=ids,
+            )
+        )
+    return prompts
 
 
 def write_log(plan: TrafficPlan, path: Path) -> None:
@@ -92,29 +110,27 @@ def write_log(plan: TrafficPlan, path: Path) -> None:
     A turn starts `think_s` after the previous reply; a reply takes a nominal second. Rows are
     ordered by time. Only turns with a recorded reply get a `response`.
     """
-    rows: list[dict[str, Any]] = []
-    for session in plan.sessions:
-        history: list[Message] = []
-        now = session.start_s
-        for turn in session.turns:
-            now += turn.think_s
-            history.extend(turn.messages)
-            row: dict[str, Any] = {
-                "timestamp": round(now, 3),
-                "session_id": session.session,
-                "messages": list(history),
-            }
-            if session.tools:
-                row["tools"] = list(session.tools)
-            if turn.recorded_reply is not None:
-                row["response"] = {
-                    "content": turn.recorded_reply,
-                    "finish_reason": "stop",
-                    "latency_s": NOMINAL_LATENCY_S,
-                }
-                history.append({"role": "assistant", "content": turn.recorded_reply})
-            now += NOMINAL_LATENCY_S
-            rows.append(row)
-    rows.sort(key=lambda row: row["timestamp"])
+    rows = sorted(_rows(plan), key=lambda row: row["timestamp"])
     path.touch(mode=0o600)  # prompts are private
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+
+
+def _rows(plan: TrafficPlan) -> Iterator[dict[str, Any]]:
+    for request in requests_of(plan, latency_s=NOMINAL_LATENCY_S):
+        row: dict[str, Any] = {
+            "timestamp": round(request.at_s, 3),
+            "session_id": request.session.session,
+        }
+        if request.turn.prompt is None:
+            row["messages"] = request.messages
+        else:
+            row["prompt"] = request.turn.prompt
+        if request.session.tools:
+            row["tools"] = list(request.session.tools)
+        if request.turn.recorded_reply is not None:
+            row["response"] = {
+                "content": request.turn.recorded_reply,
+                "finish_reason": "stop",
+                "latency_s": NOMINAL_LATENCY_S,
+            }
+        yield row

@@ -201,13 +201,13 @@ def test_a_plan_becomes_a_log_whose_turns_extend_each_other(tmp_path: Path) -> N
 def test_a_truncated_line_is_named_by_file_and_line(tmp_path: Path) -> None:
     path = Path(small_log(tmp_path))
     path.write_text(path.read_text("utf-8") + '{"messages": [{"role"', "utf-8")
-    with pytest.raises(FormatError, match=r"log\.jsonl:4: not a chat request"):
+    with pytest.raises(FormatError, match=r"log\.jsonl:4: the last line is cut off"):
         read_prompts(path)
 
 
 def test_an_empty_log_and_a_missing_log_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(InputError, match="no request in the log"):
+    with pytest.raises(InputError, match="the log has no request"):
         read_prompts(tmp_path / "empty.jsonl")
     with pytest.raises(InputError, match="no such file"):
         read_prompts(tmp_path / "missing.jsonl")
@@ -217,10 +217,11 @@ def test_an_empty_log_and_a_missing_log_are_told_apart(tmp_path: Path) -> None:
     ("line", "what"),
     [
         (b'{"messages":[{"role":"user","content":"\xff"}]}', "not UTF-8"),
-        (b'{"messages":[{"role":"user","content":"\\ud800"}]}', "not a chat request"),
-        (b'{"messages":' + b"[" * 100_000, "not a chat request"),
+        (b'{"messages":[{"role":"user","content":"\\ud800"}]}', "not JSON"),
+        (b'{"messages":' + b"[" * 100_000, "not JSON"),
         (b'{"timestamp": 1e308, "messages":[]}', "timestamp"),
-        (b"[1]", "not a chat request"),
+        (b"1", "no JSON object"),
+        (b'{"messages":[]}', "nothing to send"),
     ],
 )
 def test_a_line_that_no_request_can_be_made_of_is_named(
@@ -234,7 +235,7 @@ def test_a_line_that_no_request_can_be_made_of_is_named(
 
 def test_a_damaged_gzip_file_is_no_crash(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl.gz"
-    whole = gzip.compress(b'{"messages":[]}\n' * 1000)
+    whole = gzip.compress(b'{"messages":[{"role":"user"}]}\n' * 1000)
     for damaged in (whole[:-9], whole[:12] + b"\xff" * 20, b"no gzip"):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"log\.jsonl\.gz: cannot be read"):

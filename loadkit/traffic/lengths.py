@@ -1,0 +1,135 @@
+"""Texts of an exact number of tokens, for whatever tokenizer counts them.
+
+Words are taken from a corpus until their tokens suffice; their costs are added up word by word,
+which is exact where a tokenizer never merges across a space, then the whole text is counted and
+corrected until the count is the one asked for. Nothing here knows a tokenizer: it is handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from loadkit.core.errors import InputError
+from loadkit.traffic.plan import Message
+
+_WORD = re.compile(r"\s*\S+")
+_FILLERS = ("so", "and", "the", "to", "a", "it", ",", "x", "e", "o")
+_ROUNDS = 12
+
+
+class TokenCounter(Protocol):
+    """Counts tokens as the served tokenizer does."""
+
+    def text(self, text: str) -> int:
+        """Tokens of a text alone, without special tokens."""
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
+        """Tokens of a whole chat prompt: template and generation prompt included."""
+
+
+class ExactLengths:
+    """Cuts texts to a number of tokens; remembers what words cost."""
+
+    def __init__(self, counter: TokenCounter):
+        self.counter = counter
+        self._costs: dict[str, int] = {}
+        self._alone: int | None = None
+        self._fillers: list[str] | None = None
+
+    def fit(self, pieces: Iterable[str], joint: str, num_tokens: int) -> str:
+        """A text that begins with these pieces and counts `num_tokens` tokens by itself."""
+        return self._settle(pieces, joint, num_tokens, self.counter.text)
+
+    def fit_prompt(
+        self,
+        pieces: Iterable[str],
+        joint: str,
+        num_tokens: int,
+        before: Sequence[Message] = (),
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """The last user message of a chat prompt that counts `num_tokens` tokens in all."""
+
+        def count(text: str) -> int:
+            return self.counter.chat([*before, {"role": "user", "content": text}], tools)
+
+        return self._settle(pieces, joint, num_tokens, count)
+
+    def _settle(
+        self, pieces: Iterable[str], joint: str, num_tokens: int, count: Callable[[str], int]
+    ) -> str:
+        words = _Words(pieces, joint)
+        least = count("")
+        asked = num_tokens - least
+        for _ in range(_ROUNDS):
+            text = self._cut(words, max(0, asked))
+            missing = num_tokens - count(text)
+            if not missing:
+                return text
+            asked += missing
+        raise InputError(
+            f"no text of exactly {num_tokens} tokens was found"
+            + (f": the chat template alone takes {least}" if least >= num_tokens else ""),
+            where="tokenizer",
+            remedy="ask for more tokens, or give the length in sentences",
+        )
+
+    def _cut(self, words: _Words, num_tokens: int) -> str:
+        """As many words as cost at most `num_tokens`, filled up with words of one token."""
+        taken: list[str] = []
+        left = num_tokens
+        for word in words:
+            cost = self._cost(word)
+            if cost > left:
+                break
+            taken.append(word)
+            left -= cost
+        fillers = self._one_token_words() if left else []
+        taken += [fillers[number % len(fillers)] for number in range(left)]
+        return "".join(taken)
+
+    def _cost(self, word: str) -> int:
+        cost = self._costs.get(word)
+        if cost is None:
+            cost = self._costs[word] = self._count_after_another(word)
+        return cost
+
+    def _count_after_another(self, text: str) -> int:
+        if self._alone is None:
+            self._alone = self.counter.text("a")
+        return self.counter.text("a" + text) - self._alone
+
+    def _one_token_words(self) -> list[str]:
+        if self._fillers is None:
+            self._fillers = [
+                f" {word}" for word in _FILLERS if self._count_after_another(f" {word} {word}") == 2
+            ]
+        if not self._fillers:
+            raise InputError(
+                "none of the words to fill up with is one token",
+                where="tokenizer",
+                remedy="give the lengths in sentences",
+            )
+        return self._fillers
+
+
+class _Words:
+    """The words of an endless run of pieces, each with the space before it; can be gone through
+    again, since a text is cut several times until it fits."""
+
+    def __init__(self, pieces: Iterable[str], joint: str):
+        self._pieces, self._joint = iter(pieces), joint
+        self._words: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        at = 0
+        while True:
+            while at >= len(self._words):
+                piece = next(self._pieces, None)
+                if piece is None:
+                    return
+                self._words += _WORD.findall((self._joint if self._words else "") + piece)
+            yield self._words[at]
+            at += 1
