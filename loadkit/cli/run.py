@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from loadkit.client.secret import Secret
 
 
 def run(
@@ -59,7 +56,7 @@ def run(
         typer.Option(metavar="FILE", help="Forecast to draw behind the live split (--web)."),
     ] = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Empty the server's prefix cache first.")
+        bool, typer.Option("--reset", help="Empty the server's prefix cache first, and check it.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="run.json on stdout, nothing else.")] = False,
 ) -> None:
@@ -73,13 +70,12 @@ def run(
     from loadkit.traffic.build import build_plan
 
     overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
+    overrides += ["cache=reset"] if reset else []
     chosen = profiles.load(profile, overrides)
     key = read_api_key(api_key_file)
     plan = build_plan(chosen)
     band = _band(expected)
     check_free(output)
-    if reset:
-        _reset(url, key)
     if web:
         run_view.announce(web_host, web_port)
     with (
@@ -122,20 +118,3 @@ def _band(expected: Path | None) -> dict[str, float] | None:
             remedy="make it with `loadkit forecast ... -o F.json`",
         )
     return band
-
-
-def _reset(url: str, key: Secret | None) -> None:
-    from loadkit.client.control import ControlPlane
-    from loadkit.client.endpoint import Endpoint
-    from loadkit.core.errors import CannotMeasure, InputError
-
-    with ControlPlane(Endpoint.parse(url), key=key) as control:
-        outcome = control.reset_prefix_cache()
-    if outcome == "unsupported":
-        raise InputError(
-            "the server cannot reset its prefix cache", where=url, remedy="leave out --reset"
-        )
-    if outcome == "refused":
-        raise CannotMeasure(
-            "the server did not reset its prefix cache", remedy="are requests still running on it?"
-        )

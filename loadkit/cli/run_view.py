@@ -94,7 +94,7 @@ def require_valid(run: dict[str, Any], folder: Path) -> None:
     if run["status"] != "ok":
         reasons = "; ".join(_reason(reason) for reason in run["reasons"])
         raise CannotMeasure(f"the run is not valid: {reasons}", remedy=f"kept in {folder}")
-    if missing := unanswered(run["requests"], run["errors"]):
+    if missing := unanswered(run["requests"], run["errors"], run["left"]):
         print(f"loadkit: {missing}", file=sys.stderr)
 
 

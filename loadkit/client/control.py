@@ -76,6 +76,14 @@ class ControlPlane:
             return None
         return parse_prefix_counters(answer.text) if answer.status_code == 200 else None
 
+    def num_slots(self) -> int | None:
+        """llama.cpp's slots (/props); None for a server that tells of none."""
+        try:
+            answer = self._request("GET", "/props")
+            return _positive(_json_object(answer).get("total_slots"))
+        except InputError:
+            return None
+
     def reset_prefix_cache(self) -> Reset:
         """Empty the server's prefix cache.
 

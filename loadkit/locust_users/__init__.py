@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-USERS = ("LoadkitUser", "ReplayUser", "CorpusUser", "ConversationUser")
+USERS = ("LoadkitUser", "ReplayUser", "CorpusUser", "ConversationUser", "AgentUser")
 
 
 def __getattr__(name: str) -> Any:

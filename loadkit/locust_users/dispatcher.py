@@ -16,7 +16,7 @@ from gevent.pool import Group
 
 from loadkit.locust_users.session import STOPPED, WARM_LEAD_S, sleep_until
 from loadkit.locust_users.worker import LoadWorker
-from loadkit.traffic.plan import SessionPlan
+from loadkit.traffic.plan import Phase, SessionPlan
 
 Player = Callable[[SessionPlan, float], None]
 
@@ -35,6 +35,8 @@ class Dispatcher:
         self._waiting = deque(worker.sessions)
         self._unstarted: list[SessionPlan] = []
         self._busy: set[str] = set()
+        self._phase: Phase | None = None
+        self._one_ended = Event()
         self._playing = Group()
         self._is_driven = False
         self._num_users = 0
@@ -97,13 +99,19 @@ class Dispatcher:
                 self._start(play, session, time.monotonic()).join()
             finally:
                 self._busy.discard(session.session)
+                self._one_ended.set()
 
     def _next_free(self) -> SessionPlan | None:
         """The next that no other user is in the middle of (rows of one replayed conversation follow
-        each other). None: nothing waits, or as many users as are needed have it in hand."""
+        each other), once the phase before it has ended. None: nothing waits, or as many users as
+        are needed have it in hand."""
+        while self._waiting and self._busy and self._waiting[0].phase != self._phase:
+            self._one_ended.clear()
+            self._one_ended.wait()
         for index, session in enumerate(self._waiting):
-            if session.session not in self._busy:
+            if session.session not in self._busy and session.phase == self._waiting[0].phase:
                 del self._waiting[index]
+                self._phase = session.phase
                 return session
         return None
 

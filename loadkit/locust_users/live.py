@@ -12,7 +12,6 @@ from collections import OrderedDict
 from typing import Any
 
 import msgspec
-import orjson
 
 from loadkit.core.split import Split, attribute
 from loadkit.locust_users.live_tally import Tally, TallyDelta, as_plain
@@ -69,9 +68,9 @@ class PromptMemory:
         return self._replay(record), own
 
     def _replay(self, record: Record) -> str | None:
-        if not record.messages:  # then nobody knows whether two prompts are identical
+        if not record.prompt_key:  # then nobody knows whether two prompts are identical
             return None
-        digest = _digest(orjson.dumps([record.messages, record.tools]))
+        digest = _digest(record.prompt_key)
         seen_anywhere = self._prompts.put(digest) is not None
         if self._prompts.put(_digest(digest + record.session.encode())) is not None:
             return "same_session"

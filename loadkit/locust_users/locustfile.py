@@ -10,10 +10,9 @@ from locust import events
 
 from loadkit.locust_users.load import Load
 from loadkit.locust_users.settings import WorkFolder
-from loadkit.locust_users.users import USER_CLASSES
+from loadkit.locust_users.users import PlannedUser
 
 load = Load(WorkFolder.from_environment())
 events.init.add_listener(load.on_init)
 
-PlannedUser = USER_CLASSES[load.settings.kind]
 PlannedUser.load = load

@@ -1,21 +1,24 @@
 """One session's life: its turns in order, each guarded, sent, and recorded before it counts.
 
-Nothing here imports locust or gevent: `time.sleep` and sockets give way once Locust has patched
-them. A greenlet's kill arrives as a BaseException and still leaves a record of every turn.
+`time.sleep` and sockets give way once Locust has patched them. A greenlet's kill arrives as a
+BaseException and still leaves a record of every turn, those of sub-agents too.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gevent.pool import Group
 
 from loadkit.client.answer import Response
-from loadkit.client.exchange import Receipt
+from loadkit.client.bodies import request_body
+from loadkit.client.exchange import USER_LEFT, Receipt
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.stream import StreamClient
 from loadkit.locust_users.settings import Settings
-from loadkit.runs.record import Outcome, Record
+from loadkit.runs.record import Record
 from loadkit.traffic.plan import Message, SessionPlan, Turn
 
 # Connections are opened or checked so long before the intended time, to be warm when it comes.
@@ -45,124 +48,224 @@ class Lane:
         self.client, self.settings = client, settings
         self.worker, self.start_at, self.emit = worker, start_at, emit
         self.guard = AppendOnlyGuard()
+        self.num_compactions = 0
         self.stop_reason = STOPPED  # what a killed session's turns say
 
-    def play(self, session: SessionPlan, intended_at: float, reply_rule: ReplyRule) -> None:
+    def play(
+        self,
+        session: SessionPlan,
+        intended_at: float,
+        reply_rule: ReplyRule,
+        history: Sequence[Message] = (),
+    ) -> None:
         """Run a session from its first turn, meant for the monotonic time `intended_at`.
 
         reply_rule(session, turn, live reply) gives the text that joins the history as the
-        assistant's message.
+        assistant's message. history: what it begins with.
         """
-        _Play(self, session, intended_at).run(reply_rule)
+        _Play(self, session, intended_at, history).run(reply_rule)
 
     def skip(self, session: SessionPlan, reason: str) -> None:
-        """Record a session that never starts: all its turns are not_sent."""
+        """Record a session that never starts: all its turns, and sub-agents', are not_sent."""
         _Play(self, session, self.start_at + session.start_s).give_up(reason)
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one request asks. prompt: what goes to /v1/completions instead of messages."""
+
+    messages: list[Message]
+    prompt: str | list[int] | None = None
+    compacted: bool = False
+
+
+NOTHING = Asked([])
 
 
 class _Play:
     """One session being played. The next turn's number is how many have been recorded."""
 
-    def __init__(self, lane: Lane, session: SessionPlan, intended_at: float):
+    def __init__(
+        self,
+        lane: Lane,
+        session: SessionPlan,
+        intended_at: float,
+        history: Sequence[Message] = (),
+    ):
         self.lane, self.session, self.intended_at = lane, session, intended_at
-        self.history: list[Message] = []
+        self.history: list[Message] = list(history)
+        self.asked = NOTHING
         self.num_recorded = 0
+        self.attempts = 1
+        self._waiting_agents: list[SessionPlan] = []
 
     def run(self, reply_rule: ReplyRule) -> None:
-        """Send turn after turn; a session ends at its first turn that is not ok."""
+        """Send turn after turn. A session ends at the first that fails, unless the plan tries it
+        again; a user who left goes on when there is a next turn."""
         reason = None
         try:
-            for turn in self.session.turns:
-                record = self._take_turn(turn)
-                if record.outcome != "ok":
-                    reason = f"turn {record.turn} of this session ended as {record.outcome}"
+            for number, turn in enumerate(self.session.turns):
+                response = self._take_turn(turn)
+                if is_complete(response):
+                    self._remember(turn, response, reply_rule)
+                    self._play_agents(reply_rule)
+                elif not self._tries_again(number + 1):
+                    reason = f"turn {self.session.first_turn + number} of this session ended as "
+                    reason += response.outcome
                     break
-                reply = reply_rule(self.session, turn, record.reply)
-                self.history.append({"role": "assistant", "content": reply})
         finally:
             self.give_up(reason or self.lane.stop_reason)
             self.lane.guard.forget(self.session.session)
 
     def give_up(self, reason: str) -> None:
-        """Record every turn that has no record yet as not_sent."""
+        """Record every turn that has no record yet, and its sub-agents, as not_sent."""
+        self._skip_agents(reason)
         while self.num_recorded < len(self.session.turns):
-            self._emit(Response("not_sent", error=reason), [])
+            self._emit(Response("not_sent", error=reason), NOTHING)
+            self._skip_agents(reason)
 
-    def _take_turn(self, turn: Turn) -> Record:
+    def _skip_agents(self, reason: str) -> None:
+        while self._waiting_agents:
+            self.lane.skip(self._waiting_agents.pop(), reason)
+
+    def _tries_again(self, number: int) -> bool:
+        turns = self.session.turns
+        return number < len(turns) and turns[number].retry
+
+    def _take_turn(self, turn: Turn) -> Response:
+        self._skip_agents("the turn that starts it was not answered")
         if self.num_recorded:  # the user thinks about the previous answer, which came just now
             self.intended_at = time.monotonic() + turn.think_s
-        self.history.extend(turn.messages)
-        messages = list(self.history)
-        return self._emit(self._send(messages, turn.max_tokens), messages)
+        self.asked = self._ask(turn)
+        response = self._send(self.asked, turn)
+        self._emit(response, self.asked)
+        return response
 
-    def _send(self, messages: list[Message], max_tokens: int) -> Response:
-        """Send at the intended time. Whatever happens is a Response; only a kill passes through."""
-        lane, session = self.lane, self.session
-        receipt = Receipt()
+    def _ask(self, turn: Turn) -> Asked:
+        if turn.retry and self.asked is not NOTHING:
+            return Asked(self.asked.messages, self.asked.prompt)
+        if turn.prompt is not None:
+            prompt = turn.prompt if isinstance(turn.prompt, str) else list(turn.prompt)
+            return Asked([], prompt)
+        if turn.compacts:
+            self.lane.num_compactions += 1
+            self.lane.guard.forget(self.session.session)
+            return Asked(list(turn.messages), compacted=True)
+        return Asked([*self.history, *turn.messages])
+
+    def _remember(self, turn: Turn, response: Response, reply_rule: ReplyRule) -> None:
+        """The answer joins the history: all of it, or what had come when the user left."""
+        if turn.prompt is not None:
+            return
+        reply: Message = {
+            "role": "assistant",
+            "content": reply_rule(self.session, turn, response.text),
+        }
+        if self.session.reasoning == "echoed" and response.reasoning:
+            reply["reasoning_content"] = response.reasoning
+        self.history = [*self.asked.messages, reply]
+
+    def _play_agents(self, reply_rule: ReplyRule) -> None:
+        """Sub-agents in parallel, all of them to their end. A greenlet killed before its first
+        instruction never runs: `_waiting_agents` remembers its session."""
+        agents = Group()
         try:
-            if (
-                lane.settings.kind != "replay"
-            ):  # a log is sent as it is, rewrites of its own and all
-                lane.guard.check(session.session, messages, session.tools)
-            body = request_body(lane.settings, session, messages, max_tokens)
-            request = lane.client.prepare(body, session=session.session)
-            sleep_until(self.intended_at - WARM_LEAD_S)
-            connection = lane.client.connect()
-            sleep_until(self.intended_at)
-            return lane.client.send(connection, request, receipt)
+            for agent in list(self._waiting_agents):
+                agents.spawn(self._play_agent, agent, reply_rule)
+            agents.join()
+        finally:
+            agents.kill()
+
+    def _play_agent(self, agent: SessionPlan, reply_rule: ReplyRule) -> None:
+        self._waiting_agents.remove(agent)
+        history = self.history if agent.inherits_history else ()
+        self.lane.play(agent, time.monotonic(), reply_rule, history)
+
+    def _send(self, asked: Asked, turn: Turn) -> Response:
+        """Send at the intended time, and again when turned away and asked to. Whatever happens is
+        a Response; only a kill passes through, after the record."""
+        receipt, refusal = Receipt(), None
+        self.attempts = 1
+        try:
+            request = self._prepare(asked, turn)
+            while True:
+                response = self._attempt(request, receipt, turn.leaves_after_s)
+                wait_s = self.lane.settings.retries.wait_s(response, self.attempts)
+                if wait_s is None:
+                    return response
+                refusal, receipt = response, Receipt()
+                time.sleep(wait_s)
+                self.attempts += 1
         except Mutation as mutation:
             return Response("not_sent", error=str(mutation))
-        except OSError as error:
-            return Response("not_sent", error=f"{NO_CONNECTION}: {error}")
         except BaseException:
             if receipt.sent_at is not None:
-                receipt.end("cancelled", lane.stop_reason)
-                self._emit(lane.client.decode(receipt), messages)
+                receipt.end("cancelled", self.lane.stop_reason)
+                refusal = self.lane.client.decode(receipt)
+            if refusal is not None:
+                self._emit(refusal, asked)
             raise
 
-    def _emit(self, response: Response, messages: list[Message]) -> Record:
-        record = make_record(self, response, messages)
+    def _attempt(self, request: bytes, receipt: Receipt, leave_after_s: float | None) -> Response:
+        client = self.lane.client
+        try:
+            sleep_until(self.intended_at - WARM_LEAD_S)
+            connection = client.connect()
+            sleep_until(self.intended_at)
+            return client.send(connection, request, receipt, leave_after_s=leave_after_s)
+        except OSError as error:
+            return Response("not_sent", error=f"{NO_CONNECTION}: {error}")
+
+    def _prepare(self, asked: Asked, turn: Turn) -> bytes:
+        """The request's bytes, after the guard. `asked.prompt` becomes what is really sent."""
+        settings, session = self.lane.settings, self.session
+        if session.guarded and asked.prompt is None:
+            self.lane.guard.check(session.session, asked.messages, session.tools)
+        path, body = request_body(
+            session.api if asked.prompt is None else "completions",
+            model=settings.model,
+            messages=asked.messages,
+            prompt=asked.prompt,
+            tools=session.tools,
+            max_tokens=turn.max_tokens,
+            temperature=settings.temperature,
+            exact_output=turn.exact_output or settings.exact_output,
+            ignore_eos=settings.ignore_eos,
+            return_token_ids=settings.return_token_ids,
+            cache_salt=settings.cache_salt,
+        )
+        asked.prompt = body.get("prompt")
+        return self.lane.client.prepare(body, session=session.session, path=path)
+
+    def _emit(self, response: Response, asked: Asked) -> None:
+        record = make_record(self, response, asked)
+        if self.num_recorded < len(self.session.turns):
+            self._waiting_agents = list(self.session.turns[self.num_recorded].sub_agents)
         self.num_recorded += 1
         self.lane.emit(record)
-        return record
 
 
-def request_body(
-    settings: Settings, session: SessionPlan, messages: list[Message], max_tokens: int
-) -> dict[str, Any]:
-    """Chat request, streamed with usage. Flags that only some servers know are left out elsewhere."""
-    body: dict[str, Any] = {
-        "model": settings.model,
-        "messages": messages,
-        "max_tokens": max_tokens,
-        "temperature": settings.temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if session.tools:
-        body["tools"] = list(session.tools)
-    if settings.ignore_eos:
-        body["ignore_eos"] = True
-    if settings.return_token_ids:
-        body["return_token_ids"] = True
-    return body
+def is_complete(response: Response) -> bool:
+    """Whether the session may go on as planned: answered, or left by its user on purpose."""
+    return response.outcome == "ok" or (
+        response.outcome == "cancelled" and response.error == USER_LEFT
+    )
 
 
-def make_record(play: _Play, response: Response, messages: list[Message]) -> Record:
+def make_record(play: _Play, response: Response, asked: Asked) -> Record:
     """A response as the run keeps it: seconds after the run's start, what was sent beside it."""
-    start_at = play.lane.start_at
+    start_at, session = play.lane.start_at, play.session
 
     def since_start(at: float | None) -> float | None:
         return None if at is None else at - start_at
 
-    outcome: Outcome = response.outcome
-    sent = outcome != "not_sent"
+    sent = response.outcome != "not_sent"
     return Record(
-        session=play.session.session,
-        turn=play.session.first_turn + play.num_recorded,
-        name=play.session.name,
+        session=session.session,
+        turn=session.first_turn + play.num_recorded,
+        name=session.name,
         worker=play.lane.worker,
-        outcome=outcome,
+        outcome=response.outcome,
         intended_s=play.intended_at - start_at,
         sent_s=since_start(response.sent_at),
         connect_s=response.connect_s,
@@ -177,10 +280,16 @@ def make_record(play: _Play, response: Response, messages: list[Message]) -> Rec
         output_tokens=response.usage.output_tokens,
         cached_tokens=response.usage.cached_tokens,
         server_split=response.usage.server_split,
-        messages=messages if sent else [],
-        tools=list(play.session.tools) if sent else [],
+        messages=asked.messages if sent and asked.prompt is None else [],
+        tools=list(session.tools) if sent and asked.prompt is None else [],
         reply=response.text,
         reply_token_ids=response.token_ids,
+        reasoning=response.reasoning,
+        prompt=asked.prompt if sent else None,
+        phase=session.phase,
+        attempts=play.attempts if sent else 1,
+        retry_after_s=response.retry_after_s,
+        compacted=asked.compacted,
     )
 
 

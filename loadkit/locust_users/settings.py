@@ -11,28 +11,63 @@ from pathlib import Path
 
 import msgspec
 
+from loadkit.client.answer import Response
+from loadkit.client.timeouts import Timeouts
 from loadkit.core.errors import InputError
+from loadkit.runs.context import RunContext
 
 WORK_VARIABLE = "LOADKIT_WORK"
 
 
+class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
+    """When a request that was turned away is sent again; see `profiles.Retries`."""
+
+    max_retries: int = 0
+    statuses: tuple[int, ...] = (429, 503)
+    backoff_s: float = 1.0
+    max_wait_s: float = 60.0
+
+    def wait_s(self, response: Response, attempts: int) -> float | None:
+        """Seconds to wait before the next attempt: what the server asked for, else a wait that
+        doubles. None: this was the last attempt."""
+        refused = response.outcome == "http_error" and response.status in self.statuses
+        if not refused or attempts > self.max_retries:
+            return None
+        wait_s = response.retry_after_s
+        if wait_s is None:
+            wait_s = self.backoff_s * 2 ** (attempts - 1)
+        return wait_s if wait_s <= self.max_wait_s else None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag.
+    cache_salt: sent with every request; None: no salt. Time-outs as in `client.timeouts`.
     expected_hit_rate: estimate, low and high, drawn behind the live split; None: no band."""
 
     url: str
     model: str
-    kind: str
     loop: str
     users: int = 1
     processes: int = 1
     temperature: float = 0.0
     ignore_eos: bool = False
+    exact_output: bool = False
     timeout_s: float = 120.0
+    connect_timeout_s: float = 10.0
+    first_token_timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    retries: RetryRule = RetryRule()
+    cache_salt: str | None = None
     max_duration_s: float = 600.0
     return_token_ids: bool = False
     web: bool = False
     expected_hit_rate: dict[str, float] | None = None
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return Timeouts(
+            self.connect_timeout_s, self.first_token_timeout_s, self.idle_timeout_s, self.timeout_s
+        )
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +80,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished: bool = False
     mutations: int = 0
     resends: int = 0
+    compactions: int = 0
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -61,6 +97,7 @@ class WorkFolder:
         self.path = path
         self.plan = path / "plan.json"
         self.log = path / "locust.log"
+        self._context = path / "context.json"
         self._settings = path / "settings.json"
         self._start = path / "start.json"
 
@@ -79,6 +116,13 @@ class WorkFolder:
         for room in ("journals", "status"):
             (self.path / room).mkdir(mode=0o700)
         self._settings.write_bytes(msgspec.json.encode(settings))
+
+    def write_context(self, context: RunContext) -> None:
+        """Keep what is known of the run, for whoever makes its folder, now or after a kill."""
+        _replace(self._context, msgspec.json.encode(context))
+
+    def context(self) -> RunContext:
+        return msgspec.json.decode(self._context.read_bytes(), type=RunContext)
 
     def settings(self) -> Settings:
         return msgspec.json.decode(self._settings.read_bytes(), type=Settings)

@@ -1,4 +1,4 @@
-"""The user classes. Each plays planned sessions; they differ in what joins a session's history.
+"""The user classes: each plays sessions of a profile until none is left.
 
 A request goes through loadkit's own streaming client, never through Locust's: Locust's is 100 ms
 late on streams and counts a cut stream as a success.
@@ -36,43 +36,38 @@ class LoadkitUser(User):  # type: ignore[misc]  # locust has no types
         lane.play(session, intended_at, self.reply_to_keep)
 
     def reply_to_keep(self, session: SessionPlan, turn: Turn, live_reply: str) -> str:
-        """What the history remembers as the assistant's answer to `turn`."""
-        raise NotImplementedError
-
-
-class ReplayUser(LoadkitUser):
-    """Sends logged prompts again. A log's own replies come back where it has them, so that each
-    prompt is what the log says and not what this server happened to answer."""
-
-    abstract = False
-
-    def reply_to_keep(self, session: SessionPlan, turn: Turn, live_reply: str) -> str:
-        return live_reply if turn.recorded_reply is None else turn.recorded_reply
-
-
-class CorpusUser(LoadkitUser):
-    """Sends randomized single-turn prompts of a corpus; there is no later turn to remember for."""
-
-    abstract = False
-
-    def reply_to_keep(self, session: SessionPlan, turn: Turn, live_reply: str) -> str:
-        return live_reply
-
-
-class ConversationUser(LoadkitUser):
-    """Holds append-only conversations: history is never rewritten, and the server's real reply
-    joins it, or the recorded one when the plan says so."""
-
-    abstract = False
-
-    def reply_to_keep(self, session: SessionPlan, turn: Turn, live_reply: str) -> str:
+        """What the history remembers as the assistant's answer to `turn`: what the server said, or
+        the recorded reply where the plan says so."""
         if session.replies == "recorded" and turn.recorded_reply is not None:
             return turn.recorded_reply
         return live_reply
 
 
-USER_CLASSES: dict[str, type[LoadkitUser]] = {
-    "replay": ReplayUser,
-    "corpus": CorpusUser,
-    "conversation": ConversationUser,
-}
+class PlannedUser(LoadkitUser):
+    """The user of `loadkit run`: plays whatever the plan holds."""
+
+    abstract = False
+
+
+class ReplayUser(LoadkitUser):
+    """Sends logged or drawn prompts again: profiles of kind `replay`."""
+
+    abstract = True
+
+
+class CorpusUser(LoadkitUser):
+    """Sends randomized prompts of a corpus: profiles of kind `corpus`, `document` or `batch`."""
+
+    abstract = True
+
+
+class ConversationUser(LoadkitUser):
+    """Holds append-only conversations: profiles of kind `conversation` or `document`."""
+
+    abstract = True
+
+
+class AgentUser(LoadkitUser):
+    """Works as an agent does, with tools, sub-agents and compaction: profiles of kind `agent`."""
+
+    abstract = True

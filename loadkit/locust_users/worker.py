@@ -41,7 +41,7 @@ class LoadWorker:
     ):
         self.work, self.settings, self.sessions, self.worker = work, settings, sessions, worker
         client = StreamClient(
-            Endpoint.parse(settings.url), key=read_api_key(), timeout_s=settings.timeout_s
+            Endpoint.parse(settings.url), key=read_api_key(), timeouts=settings.timeouts
         )
         self.lane = Lane(client, settings, worker=worker, start_at=start_at, emit=self._emit)
         self.num_done = 0  # what was never sent is not done, though it has its record
@@ -79,6 +79,7 @@ class LoadWorker:
                 finished=self.is_finished,
                 mutations=guard.num_refused,
                 resends=guard.num_resent,
+                compactions=self.lane.num_compactions,
             )
         )
 

@@ -14,10 +14,12 @@ __all__ = ["PrefixCounters", "RunContext"]
 class RunContext(msgspec.Struct, kw_only=True):
     """Everything `finish_run` needs that is not in a record. None: not known.
 
-    scheduled: requests in the plan that the run set out to send (a run ended early has fewer
-    records; the difference is counted as not_sent). block_size and capacity_blocks describe the
-    server's cache; without a tokenizer and block size there is no prediction. mutations: requests
-    that the append-only guard refused. missing_workers: load workers that died or never reported.
+    scheduled: measured requests in the plan that the run set out to send (a run ended early has
+    fewer records; the difference is counted as not_sent); scheduled_phases: those of the other
+    phases, by phase. block_size and capacity_blocks describe the
+    server's cache, num_slots one of llama.cpp; without a tokenizer and block size there is no prediction. mutations: requests
+    that the append-only guard refused. compactions: histories replaced on purpose. cache: what was
+    done about the server's cache before the run ("as_is", "reset" or "salt"). missing_workers: load workers that died or never reported.
     interrupted: ended by Ctrl-C before its plan was done.
     """
 
@@ -31,14 +33,18 @@ class RunContext(msgspec.Struct, kw_only=True):
     loop: str
     kind: str
     scheduled: int
+    scheduled_phases: dict[str, int] = {}
     wraps: int = 0
     truncations: int = 0
     mutations: int = 0
+    compactions: int = 0
+    cache: str = "as_is"
     missing_workers: int = 0
     interrupted: bool = False
     tokenizer: str | None = None
     block_size: int | None = None
     capacity_blocks: int | None = None
+    num_slots: int | None = None
     server_tokenizer_fingerprint: str | None = None
     counters_before: PrefixCounters | None = None
     counters_after: PrefixCounters | None = None

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +18,26 @@ from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.runs.context import RunContext
 from loadkit.runs.journal import read_journal
 from loadkit.runs.latency import latency
-from loadkit.runs.predict import make_predictions
-from loadkit.runs.prediction import Predictions
+from loadkit.runs.predicting import make_predictions
 from loadkit.runs.reconcile import reconcile
 from loadkit.runs.record import Record
 from loadkit.runs.sent import in_order_of_sending, write_sent
-from loadkit.runs.splits import RequestSplits, split_requests, total_split
+from loadkit.runs.splits import split_requests, total_split
 from loadkit.runs.summary import (
     common_errors,
     invalid_reasons,
     is_unsent,
     outcome_counts,
+    phases,
     public_url,
     schedule_delay,
     totals,
 )
 from loadkit.runs.tables import write_requests, write_server_metrics
+from loadkit.runs.view import Gathered, View, measured_view
 from loadkit.runs.warm import warm_note
 
 SCHEMA = "loadkit.run/1"
-
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """Records of all workers. `duplicates`: records found twice byte for byte, kept once."""
-
-    records: list[Record]
-    torn_bytes: int
-    duplicates: int
 
 
 def gather(work: Path) -> Gathered:
@@ -100,54 +90,55 @@ def check_free(out: Path) -> None:
 
 
 def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, Any]:
-    answered = in_order_of_sending(gathered.records)
+    """Everything that was answered is predicted, in order; the figures are of the measured phase."""
+    everything = in_order_of_sending(gathered.records)
     sent = folder / "sent.jsonl.gz"
-    write_sent(answered, sent)
-    facts, predictions, notes = make_predictions(sent, answered, context)
-    best = predictions.best if predictions else None
-    splits = split_requests(answered, best)
-    run = _run_json(gathered, answered, splits, predictions, context)
+    write_sent(everything, sent)
+    facts, predictions, notes = make_predictions(sent, everything, context)
+    splits = split_requests(everything, predictions.best if predictions else None)
+    view = measured_view(gathered, everything, splits, predictions)
+    run = _run_json(view, context)
     run["tokenizer"] = msgspec.to_builtins(facts)
-    warm = warm_note(gathered.records, answered, run["reconciliation"])
+    warm = warm_note(gathered.records, view.answered, run["reconciliation"])
     run["notes"] = [*context.notes, *notes, *([warm] if warm else [])]
-    write_requests(gathered.records, answered, splits, best, folder / "requests.parquet")
+    best = predictions.best if predictions else None
+    write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")
     text = msgspec.json.format(msgspec.json.encode(run), indent=2)
     (folder / "run.json").write_bytes(text + b"\n")
     return run
 
 
-def _run_json(
-    gathered: Gathered,
-    answered: Sequence[Record],
-    splits: RequestSplits,
-    predictions: Predictions | None,
-    context: RunContext,
-) -> dict[str, Any]:
-    counts = outcome_counts(gathered.records, context.scheduled)
-    delay = schedule_delay(gathered.records)
-    errors = common_errors(gathered.records)
-    reasons = invalid_reasons(counts, errors, delay, gathered.torn_bytes, context)
+def _run_json(view: View, context: RunContext) -> dict[str, Any]:
+    counts = outcome_counts(view.records, context.scheduled)
+    left = sum(record.left for record in view.records)
+    delay = schedule_delay(view.records)
+    errors = common_errors(view.records)
+    reasons = invalid_reasons(counts, left, errors, delay, view.gathered.torn_bytes, context)
     return {
         "schema": SCHEMA,
         "status": "invalid" if reasons else "ok",
         "reasons": reasons,
         **_setting(context),
         "requests": counts,
+        "left": left,
+        "retries": sum(record.attempts - 1 for record in view.records),
+        "phases": phases(view.gathered.records, context),
         "errors": errors,
-        "sessions": len({record.session for record in answered}),
+        "sessions": len({record.session for record in view.answered}),
         "wraps": context.wraps,
         "truncations": context.truncations,
         "mutations": context.mutations,
-        "torn_bytes": gathered.torn_bytes,
-        "duplicate_records": gathered.duplicates,
+        "compactions": context.compactions,
+        "torn_bytes": view.gathered.torn_bytes,
+        "duplicate_records": view.gathered.duplicates,
         "missing_workers": context.missing_workers,
         "schedule_delay_s": delay,
-        "totals": totals(answered),
-        "split": total_split(splits, answered),
-        "latency": latency(answered, splits.splits),
-        "curve": predictions.curve if predictions else [],
-        "reconciliation": reconcile(gathered.records, answered, context, predictions),
+        "totals": totals(view.answered),
+        "split": total_split(view.splits, view.answered),
+        "latency": latency(view.answered, view.splits.splits),
+        "curve": view.predictions.curve if view.predictions else [],
+        "reconciliation": reconcile(view, context),
     }
 
 
@@ -168,6 +159,7 @@ def _setting(context: RunContext) -> dict[str, Any]:
         "started_unix_s": context.started_unix_s,
         "duration_s": context.duration_s,
         "processes": context.processes,
+        "cache": context.cache,
         "loop": context.loop,
         "kind": context.kind,
     }

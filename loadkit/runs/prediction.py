@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from loadkit.core.trace import IntArray
+
+Rows = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +32,53 @@ class Prediction:
         """Hit tokens at the server's capacity where that is known, else in an infinite cache."""
         return self.reusable_tokens if self.resident_tokens is None else self.resident_tokens
 
+    def only(self, rows: Rows) -> Prediction:
+        """The rows where `rows` is True; what came before them was in the cache all the same."""
+        return Prediction(
+            self.prompt_tokens[rows],
+            tuple(kind for kind, kept in zip(self.replay, rows, strict=True) if kept),
+            self.own_prefix_tokens[rows],
+            self.reusable_tokens[rows],
+            None if self.resident_tokens is None else self.resident_tokens[rows],
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Predictions:
     """One prediction for the split, a second one to name what re-tokenising replies costs.
 
     best: replies as the generated token ids where the server gave them, else as text.
     from_text: every reply as re-tokenised text; None if no reply came with token ids.
     curve: hit rate by cause over capacity of what was sent, as in `loadkit analyze --json`.
-    overlap_tokens: hit tokens at the capacity when running requests hold their blocks, as they do
+    overlap: (n,) hit tokens at the capacity when running requests hold their blocks, as they do
     on a server; None if the capacity is not known. `best` serves one request after another, which
     is exact as long as nothing is evicted; the two differ only where something is.
+    unruled: (n,) reusable tokens without the rule that a prompt's last token is always computed.
+    matched: (n,) tokens of the longest prefix seen before, blocks aside; None: too many to count.
     """
 
     best: Prediction
     from_text: Prediction | None
     curve: list[dict[str, Any]] = field(default_factory=list)
-    overlap_tokens: int | None = None
+    overlap: IntArray | None = None
+    unruled: IntArray | None = None
+    matched: IntArray | None = None
+
+    @property
+    def overlap_tokens(self) -> int | None:
+        return None if self.overlap is None else int(self.overlap.sum())
+
+    def only(self, rows: Rows) -> Predictions:
+        """The predictions for the requests where `rows` is True."""
+        return Predictions(
+            self.best.only(rows),
+            None if self.from_text is None else self.from_text.only(rows),
+            self.curve,
+            _only(self.overlap, rows),
+            _only(self.unruled, rows),
+            _only(self.matched, rows),
+        )
+
+
+def _only(tokens: IntArray | None, rows: Rows) -> IntArray | None:
+    return None if tokens is None else tokens[rows]

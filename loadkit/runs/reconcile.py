@@ -1,7 +1,7 @@
 """Do three witnesses of one run agree? Usage fields, Prometheus counters, the analyzer's prediction.
 
-All figures are tokens. A gap is split into named parts; only what no name explains is
-`unexplained`, and there is no tolerance. `agrees` is True when unexplained is 0 for cached and for
+All figures are tokens. What two of them differ by is split into named parts in `gaps.py`; there is
+no tolerance. `agrees` is True when the difference is 0 for cached and for
 prompt tokens, False when it is not, None when a witness is missing or when requests that the server
 may have counted never gave their usage (then nobody can tell).
 """
@@ -9,13 +9,15 @@ may have counted never gave their usage (then nobody can tell).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from loadkit.runs.context import PrefixCounters, RunContext
+from loadkit.runs.gaps import prometheus_gap, usage_gap
 from loadkit.runs.prediction import Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.splits import has_usable_usage
+from loadkit.runs.view import View
 
 _MAYBE_COUNTED = ("cut", "timeout", "malformed", "cancelled")
 
@@ -81,25 +83,24 @@ def retokenised_tokens(predictions: Predictions | None) -> int | None:
     return from_text - best
 
 
-def reconcile(
-    records: Sequence[Record],
-    answered: Sequence[Record],
-    context: RunContext,
-    predictions: Predictions | None,
-) -> dict[str, Any]:
-    """The `reconciliation` section of run.json."""
+def reconcile(view: View, context: RunContext) -> dict[str, Any]:
+    """The `reconciliation` section of run.json. The measured phase, except for `prometheus` and
+    what it is compared with: the server's counters know no phases."""
+    predictions = view.predictions
     best = predictions.best if predictions else None
-    usage = usage_witness(answered)
+    usage = usage_witness(view.answered)
+    whole = usage_witness(view.everything)
     prometheus = prometheus_witness(context.counters_before, context.counters_after)
     prediction = prediction_witness(best)
-    unanswered = num_unanswered(records)
+    unanswered = num_unanswered(view.gathered.records)
     pairs = {
-        "usage_vs_prometheus": _compare(usage, prometheus, unanswered),
+        "usage_vs_prometheus": _compare(whole, prometheus, unanswered),
         "usage_vs_prediction": _compare(usage, prediction, unanswered),
     }
     retokenised = retokenised_tokens(predictions)
     return {
         "usage": asdict(usage),
+        "usage_all_phases": asdict(whole),
         "prometheus": asdict(prometheus),
         "prediction": asdict(prediction),
         "prediction_capacity_blocks": context.capacity_blocks if best else None,
@@ -109,6 +110,8 @@ def reconcile(
         "retokenised_tokens": retokenised,
         "unanswered_requests": unanswered,
         **pairs,
+        "usage_gap": usage_gap(view),
+        "prometheus_gap": prometheus_gap(astuple(whole), astuple(prometheus), unanswered),
         "agrees": _all_agree([pair["agrees"] for pair in pairs.values()]),
     }
 

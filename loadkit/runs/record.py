@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadkit.client.exchange import USER_LEFT
+
 Outcome = Literal["ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent"]
 OUTCOMES: tuple[str, ...] = (
     "ok",
@@ -67,6 +69,13 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     compacted: bool = False
 
     @property
+    def prompt_key(self) -> bytes:
+        """Equal only for identical prompts; empty when nothing was sent, or nobody knows what."""
+        if not self.messages and self.prompt is None:
+            return b""
+        return msgspec.json.encode((self.messages, self.tools, self.prompt))
+
+    @property
     def ttft_s(self) -> float | None:
         """Start of send to first non-empty token; None without one."""
         if self.sent_s is None or self.first_token_s is None:
@@ -89,5 +98,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def schedule_delay_s(self) -> float | None:
-        """Actual minus intended send."""
-        return None if self.sent_s is None else self.sent_s - self.intended_s
+        """Actual minus intended send; None after a retry, whose waiting the server asked for."""
+        return None if self.sent_s is None or self.attempts > 1 else self.sent_s - self.intended_s
+
+    @property
+    def left(self) -> bool:
+        """Whether the user hung up as planned: traffic, not a failure."""
+        return self.outcome == "cancelled" and self.error == USER_LEFT

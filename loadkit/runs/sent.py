@@ -30,17 +30,25 @@ def write_sent(answered: Sequence[Record], path: Path, *, token_ids: bool = True
 
 
 def _row(record: Record, token_ids: bool) -> dict[str, Any]:
-    """timestamp: seconds after the run's start. latency_s: send to the end of the answer."""
-    response: dict[str, Any] = {"content": record.reply, "finish_reason": record.finish_reason}
+    """timestamp: seconds after the run's start. latency_s: send to the end of the answer. phase:
+    only where it is not `measured`."""
+    response: dict[str, Any] = {"finish_reason": record.finish_reason}
     if token_ids and record.reply_token_ids is not None:
         response["token_ids"] = record.reply_token_ids
+    if "token_ids" in response or not record.reasoning:
+        response["content"] = record.reply  # else what was computed is not to be had from text
     if record.sent_s is not None and record.completed_s is not None:
         response["latency_s"] = record.completed_s - record.sent_s
     row: dict[str, Any] = {
         "timestamp": record.sent_s,
         "session_id": record.session,
-        "messages": record.messages,
     }
+    if record.phase != "measured":
+        row["phase"] = record.phase
+    if record.prompt is not None:
+        row["prompt"] = record.prompt
+    else:
+        row["messages"] = record.messages
     if record.tools:
         row["tools"] = record.tools
     return {**row, "response": response}

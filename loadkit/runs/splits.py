@@ -8,7 +8,7 @@ from math import sqrt
 from typing import Any
 
 from loadkit.core.split import Split, attribute
-from loadkit.runs.prediction import Prediction
+from loadkit.runs.prediction import Prediction, Rows
 from loadkit.runs.record import Record
 
 PARTS = (
@@ -52,6 +52,15 @@ class RequestSplits:
     source: str | None
     splits: tuple[Split | None, ...]
     replay: tuple[str | None, ...]
+
+    def only(self, rows: Rows) -> RequestSplits:
+        """The requests where `rows` is True."""
+        kept = [index for index, keep in enumerate(rows) if keep]
+        return RequestSplits(
+            self.source,
+            tuple(self.splits[index] for index in kept),
+            tuple(self.replay[index] for index in kept),
+        )
 
 
 def split_requests(answered: Sequence[Record], prediction: Prediction | None) -> RequestSplits:
@@ -111,11 +120,11 @@ def _attributed(record: Record, prediction: Prediction | None, row: int) -> Spli
 
 
 def _repeats(answered: Sequence[Record]) -> tuple[str | None, ...]:
-    """Replay kind from the messages alone: was the identical prompt sent before, and by whom."""
-    senders: dict[str, set[str]] = {}
+    """Replay kind from what was sent alone: was the identical prompt sent before, and by whom."""
+    senders: dict[bytes, set[str]] = {}
     kinds: list[str | None] = []
     for record in answered:
-        before = senders.setdefault(repr((record.messages, record.tools)), set())
+        before = senders.setdefault(record.prompt_key, set())
         if not before:
             kinds.append(None)
         else:

@@ -33,6 +33,18 @@ def outcome_counts(records: Sequence[Record], scheduled: int) -> dict[str, int]:
     return {"scheduled": max(scheduled, len(records)), **{name: counts[name] for name in OUTCOMES}}
 
 
+def phases(records: Sequence[Record], context: RunContext) -> dict[str, dict[str, int]]:
+    """Outcomes of the phases around the measurement: sent and kept, in no other figure."""
+    found: dict[str, list[Record]] = {phase: [] for phase in context.scheduled_phases}
+    for record in records:
+        if record.phase != "measured":
+            found.setdefault(record.phase, []).append(record)
+    return {
+        phase: outcome_counts(ones, context.scheduled_phases.get(phase, 0))
+        for phase, ones in found.items()
+    }
+
+
 def is_unsent(counts: dict[str, int]) -> bool:
     """Whether not one request of the plan was sent."""
     return counts["scheduled"] == counts["not_sent"]
@@ -46,7 +58,7 @@ def common_errors(records: Sequence[Record]) -> list[dict[str, Any]]:
     found = Counter(
         (record.outcome, record.status, record.error)
         for record in records
-        if record.outcome != "ok" and record.error
+        if record.outcome != "ok" and record.error and not record.left
     )
     return [
         {"outcome": outcome, "status": status, "error": error, "requests": count}
@@ -80,9 +92,12 @@ def schedule_delay(records: Sequence[Record]) -> dict[str, Any]:
     return {name: figures[name] for name in ("n", "p50", "p99", "max")}
 
 
-def unanswered(counts: Mapping[str, int], errors: Sequence[Mapping[str, Any]]) -> str | None:
-    """`3 of 13 requests were not answered, most often: timeout: ...`; None if all were."""
-    missing = counts["scheduled"] - counts["ok"]
+def unanswered(
+    counts: Mapping[str, int], errors: Sequence[Mapping[str, Any]], left: int = 0
+) -> str | None:
+    """`3 of 13 requests were not answered, most often: timeout: ...`; None if all were, but for
+    those `left` by their users as planned."""
+    missing = counts["scheduled"] - counts["ok"] - left
     if not missing:
         return None
     often = f", most often: {error_words(errors[0])}" if errors else ""
@@ -97,6 +112,7 @@ def error_words(error: Mapping[str, Any]) -> str:
 
 def invalid_reasons(
     counts: dict[str, int],
+    left: int,
     errors: Sequence[Mapping[str, Any]],
     delay: dict[str, Any],
     torn_bytes: int,
@@ -132,8 +148,8 @@ def invalid_reasons(
         ),
     ]
     found = [{"code": code, "message": message} for holds, code, message in checks if holds]
-    if not found and counts["ok"] < MIN_ANSWERED_SHARE * counts["scheduled"]:
-        found = [{"code": "unanswered", "message": unanswered(counts, errors) or ""}]
+    if not found and counts["ok"] + left < MIN_ANSWERED_SHARE * counts["scheduled"]:
+        found = [{"code": "unanswered", "message": unanswered(counts, errors, left) or ""}]
     return found
 
 

@@ -20,6 +20,7 @@ _RECORD = {
     "session": _S,
     "turn": _I,
     "name": _S,
+    "phase": _S,
     "worker": _I,
     "outcome": _S,
     "intended_s": _F,
@@ -39,6 +40,10 @@ _RECORD = {
     "tpot_s": _F,
     "e2e_s": _F,
     "schedule_delay_s": _F,
+    "attempts": _I,
+    "retry_after_s": _F,
+    "compacted": pa.bool_(),
+    "left": pa.bool_(),
 }
 _SPLIT = {
     "replay_same_session": _I,

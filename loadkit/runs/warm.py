@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from loadkit.runs.record import Record
 
 _REMEDY = "empty the cache first (--reset) or send other prompts (another --seed)"
@@ -34,11 +32,11 @@ def warm_note(
 
 def foreign_replay_tokens(records: Sequence[Record], answered: Sequence[Record]) -> int:
     """Tokens that the server's own split counts as replay, of prompts that the run sent once."""
-    sent = Counter(_prompt(record) for record in records if record.messages)
+    sent = Counter(record.prompt_key for record in records if record.prompt_key)
     return sum(
         tokens
         for record in answered
-        if (tokens := _replay_tokens(record)) and sent[_prompt(record)] == 1
+        if (tokens := _replay_tokens(record)) and sent[record.prompt_key] == 1
     )
 
 
@@ -46,7 +44,3 @@ def _replay_tokens(record: Record) -> int:
     said = record.server_split or {}
     kinds = said.get("replay_same_session", 0) + said.get("replay_cross_session", 0)
     return said.get("replay", kinds)
-
-
-def _prompt(record: Record) -> bytes:
-    return msgspec.json.encode((record.messages, record.tools))

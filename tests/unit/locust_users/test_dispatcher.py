@@ -38,7 +38,7 @@ class FakeWorker:
     """Counts what was skipped; `finish` must come once, after everything else."""
 
     def __init__(self, loop: str, *sessions: SessionPlan):
-        self.settings = Settings(url="u", model="m", kind="k", loop=loop, max_duration_s=100_000.0)
+        self.settings = Settings(url="u", model="m", loop=loop, max_duration_s=100_000.0)
         self.sessions = sessions
         self.lane = self
         self.start_at = START
@@ -166,7 +166,7 @@ def test_a_second_user_of_an_open_loop_adds_nothing() -> None:
 
 def test_the_time_limit_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = FakeWorker("open", session("late", "x", start_s=1e9))
-    worker.settings = Settings(url="u", model="m", kind="k", loop="open", max_duration_s=60.0)
+    worker.settings = Settings(url="u", model="m", loop="open", max_duration_s=60.0)
     dispatcher = Dispatcher(cast(LoadWorker, worker), lambda: None)
     user = gevent.spawn(dispatcher.drive, lambda plan, at: None)
     dispatcher.finished.wait(5)

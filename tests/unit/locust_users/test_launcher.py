@@ -17,20 +17,20 @@ from loadkit.client.control import ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.core.errors import InputError
-from loadkit.locust_users.launcher import (
+from loadkit.locust_users.launcher import make_work_folder, run_profile
+from loadkit.locust_users.preparing import (
+    Choices,
     check_tokenizer,
     choose_block_size,
     choose_model,
     make_settings,
-    make_work_folder,
-    run_profile,
 )
 from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.locust_users.work import kept_if_unwritten
 from loadkit.traffic.plan import TrafficPlan
 
-SETTINGS = Settings(url="http://h", model="m", kind="conversation", loop="open")
+SETTINGS = Settings(url="http://h", model="m", loop="open")
 ENDPOINT = Endpoint.parse("http://h")
 HEAVY = ("torch", "transformers", "tokenizers", "datasets", "pandas")
 
@@ -122,7 +122,7 @@ def test_there_are_never_more_processes_than_users_or_sessions() -> None:
     def processes(arrivals: dict[str, object], sessions: int) -> int:
         plan = conversations(sessions, 1)
         made = make_settings(
-            profile(arrivals), plan, ENDPOINT, ModelCard("m"), processes=8, web=False
+            profile(arrivals), plan, ENDPOINT.url, ModelCard("m"), Choices(processes=8)
         )
         return made.processes
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any, cast
 
+import gevent
 import msgspec
 import pytest
 from plans import session
 
 from loadkit.client.answer import Response, decode
-from loadkit.client.exchange import Receipt
+from loadkit.client.exchange import USER_LEFT, Receipt
 from loadkit.client.stream import StreamClient
 from loadkit.client.usage import Usage
-from loadkit.locust_users.session import Lane, request_body
-from loadkit.locust_users.settings import Settings
+from loadkit.locust_users.session import Lane
+from loadkit.locust_users.settings import RetryRule, Settings
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan, Turn
 
-SETTINGS = Settings(url="http://h", model="m", kind="conversation", loop="open")
+SETTINGS = Settings(url="http://h", model="m", loop="open")
 
 
 class Killed(BaseException):
@@ -31,9 +33,12 @@ class FakeClient:
     def __init__(self, *answers: Any):
         self.answers = list(answers)
         self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.leaves: list[float | None] = []
 
-    def prepare(self, body: dict[str, Any], *, session: str) -> bytes:
+    def prepare(self, body: dict[str, Any], *, session: str, path: str) -> bytes:
         self.bodies.append(body)
+        self.paths.append(path)
         return b"request"
 
     def connect(self) -> object:
@@ -44,7 +49,15 @@ class FakeClient:
     def decode(self, receipt: Receipt) -> Response:
         return decode(receipt)
 
-    def send(self, connection: object, request: bytes, receipt: Receipt) -> Response:
+    def send(
+        self,
+        connection: object,
+        request: bytes,
+        receipt: Receipt,
+        *,
+        leave_after_s: float | None = None,
+    ) -> Response:
+        self.leaves.append(leave_after_s)
         answer = self.answers.pop(0)
         receipt.sent_at = time.monotonic()
         if isinstance(answer, BaseException):
@@ -167,10 +180,9 @@ def test_a_rewritten_history_is_refused_before_it_is_sent() -> None:
 def test_a_replayed_log_that_rewrites_its_history_is_sent_as_it_is() -> None:
     records: list[Record] = []
     client = FakeClient("A")
-    settings = msgspec.structs.replace(SETTINGS, kind="replay")
-    lane = Lane(cast(StreamClient, client), settings, worker=0, start_at=0.0, emit=records.append)
+    lane = Lane(cast(StreamClient, client), SETTINGS, worker=0, start_at=0.0, emit=records.append)
     lane.guard.check("s", [{"role": "user", "content": "something else"}])
-    row = msgspec.structs.replace(session("s", "a"), first_turn=3)
+    row = msgspec.structs.replace(session("s", "a"), first_turn=3, guarded=False)
     lane.play(row, lane.start_at, live)
     assert [(record.outcome, record.turn) for record in records] == [("ok", 3)]
 
@@ -193,12 +205,156 @@ def test_usage_goes_into_the_record_and_unknown_stays_none() -> None:
     assert records[0].cached_tokens is None
 
 
-def test_flags_that_only_some_servers_know_are_left_out() -> None:
-    plan = session("s", "a")
-    body = request_body(SETTINGS, plan, [], 4)
-    assert body["stream_options"] == {"include_usage": True}
-    assert {"return_token_ids", "ignore_eos", "tools"} & set(body) == set()
-    knowing = Settings(
-        url="u", model="m", kind="k", loop="open", return_token_ids=True, ignore_eos=True
+def turn(text: str, **fields: Any) -> Turn:
+    return Turn(({"role": "user", "content": text},), 4, **fields)
+
+
+def planned(*turns: Turn, **fields: Any) -> SessionPlan:
+    return SessionPlan("s", 0.0, turns, "chat", **fields)
+
+
+def test_a_retry_sends_the_request_again_and_its_answer_takes_the_place() -> None:
+    plan = planned(turn("a"), Turn((), 4, retry=True), turn("b"))
+    records, _ = play(plan, "bad", "good", "B")
+    assert [texts(record) for record in records] == [["a"], ["a"], ["a", "good", "b"]]
+
+
+def test_a_failure_that_the_plan_tries_again_does_not_end_the_session() -> None:
+    plan = planned(turn("a"), Turn((), 4, retry=True), turn("b"))
+    records, _ = play(plan, Response("timeout", error="late"), "A", "B")
+    assert [record.outcome for record in records] == ["timeout", "ok", "ok"]
+    assert texts(records[2]) == ["a", "A", "b"]
+
+
+def test_a_compaction_replaces_the_history_and_is_counted_not_refused() -> None:
+    plan = planned(turn("a"), turn("summary of a", compacts=True), turn("c"))
+    records, _ = play(plan, "A", "B", "C")
+    assert [texts(record) for record in records] == [
+        ["a"],
+        ["summary of a"],
+        ["summary of a", "B", "c"],
+    ]
+    assert [record.compacted for record in records] == [False, True, False]
+
+
+def test_a_user_who_leaves_is_no_failure_and_goes_on_with_what_had_come() -> None:
+    left = Response("cancelled", error=USER_LEFT, text="half an ans")
+    records, client = play(planned(turn("a", leaves_after_s=0.5), turn("b")), left, "B")
+    assert [record.outcome for record in records] == ["cancelled", "ok"]
+    assert [record.left for record in records] == [True, False]
+    assert client.leaves == [0.5, None]
+    assert texts(records[1]) == ["a", "half an ans", "b"]
+
+
+def test_a_prompt_goes_to_completions_as_it_is_and_leaves_the_history_alone() -> None:
+    plan = planned(turn("a", prompt=(1, 2, 3)), turn("b", prompt="text"), turn("c"))
+    records, client = play(plan, "A", "B", "C")
+    assert [body.get("prompt") for body in client.bodies] == [[1, 2, 3], "text", None]
+    assert [record.prompt for record in records] == [[1, 2, 3], "text", None]
+    assert client.paths == ["/v1/completions", "/v1/completions", "/v1/chat/completions"]
+    assert [texts(record) for record in records] == [[], [], ["c"]]
+
+
+def test_reasoning_is_echoed_or_stripped_as_the_plan_says() -> None:
+    for choice, kept in (("stripped", None), ("echoed", "hmm")):
+        answer = Response("ok", text="A", reasoning="hmm")
+        records, _ = play(planned(turn("a"), turn("b"), reasoning=choice), answer, "B")
+        assert records[0].reasoning == "hmm"
+        assert records[1].messages[1].get("reasoning_content") == kept
+
+
+def test_sub_agents_start_together_and_the_next_turn_waits_for_all_of_them() -> None:
+    agents = tuple(
+        msgspec.structs.replace(planned(turn(name)), session=name, inherits_history=inherits)
+        for name, inherits in (("x", True), ("y", False))
     )
-    assert request_body(knowing, plan, [], 4)["return_token_ids"] is True
+    records, _ = play(planned(turn("a", sub_agents=agents), turn("b")), "A", "X", "Y", "B")
+    assert [(record.session, texts(record)) for record in records] == [
+        ("s", ["a"]),
+        ("x", ["a", "A", "x"]),
+        ("y", ["y"]),
+        ("s", ["a", "A", "b"]),
+    ]
+
+
+def test_sub_agents_of_a_turn_that_fails_or_never_comes_have_their_records() -> None:
+    agent = msgspec.structs.replace(planned(turn("x"), turn("y")), session="x")
+    plan = planned(turn("a", sub_agents=(agent,)), turn("b", sub_agents=(agent,)))
+    records, _ = play(plan, Response("cut", error="gone"))
+    assert Counter((record.session, record.outcome) for record in records) == {
+        ("s", "cut"): 1,
+        ("s", "not_sent"): 1,
+        ("x", "not_sent"): 4,
+    }
+    assert len(records) == plan.num_requests
+
+
+def test_a_kill_while_sub_agents_run_leaves_one_record_for_each_turn() -> None:
+    agent = msgspec.structs.replace(planned(turn("x"), turn("y")), session="x")
+    plan = planned(turn("a", sub_agents=(agent,)), turn("b"))
+    records: list[Record] = []
+
+    class Waiting(FakeClient):
+        def send(self, *args: Any, **kwargs: Any) -> Response:
+            if self.answers:
+                return super().send(*args, **kwargs)
+            args[2].sent_at = time.monotonic()
+            gevent.sleep(1000)
+            raise AssertionError
+
+    client = cast(StreamClient, Waiting("A"))
+    lane = Lane(client, SETTINGS, worker=0, start_at=0.0, emit=records.append)
+    playing = gevent.spawn(lane.play, plan, 0.0, live)
+    gevent.sleep(0.01)
+    playing.kill()
+    assert Counter((record.session, record.outcome) for record in records) == {
+        ("s", "ok"): 1,
+        ("s", "not_sent"): 1,
+        ("x", "cancelled"): 1,
+        ("x", "not_sent"): 1,
+    }
+
+
+def retrying(**rule: Any) -> Settings:
+    return msgspec.structs.replace(SETTINGS, retries=RetryRule(**rule))
+
+
+def busy(retry_after_s: float | None = None) -> Response:
+    return Response("http_error", status=429, error="full", retry_after_s=retry_after_s)
+
+
+def test_a_request_that_was_turned_away_waits_as_long_as_it_is_told_and_counts_attempts() -> None:
+    records: list[Record] = []
+    client = FakeClient(busy(0.02), busy(0.01), "A")
+    settings = retrying(max_retries=2)
+    lane = Lane(
+        cast(StreamClient, client),
+        settings,
+        worker=0,
+        start_at=time.monotonic(),
+        emit=records.append,
+    )
+    lane.play(session("s", "a"), lane.start_at, live)
+    (record,) = records
+    assert (record.outcome, record.attempts, len(client.bodies)) == ("ok", 3, 1)
+    assert record.sent_s is not None
+    assert record.sent_s - record.intended_s >= 0.03
+    assert record.schedule_delay_s is None  # it was asked to wait, it was not late
+
+
+@pytest.mark.parametrize(
+    ("rule", "response", "attempts", "wait_s"),
+    [
+        ({"max_retries": 0}, busy(), 1, None),
+        ({"max_retries": 3}, busy(), 3, 4.0),
+        ({"max_retries": 3}, busy(), 4, None),
+        ({"max_retries": 3}, busy(7.0), 1, 7.0),
+        ({"max_retries": 3}, busy(61.0), 1, None),
+        ({"max_retries": 3}, Response("http_error", status=500), 1, None),
+        ({"max_retries": 3}, Response("timeout"), 1, None),
+    ],
+)
+def test_the_wait_before_another_attempt(
+    rule: dict[str, Any], response: Response, attempts: int, wait_s: float | None
+) -> None:
+    assert RetryRule(**rule).wait_s(response, attempts) == wait_s

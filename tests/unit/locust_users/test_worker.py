@@ -13,7 +13,7 @@ from loadkit.locust_users.worker import EXIT_CANNOT_WRITE, LoadWorker
 from loadkit.runs.journal import read_journal
 from loadkit.runs.record import Record
 
-SETTINGS = Settings(url="http://h", model="m", kind="corpus", loop="open")
+SETTINGS = Settings(url="http://h", model="m", loop="open")
 
 
 def record(turn: int) -> Record:

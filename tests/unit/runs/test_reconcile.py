@@ -11,14 +11,16 @@ from run_builders import answered, context, counters
 from loadkit.runs.prediction import Prediction, Predictions
 from loadkit.runs.reconcile import reconcile
 from loadkit.runs.record import Record
+from loadkit.runs.splits import split_requests
+from loadkit.runs.view import Gathered, View, measured_view
 
 SENT = [answered("a", 0, 0.0, cached_tokens=0), answered("a", 1, 1.0, cached_tokens=64)]
 
 
 def predicted(tokens: list[int], resident: list[int] | None = None) -> Prediction:
     return Prediction(
-        prompt_tokens=np.array([100, 100]),
-        replay=(None, None),
+        prompt_tokens=np.full(len(tokens), 100),
+        replay=(None,) * len(tokens),
         own_prefix_tokens=np.array(tokens),
         reusable_tokens=np.array(tokens),
         resident_tokens=None if resident is None else np.array(resident),
@@ -36,8 +38,16 @@ def compare(
         counters_before=counters(10, 30), counters_after=counters(10 + hits, 30 + queries)
     )
     text = None if from_text is None else predicted(from_text)
-    predictions = Predictions(predicted(best or [0, 64]), text)
-    return reconcile(records, [r for r in records if r.outcome == "ok"], known, predictions)
+    more = [0] * (sum(record.outcome == "ok" for record in records) - 2)
+    predictions = Predictions(predicted((best or [0, 64]) + more), text)
+    return reconcile(whole(records, predictions), known)
+
+
+def whole(records: list[Record], predictions: Predictions | None) -> View:
+    """A run of one phase."""
+    gathered = Gathered(records, 0, 0)
+    answered = [r for r in records if r.outcome == "ok"]
+    return measured_view(gathered, answered, split_requests(answered, None), predictions)
 
 
 def test_three_equal_witnesses_agree() -> None:
@@ -71,14 +81,14 @@ def test_without_generated_ids_retokenised_tokens_are_not_known() -> None:
 
 def test_the_prediction_at_the_servers_capacity_is_the_one_that_counts() -> None:
     small = Predictions(predicted([0, 80], resident=[0, 64]), None)
-    result = reconcile(SENT, SENT, context(capacity_blocks=8), small)
+    result = reconcile(whole(SENT, small), context(capacity_blocks=8))
     assert result["prediction"]["cached_tokens"] == 64
     assert result["prediction_infinite_tokens"] == 80
     assert result["prediction_capacity_blocks"] == 8
 
 
 def test_a_missing_witness_leaves_agreement_open() -> None:
-    result = reconcile(SENT, SENT, context(), None)
+    result = reconcile(whole(SENT, None), context())
     assert result["agrees"] is None
     assert result["usage"]["cached_tokens"] == 64
     assert result["prometheus"]["cached_tokens"] is None
@@ -87,7 +97,7 @@ def test_a_missing_witness_leaves_agreement_open() -> None:
 
 def test_a_server_started_again_during_the_run_is_no_witness() -> None:
     restarted = context(counters_before=counters(500, 900), counters_after=counters(64, 200))
-    assert reconcile(SENT, SENT, restarted, None)["prometheus"]["cached_tokens"] is None
+    assert reconcile(whole(SENT, None), restarted)["prometheus"]["cached_tokens"] is None
 
 
 def test_a_cut_stream_that_the_server_counted_leaves_agreement_open() -> None:

@@ -1,0 +1,150 @@
+"""Make the predictions for a run with the analyzer's own code: the sent log in, columns out.
+
+The engine's rule goes by the dialect of its counters: llama.cpp and SGLang match token by token.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from loadkit import analysis
+from loadkit.analysis.engines import TOKEN_GRANULAR
+from loadkit.analysis.per_request import per_request_of
+from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.concurrent import simulate_concurrent
+from loadkit.analysis.simulate.slots import simulate_slots
+from loadkit.core.errors import LoadkitError
+from loadkit.core.tokenizer import Tokenizer, load_tokenizer
+from loadkit.core.trace import IntArray, Trace
+from loadkit.runs.context import RunContext
+from loadkit.runs.prediction import Prediction, Predictions
+from loadkit.runs.record import Record
+from loadkit.runs.sent import write_sent
+from loadkit.traces import read_log
+
+# Blocks of one token take some 250 bytes each: half a GiB at most.
+MAX_MATCHED_TOKENS = 2_000_000
+REPLAY_KINDS: tuple[str | None, ...] = (None, "same_session", "cross_session")
+
+
+class TokenizerFacts(msgspec.Struct, frozen=True):
+    """The tokenizer that the prediction was made with."""
+
+    name: str
+    fingerprint: str
+
+
+Outcome = tuple[TokenizerFacts | None, Predictions | None, list[str]]
+
+
+def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext) -> Outcome:
+    """Tokenizer, predictions and notes for the log `sent`, which has a row per answered request.
+
+    None with a note that says why, if there is no tokenizer or block size, the tokenizer is not the
+    server's, or the analyzer refuses the log: a finished run is kept whatever the prediction does.
+    """
+    if not answered:
+        return None, None, []
+    if context.tokenizer is None or block_size_of(context) is None:
+        return None, None, ["no prediction: it needs the served tokenizer and the block size"]
+    try:
+        tokenizer = load_tokenizer(context.tokenizer)
+        facts = TokenizerFacts(tokenizer.name, tokenizer.fingerprint)
+        if context.server_tokenizer_fingerprint not in (None, facts.fingerprint):
+            return facts, None, ["no prediction: the server has another tokenizer than this one"]
+        return facts, _both(sent, answered, tokenizer, context), []
+    except LoadkitError as error:
+        return None, None, [f"no prediction: {error}"]
+
+
+def engine_of(context: RunContext) -> str:
+    """The engine's rule by the dialect of its counters; vLLM's for a server that shows none."""
+    source = context.counters_before.source if context.counters_before else None
+    return source if source in TOKEN_GRANULAR else "vllm"
+
+
+def block_size_of(context: RunContext) -> int | None:
+    """Tokens a block: what is known, else 1 for an engine that matches token by token."""
+    if context.block_size is None and engine_of(context) in TOKEN_GRANULAR:
+        return 1
+    return context.block_size
+
+
+def _both(
+    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
+) -> Predictions:
+    size = block_size_of(context)
+    assert size is not None
+    trace = _read(sent, tokenizer, size)
+    best = _predict(trace, context)
+    predictions = Predictions(
+        best,
+        from_text=_from_text(sent, answered, tokenizer, context),
+        curve=analysis.analyze(trace, engine=engine_of(context)).to_dict()["curve"],
+        overlap=_overlap(trace, best, context.capacity_blocks),
+        unruled=_unruled_tokens(trace),
+    )
+    if int(trace.prompt_tokens.sum()) <= MAX_MATCHED_TOKENS:
+        predictions.matched = _unruled_tokens(_read(sent, tokenizer, 1))
+    return predictions
+
+
+def _from_text(
+    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
+) -> Prediction | None:
+    """The prediction with every reply tokenised again; None if no reply came with token ids."""
+    if all(record.reply_token_ids is None for record in answered):
+        return None
+    handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=sent.parent)
+    os.close(handle)
+    try:
+        write_sent(answered, Path(name), token_ids=False)
+        return _predict(_read(Path(name), tokenizer, block_size_of(context) or 1), context)
+    finally:
+        Path(name).unlink()
+
+
+def _overlap(trace: Trace, best: Prediction, capacity_blocks: int | None) -> IntArray | None:
+    """Hit tokens with the blocks of running requests pinned. Latencies are the client's, time in
+    the server's queue included, so blocks are held for rather longer than they are."""
+    if capacity_blocks is None or trace.completed_s is None:
+        return None
+    if trace.num_ids + trace.num_requests <= capacity_blocks:  # all blocks and unfinished pages fit
+        return best.expected_tokens
+    return simulate_concurrent(reuse_of(trace), capacity_blocks, "wait").requests.resident_tokens
+
+
+def _unruled_tokens(trace: Trace) -> IntArray:
+    """Tokens (n,) of leading blocks seen before, whatever the engine's rule would let hit."""
+    reuse = reuse_of(trace)
+    seen = np.zeros(len(reuse.position) + 1, np.int64)
+    np.cumsum(reuse.position > 0, out=seen[1:])
+    blocks: IntArray = seen[trace.block_ptr[1:]] - seen[trace.block_ptr[:-1]]
+    return np.minimum(blocks * trace.block_size, trace.prompt_tokens)
+
+
+def _read(log: Path, tokenizer: Tokenizer, block_size: int) -> Trace:
+    return read_log([log], format="openai", tokenizer=tokenizer, block_size=block_size).trace
+
+
+def _predict(trace: Trace, context: RunContext) -> Prediction:
+    engine, capacity = engine_of(context), context.capacity_blocks
+    reuse = reuse_of(trace, engine)
+    requests = per_request_of(reuse, capacity)
+    resident = None if capacity is None else requests.resident_tokens
+    if engine == "llamacpp":
+        slots = context.num_slots
+        resident = None if slots is None else simulate_slots(reuse, slots).requests.resident_tokens
+    return Prediction(
+        prompt_tokens=trace.prompt_tokens,
+        replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
+        own_prefix_tokens=requests.own_prefix_tokens,
+        reusable_tokens=requests.reusable_tokens,
+        resident_tokens=resident,
+    )
