@@ -15,8 +15,8 @@ from loadkit.core.errors import InputError
 MAX_DEPTH = 12
 _SLOT = re.compile(r"\{(?:int:(\d+)-(\d+)|([a-z_]+))\}")
 
-# A text, a symbol (in a tuple of one) or the bounds of a number.
-_Piece = str | tuple[str] | tuple[int, int]
+# A text, the lines of a symbol without slots, another symbol (a tuple of one), a number's bounds.
+_Piece = str | list[str] | tuple[str] | tuple[int, int]
 
 
 class Grammar:
@@ -24,7 +24,14 @@ class Grammar:
 
     def __init__(self, lines: Mapping[str, Sequence[str]], name: str):
         self.name = name
-        self._lines = {symbol: [_pieces(line) for line in texts] for symbol, texts in lines.items()}
+        plain = {
+            symbol: list(texts)
+            for symbol, texts in lines.items()
+            if not any(map(_SLOT.search, texts))
+        }
+        self._lines = {
+            symbol: [_pieces(line, plain) for line in texts] for symbol, texts in lines.items()
+        }
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._lines
@@ -37,6 +44,8 @@ class Grammar:
         for piece in rng.choice(self._lines[symbol]):
             if isinstance(piece, str):
                 out.append(piece)
+            elif isinstance(piece, list):
+                out.append(rng.choice(piece))
             elif len(piece) == 1:
                 out.append(self.expand(piece[0], rng, depth + 1))
             else:
@@ -44,14 +53,17 @@ class Grammar:
         return "".join(out)
 
 
-def _pieces(line: str) -> list[_Piece]:
+def _pieces(line: str, plain: Mapping[str, list[str]]) -> list[_Piece]:
     pieces: list[_Piece] = []
     at = 0
     for slot in _SLOT.finditer(line):
         if slot.start() > at:
             pieces.append(line[at : slot.start()])
         low, high, symbol = slot.groups()
-        pieces.append((symbol,) if symbol else (int(low), int(high)))
+        if symbol:
+            pieces.append(plain.get(symbol) or (symbol,))
+        else:
+            pieces.append((int(low), int(high)))
         at = slot.end()
     if at < len(line):
         pieces.append(line[at:])

@@ -68,8 +68,8 @@ class Profile(Part):
     def _check_api(self) -> None:
         if self.request.api != "completions":
             return
-        mixed = isinstance(self.traffic, MixtureTraffic)
-        kinds = [part.traffic.kind for part in self.traffic.parts] if mixed else [self.traffic.kind]
-        for kind in kinds:
+        traffic = self.traffic
+        parts = traffic.parts if isinstance(traffic, MixtureTraffic) else ()
+        for kind in (traffic.kind, *(part.traffic.kind for part in parts)):
             if kind in MULTI_TURN:
                 raise ValueError(f"request.api: completions have no turns, which `{kind}` needs")
