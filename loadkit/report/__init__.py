@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from loadkit.gate.policy import Policy
 from loadkit.report.build import build
 from loadkit.report.files import write_whole
 from loadkit.report.html import render
@@ -22,8 +23,18 @@ def write_report(
     production: Path | None = None,
     gate: dict[str, Any] | None = None,
     curves: dict[str, Any] | None = None,
+    policy: Policy | None = None,
+    show_text: bool = False,
 ) -> Report:
     """Write the HTML report of a run folder; returns its model. See `build` for the arguments."""
-    report = build(staging, expected=expected, production=production, gate=gate, curves=curves)
+    report = build(
+        staging,
+        expected=expected,
+        production=production,
+        gate=gate,
+        curves=curves,
+        policy=policy,
+        show_text=show_text,
+    )
     write_whole(out_html, render(report))
     return report

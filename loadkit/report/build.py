@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from loadkit.core.errors import InputError
 from loadkit.core.trace import FloatArray
 from loadkit.gate.inputs import Expected, Measured, check_schema, checked
 from loadkit.gate.inputs import read_run as gate_read_run
+from loadkit.gate.policy import Policy, policy_of
+from loadkit.gate.rates import hit_rate, organic_rate
+from loadkit.gate.requests import Requests, read_requests
+from loadkit.report.fit import Rate, fit
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Report, Side, Waits
+from loadkit.report.objectives import objectives
+from loadkit.report.sent import sent
+from loadkit.report.timeline import timeline
 from loadkit.report.words import percent, points
 
 STAGING, PRODUCTION, EXPECTED = "Staging", "Production-like run", "Expected in production"
@@ -35,32 +40,55 @@ def build(
     production: Path | None = None,
     gate: dict[str, Any] | None = None,
     curves: dict[str, Any] | None = None,
+    policy: Policy | None = None,
+    show_text: bool = False,
 ) -> Report:
     """Read the run folders and put the report together.
 
     curves: {"staging": [...], "production": [...]} points to show in place of those in the run
-    folders and the forecast. InputError for a folder that is no run folder.
+    folders and the forecast. policy: objectives to show; None: the profile's. show_text: quote a
+    few words of prompts. InputError for a folder that is no run folder.
     """
     if expected is not None:
         check(expected, "loadkit.forecast/1", ("hit_rate",), "--expected")
         checked(expected, Expected, "--expected")
     if gate is not None:
         check(gate, "loadkit.gate/1", ("verdict", "reasons"), "--gate")
-    runs = {STAGING: read_run(staging)} | ({PRODUCTION: read_run(production)} if production else {})
-    folders = {STAGING: staging, PRODUCTION: production}
-    sides = [measured_side(label, run) for label, run in runs.items()]
+    folders = {STAGING: staging} | ({PRODUCTION: production} if production else {})
+    runs = {label: read_run(folder) for label, folder in folders.items()}
+    requests = {label: read_requests(folder) for label, folder in folders.items()}
+    policies = {label: policy or policy_of(run) for label, run in runs.items()}
+    sides = [
+        measured_side(label, run, requests[label], policies[label]) for label, run in runs.items()
+    ]
     if expected is not None:
         sides.append(expected_side(expected))
+    limits = (objectives(label, requests[label], policies[label]) for label in runs)
     return Report(
         title=_title(runs[STAGING]),
         headline=headline(sides, runs[STAGING], gate),
         sides=tuple(sides),
         curves=tuple(_curves(runs, expected, curves or {})),
-        waits=tuple(_waits(label, folders[label], run) for label, run in runs.items()),
+        waits=tuple(_waits(label, requests[label], run) for label, run in runs.items()),
         facts=tuple(Facts(label, run) for label, run in runs.items()),
         gate=gate,
         expected=expected,
+        times=tuple(timeline(label, found) for label, found in requests.items()),
+        fits=tuple(fit(label, found, _rates(sides)) for label, found in requests.items()),
+        sent=tuple(
+            sent(label, folders[label], run, show_text=show_text) for label, run in runs.items()
+        ),
+        objectives=tuple(found for found in limits if found is not None),
     )
+
+
+def _rates(sides: list[Side]) -> list[Rate]:
+    """The hit rates whose TTFT is asked for: those of every side that can be relied on."""
+    return [
+        Rate(side.label, side.hit_rate, side.low, side.high)
+        for side in sides
+        if side.hit_rate is not None and side.conclusive
+    ]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -85,10 +113,20 @@ def check(data: Any, schema: str, needed: tuple[str, ...], where: str | Path) ->
             node = node[name]
 
 
-def measured_side(label: str, run: dict[str, Any]) -> Side:
-    split = run["split"]
+def measured_side(
+    label: str,
+    run: dict[str, Any],
+    requests: Requests | None = None,
+    policy: Policy | None = None,
+) -> Side:
+    """Intervals by sessions from the requests; without them what run.json states."""
+    split, limits = run["split"], (policy or Policy()).thresholds
     rate, half = split["hit_rate"], split.get("hit_rate_half_width")
+    counted = hit_rate(requests, limits)
+    half = counted.half_width if counted else half
     known = rate is not None and half is not None
+    organic = organic_rate(requests, limits)
+    ends = organic.within(0, 1) if organic else None
     return Side(
         label=label,
         measured=True,
@@ -98,12 +136,15 @@ def measured_side(label: str, run: dict[str, Any]) -> Side:
         high=min(1.0, rate + half) if known else None,
         parts={part: split[f"{part}_rate"] for part in PARTS},
         organic_hit_rate=split["organic_hit_rate"],
+        organic_low=ends[0] if ends else None,
+        organic_high=ends[1] if ends else None,
     )
 
 
 def expected_side(expected: dict[str, Any]) -> Side:
     rate, split = expected.get("hit_rate") or {}, expected.get("split") or {}
     organic, log = expected.get("organic_hit_rate"), expected.get("log") or {}
+    organic = organic if isinstance(organic, dict) else {"estimate": organic}
     requests = log.get("requests")
     conclusive = expected.get("status") == "ok"
     basis = "forecast" if conclusive else "inconclusive forecast"
@@ -115,8 +156,10 @@ def expected_side(expected: dict[str, Any]) -> Side:
         low=rate.get("low"),
         high=rate.get("high"),
         parts={part: split.get(part) for part in PARTS},
-        organic_hit_rate=organic.get("estimate") if isinstance(organic, dict) else organic,
+        organic_hit_rate=organic.get("estimate"),
         conclusive=conclusive,
+        organic_low=organic.get("low"),
+        organic_high=organic.get("high"),
     )
 
 
@@ -185,14 +228,8 @@ def _curve(label: str, given: list[dict[str, Any]] | None, run: dict[str, Any]) 
     return Curve(label, tuple(sorted(finite, key=lambda p: p["capacity_tokens"])), capacity)
 
 
-def _waits(label: str, folder: Path | None, run: dict[str, Any]) -> Waits:
-    assert folder is not None
-    try:
-        table = pq.read_table(folder / "requests.parquet", columns=["ttft_s", "main_cause"])
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot be read: {error}", where=folder / "requests.parquet") from error
-    waits = np.array([np.nan if v is None else v for v in table["ttft_s"].to_pylist()], float)
-    causes = np.array([cause or "" for cause in table["main_cause"].to_pylist()], dtype=object)
+def _waits(label: str, requests: Requests, run: dict[str, Any]) -> Waits:
+    waits, causes = requests.number["ttft_s"], requests.main_cause
     known = np.isfinite(waits)
     by_cause = {cause: np.sort(waits[(causes == cause) & known]) for cause in CAUSES}
     figures = run["latency"]["ttft_s_by_cause"] | {"all": run["latency"]["ttft_s"]}

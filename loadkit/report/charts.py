@@ -32,14 +32,15 @@ NAMES = {
     "miss_capacity": "miss, evicted",
     "miss_compulsory": "miss, never seen",
 }
-_ROW, _BAR, _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 34, 44, 20, 12, 44
+_ROW, _BAR = 78, 34
+LEFT, RIGHT, TOP, BOTTOM = 44, 20, 12, 44
 _STACK = (*PARTS[:4], "miss_capacity", "miss_compulsory")
 
 
 def split_bars(sides: Sequence[Side], width: float) -> Markup:
     """One bar a side, all of 100% of its prompt tokens; a dashed line at the expected hit rate."""
     rows = [_bar(side, number * _ROW, width) for number, side in enumerate(sides)]
-    height = len(sides) * _ROW + 24
+    height = len(sides) * _ROW + 22
     expected = next((s.hit_rate for s in sides if not s.measured and s.hit_rate is not None), None)
     if expected is not None:
         x = expected * width
@@ -73,7 +74,18 @@ def _bar(side: Side, top: float, width: float) -> Markup:
         if share > 0:
             segments.append(_segment(part, share, x, top + 24, share * width))
             x += share * width
-    return tag("g", *head, *segments)
+    return tag("g", *head, *segments, *_whisker(side, top + 24 + _BAR + 6, width))
+
+
+def _whisker(side: Side, y: float, width: float) -> list[Markup]:
+    """The interval of the hit rate, below the bar; nothing for a rate without one."""
+    if side.low is None or side.high is None or side.low == side.high:
+        return []
+    low, high = side.low * width, side.high * width
+    ends = ((low, low, y - 3, y + 3), (high, high, y - 3, y + 3), (low, high, y, y))
+    words = f"{side.label}: interval {percent(side.low)} to {percent(side.high)}"
+    lines = (tag("line", x1=a, x2=b, y1=c, y2=d, class_="whisker") for a, b, c, d in ends)
+    return [tag("g", tag("title", words), *lines)]
 
 
 def _segment(part: str, share: float, x: float, y: float, width: float) -> Markup:
@@ -90,8 +102,8 @@ def _segment(part: str, share: float, x: float, y: float, width: float) -> Marku
 def capacity_chart(curve: Curve, width: float, height: float = 260) -> Markup:
     """Stacked shares of prompt tokens over cache size (log scale), the server's size marked."""
     first, last = _sizes(curve)
-    x = logarithmic(first, last, _LEFT, width - _RIGHT)
-    y = linear(0, 1, height - _BOTTOM, _TOP)
+    x = logarithmic(first, last, LEFT, width - RIGHT)
+    y = linear(0, 1, height - BOTTOM, TOP)
     points = [dict(point) for point in curve.points]
     if points[-1]["capacity_tokens"] < last:  # nothing changes beyond the last point
         points.append({**points[-1], "capacity_tokens": last})
@@ -108,12 +120,12 @@ def capacity_chart(curve: Curve, width: float, height: float = 260) -> Markup:
     parts.append(tag("path", d=polyline(hits), class_="line"))
     if curve.capacity_tokens is not None:
         parts += _capacity_mark(curve.capacity_tokens, x, width, height)
-    axes = _axes(x, y, log_ticks(first, last, max(2, int(width / 70))), short_count, width, height)
+    lines = axes(x, y, log_ticks(first, last, max(2, int(width / 70))), short_count, width, height)
     words = text(
-        (_LEFT + width) / 2, height - 6, "cache size, tokens", class_="quiet", text_anchor="middle"
+        (LEFT + width) / 2, height - 6, "cache size, tokens", class_="quiet", text_anchor="middle"
     )
     return picture(
-        width, height, f"{curve.label}: hit rate over cache size", [*parts, *axes, words]
+        width, height, f"{curve.label}: hit rate over cache size", [*parts, *lines, words]
     )
 
 
@@ -128,10 +140,10 @@ def _capacity_mark(capacity: int, x: Scale, width: float, height: float) -> list
     anchor = "end" if at > width / 2 else "start"
     words = f"this server: {short_count(round(capacity, -2) if capacity > 9999 else capacity)}"
     return [
-        tag("line", x1=at, x2=at, y1=_TOP, y2=height - _BOTTOM, class_="mark"),
+        tag("line", x1=at, x2=at, y1=TOP, y2=height - BOTTOM, class_="mark"),
         text(
             at + (-6 if anchor == "end" else 6),
-            _TOP + 14,
+            TOP + 14,
             words,
             class_="mark-text halo",
             text_anchor=anchor,
@@ -139,7 +151,7 @@ def _capacity_mark(capacity: int, x: Scale, width: float, height: float) -> list
     ]
 
 
-def _axes(
+def axes(
     x: Scale,
     y: Scale,
     ticks: Sequence[float],
@@ -150,15 +162,15 @@ def _axes(
     parts = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(
-            tag("line", x1=_LEFT, x2=width - _RIGHT, y1=y(share), y2=y(share), class_="grid")
+            tag("line", x1=LEFT, x2=width - RIGHT, y1=y(share), y2=y(share), class_="grid")
         )
         parts.append(
-            text(_LEFT - 6, y(share) + 4, percent(share, 0), class_="quiet", text_anchor="end")
+            text(LEFT - 6, y(share) + 4, percent(share, 0), class_="quiet", text_anchor="end")
         )
     for tick in ticks:
         words = name(tick)
         parts.append(
-            text(x(tick), height - _BOTTOM + 16, words, class_="quiet", text_anchor="middle")
+            text(x(tick), height - BOTTOM + 16, words, class_="quiet", text_anchor="middle")
         )
     return parts
 
@@ -169,9 +181,9 @@ def wait_chart(waits: Waits, width: float, height: float, span: Point) -> Markup
     span: smallest and largest time of all charts shown together, so that they can be compared.
     """
     low, high = span
-    x = logarithmic(low, high, _LEFT, width - _RIGHT)
-    y = linear(0, 1, height - _BOTTOM, _TOP)
-    axes = _axes(x, y, log_ticks(low, high, max(2, int(width / 80))), short_time, width, height)
+    x = logarithmic(low, high, LEFT, width - RIGHT)
+    y = linear(0, 1, height - BOTTOM, TOP)
+    grid = axes(x, y, log_ticks(low, high, max(2, int(width / 80))), short_time, width, height)
     lines = []
     for cause in CAUSES:
         points = [(x(wait), y(share)) for wait, share in waits.ecdf[cause]]
@@ -180,10 +192,10 @@ def wait_chart(waits: Waits, width: float, height: float, span: Point) -> Markup
             line = polyline(steps(points, y(0)))
             lines.append(tag("path", title, d=line, class_=f"line-{cause}"))
     words = text(
-        (_LEFT + width) / 2, height - 6, "time to first token", class_="quiet", text_anchor="middle"
+        (LEFT + width) / 2, height - 6, "time to first token", class_="quiet", text_anchor="middle"
     )
     return picture(
-        width, height, f"{waits.label}: time to first token by cause", [*axes, *lines, words]
+        width, height, f"{waits.label}: time to first token by cause", [*grid, *lines, words]
     )
 
 

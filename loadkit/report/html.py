@@ -10,8 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from loadkit.report import tables
+from loadkit.report import findings, tables
+from loadkit.report.chart_fit import fit_chart
+from loadkit.report.chart_time import time_chart
 from loadkit.report.charts import NAMES, capacity_chart, split_bars, time_span, wait_chart
+from loadkit.report.fit import Fit
 from loadkit.report.model import CAUSES, Report
 from loadkit.report.words import clean, percent, sentence
 
@@ -62,10 +65,42 @@ def _content(report: Report) -> dict[str, Any]:
         "wait_charts": _wait_charts(report),
         "wait_tables": [tables.wait_table(waits) for waits in report.waits],
         "causes": CAUSES,
+        **_found(report),
         "agreement": tables.agreement_table(report.facts),
         "facts": tables.facts_table(report.facts),
         "notes": _notes(report),
         "setting_rows": _setting_rows(report),
+    }
+
+
+def _found(report: Report) -> dict[str, Any]:
+    """What was found beside the rates; sections without anything to say are left out."""
+    slopes = {one.label: None if one.why_not else one.slope_s for one in report.fits}
+    times = [one for one in report.times if one.windows]
+    broken = ((one, findings.broken_table(one, slopes.get(one.label))) for one in report.sent)
+    prefixes = (findings.prefix_table(one) for one in report.sent)
+    stages = (findings.stage_table(one) for one in report.facts)
+    return {
+        "time_charts": [
+            _both(lambda width, t=one: time_chart(t, width), HALF, one.label) for one in times
+        ],
+        "time_tables": [findings.time_table(one) for one in times],
+        "fits": [_fit(one, report) for one in report.fits],
+        "audits": [{"sent": one, "table": table} for one, table in broken],
+        "prefix_tables": [table for table in prefixes if table],
+        "diversity": findings.diversity_table(report.sent),
+        "objective_tables": [findings.objectives_table(one) for one in report.objectives],
+        "stage_tables": [table for table in stages if table],
+        "load": tables.load_table(report.facts),
+    }
+
+
+def _fit(found: Fit, report: Report) -> dict[str, Any]:
+    return {
+        "found": found,
+        "chart": _both(lambda width: fit_chart(found, width), WIDE) if found.points else None,
+        "table": findings.fit_table(found, report.facts) if found.marks else None,
+        "words": tables.fit_words(found),
     }
 
 

@@ -9,6 +9,11 @@ from typing import Any
 
 import msgspec
 
+from loadkit.report.fit import Fit
+from loadkit.report.objectives import Objectives
+from loadkit.report.sent import Sent
+from loadkit.report.timeline import Timeline
+
 SCHEMA = "loadkit.report/1"
 PARTS = ("continuation", "shared", "replay_cross_session", "replay_same_session", "miss")
 CAUSES = ("continuation", "shared", "replay", "miss")
@@ -18,7 +23,8 @@ class Side(msgspec.Struct, frozen=True):
     """One bar: shares of prompt tokens by cause, 0..1. None: not known.
 
     measured: from a run; else from a forecast. basis: what the figures were counted from.
-    conclusive: False for a forecast that says itself that it cannot be relied on.
+    conclusive: False for a forecast that says itself that it cannot be relied on. organic_low and
+    organic_high: its interval, as low and high are the hit rate's.
     """
 
     label: str
@@ -30,6 +36,8 @@ class Side(msgspec.Struct, frozen=True):
     parts: dict[str, float | None]
     organic_hit_rate: float | None
     conclusive: bool = True
+    organic_low: float | None = None
+    organic_high: float | None = None
 
     @property
     def replay(self) -> float | None:
@@ -75,6 +83,10 @@ class Report(msgspec.Struct, frozen=True):
     facts: tuple[Facts, ...]
     gate: dict[str, Any] | None
     expected: dict[str, Any] | None
+    times: tuple[Timeline, ...] = ()
+    fits: tuple[Fit, ...] = ()
+    sent: tuple[Sent, ...] = ()
+    objectives: tuple[Objectives, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **msgspec.to_builtins(self)}

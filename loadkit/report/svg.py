@@ -67,6 +67,15 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     return [low, high]
 
 
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` + 1 round values in [low, high], 1-2-5 steps apart."""
+    step = (high - low) / max(1, most)
+    power = 10.0 ** math.floor(math.log10(step)) if step > 0 else 1.0
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
 def polyline(points: Sequence[Point]) -> str:
     """Path data through the points."""
     return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)

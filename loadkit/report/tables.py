@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from loadkit.report.charts import NAMES
+from loadkit.report.fit import Fit
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Side, Waits
 from loadkit.report.words import count, milliseconds, percent, signed, yes_no
 
@@ -43,6 +44,8 @@ def split_table(sides: Sequence[Side]) -> Table:
         rows.append(Row(NAMES[part], cells, swatch=part))
     organic = tuple(percent(side.organic_hit_rate) for side in sides)
     rows.append(Row("organic hit rate", organic, style="sum"))
+    spans = tuple(_span(side.organic_low, side.organic_high, side.measured) for side in sides)
+    rows.append(Row("its interval", spans))
     return Table("share of prompt tokens", tuple(map(_short, sides)), tuple(rows))
 
 
@@ -52,11 +55,15 @@ def _short(side: Side) -> str:
 
 
 def _interval(side: Side) -> str:
-    if side.low is None or side.high is None:
+    return _span(side.low, side.high, side.measured)
+
+
+def _span(low: float | None, high: float | None, measured: bool) -> str:
+    if low is None or high is None:
         return "–"
-    if side.low == side.high:
-        return "exact" if not side.measured else "–"
-    return f"{percent(side.low)} – {percent(side.high)}"
+    if low == high:
+        return "–" if measured else "exact"
+    return f"{percent(low)} – {percent(high)}"
 
 
 def capacity_table(curve: Curve) -> Table:
@@ -135,8 +142,6 @@ def facts_table(facts: Sequence[Facts]) -> Table:
             lambda run: count(run["totals"]["requests_without_cached_tokens"]),
         ),
         row("traffic", lambda run: f"{run['kind']}, {run['loop']} loop"),
-        row("schedule delay p50", lambda run: milliseconds(run["schedule_delay_s"]["p50"])),
-        row("schedule delay p99", lambda run: milliseconds(run["schedule_delay_s"]["p99"])),
         row("end to end p50", lambda run: milliseconds(run["latency"]["e2e_s"]["p50"])),
         row("end to end p99", lambda run: milliseconds(run["latency"]["e2e_s"]["p99"])),
         row("between tokens p50", lambda run: milliseconds(run["latency"]["itl_s"]["p50"])),
@@ -147,6 +152,64 @@ def facts_table(facts: Sequence[Facts]) -> Table:
         row("duration", lambda run: f"{run['duration_s']:,.0f} s"),
     )
     return Table("", tuple(one.label for one in facts), rows)
+
+
+def load_table(facts: Sequence[Facts]) -> Table:
+    """Was the load sent as planned? Rows that no run knows are left out."""
+    runs = [one.run for one in facts]
+    stalls = [_stalls(run) for run in runs]
+
+    def row(name: str, pick: Callable[[dict[str, Any]], str], style: str | None = None) -> Row:
+        return Row(name, tuple(pick(run) for run in runs), style=style)
+
+    rows = [
+        row(
+            "schedule delay p50", lambda run: milliseconds(run["schedule_delay_s"]["p50"]), "total"
+        ),
+        row("schedule delay p99", lambda run: milliseconds(run["schedule_delay_s"]["p99"])),
+        row("schedule delay, most", lambda run: milliseconds(run["schedule_delay_s"].get("max"))),
+        row("load processes", lambda run: count(run["processes"])),
+        row("load workers lost", lambda run: count(run.get("missing_workers"))),
+    ]
+    if any(found is not None for found in stalls):
+        rows += [
+            Row(
+                "stalls of the load's own loop",
+                tuple(count((f or {}).get("count")) for f in stalls),
+            ),
+            Row("longest stall", tuple(milliseconds((f or {}).get("longest_s")) for f in stalls)),
+        ]
+    return Table("", tuple(one.label for one in facts), tuple(rows))
+
+
+def _stalls(run: dict[str, Any]) -> dict[str, Any] | None:
+    """How often and how long the load's event loop stood still; None where nobody looked."""
+    found = run.get("loop_stalls", run.get("stalls"))
+    if isinstance(found, list):
+        lengths = [one.get("length_s", 0.0) for one in found if isinstance(one, dict)]
+        return {"count": len(found), "longest_s": max(lengths, default=0.0)}
+    if not isinstance(found, dict):
+        return None
+    longest = found.get("longest_s", found.get("max_s", found.get("max")))
+    return {"count": found.get("count", found.get("n")), "longest_s": longest}
+
+
+def fit_words(found: Fit) -> str:
+    """The line in words, or why there is none."""
+    if found.why_not is not None:
+        return f"No line is shown for {found.label.lower()}: {found.why_not}"
+    assert found.base_s is not None
+    assert found.slope_s is not None
+    assert found.slope_interval is not None
+    assert found.residual_s is not None
+    low, high = (f"{1e6 * end:,.0f}" for end in found.slope_interval)
+    return (
+        f"{found.label}: mean TTFT = {milliseconds(found.base_s)} + {1e6 * found.slope_s:,.0f} µs"
+        f" ({low} to {high}) for every uncached token, from {found.n:,} requests; it explains"
+        f" {percent(found.explained, 0)} of the variance (R²). Residuals: 10th percentile"
+        f" {milliseconds(found.residual_s[0])}, median {milliseconds(found.residual_s[1])}, 90th"
+        f" {milliseconds(found.residual_s[2])}"
+    )
 
 
 def _some(name: str, runs: Sequence[dict[str, Any]]) -> bool:

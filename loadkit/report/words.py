@@ -66,7 +66,9 @@ def short_count(number: float) -> str:
 
 def short_time(seconds: float) -> str:
     """An axis label: 50 ms, 2 s."""
-    return f"{seconds:g} s" if seconds >= 1 else f"{1000 * seconds:g} ms"
+    if seconds == 0:
+        return "0"
+    return f"{seconds:g} s" if seconds >= 1 else f"{round(1000 * seconds, 6):g} ms"
 
 
 def yes_no(agrees: bool | None) -> str:

@@ -1,0 +1,167 @@
+"""Tables of what was found beside the rates: time, append-only, prefixes, diversity, objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from loadkit.report.charts import NAMES
+from loadkit.report.fit import Fit
+from loadkit.report.model import Facts
+from loadkit.report.objectives import Objectives
+from loadkit.report.sent import Sent
+from loadkit.report.tables import Row, Table
+from loadkit.report.timeline import Timeline
+from loadkit.report.words import UNKNOWN, count, milliseconds, percent, yes_no
+
+MAX_PREFIXES = 10
+
+
+def time_table(times: Timeline) -> Table:
+    parts = ("continuation", "shared", "replay_cross_session")
+    columns = ("requests", "hit rate", *(NAMES[part] for part in parts), "so far")
+    rows = [
+        Row(
+            f"{window.start_s:.0f}–{window.end_s:.0f} s",
+            (
+                count(window.requests),
+                percent(window.hit_rate),
+                *(percent(window.parts[part]) for part in parts),
+                percent(window.so_far),
+            ),
+        )
+        for window in times.windows
+    ]
+    return Table("sent", columns, tuple(rows), times.label)
+
+
+def fit_table(found: Fit, facts: Sequence[Facts]) -> Table:
+    """One row a side: what the line says, beside what a run of that side measured."""
+    measured = {one.label: one.run["latency"]["ttft_s"]["mean"] for one in facts}
+    rows = []
+    for mark in found.marks:
+        said = UNKNOWN if mark.ttft_s is None else milliseconds(mark.ttft_s)
+        if mark.ttft_s is None:
+            said = "outside what was seen"
+        elif mark.low_s is not None and mark.high_s is not None:
+            said += f" ({milliseconds(mark.low_s)} – {milliseconds(mark.high_s)})"
+        mean = measured.get(mark.label)
+        cells = (
+            percent(mark.hit_rate),
+            count(mark.uncached_tokens),
+            said,
+            "–" if mean is None else milliseconds(mean),
+        )
+        rows.append(Row(mark.label, cells))
+    columns = ("hit rate", "uncached tokens", "mean TTFT by the line", "measured")
+    return Table("", columns, tuple(rows), found.label)
+
+
+def broken_table(sent: Sent, slope_s: float | None) -> Table | None:
+    """What broke append-only, costliest first; None if nothing did. slope_s: seconds that a token
+    costs by the fit, None if that was refused."""
+    found = sent.append_only or {}
+    causes = found.get("causes") or ()
+    if not causes:
+        return None
+    rows = []
+    for cause in causes:
+        lost, pairs = cause["tokens_lost"], cause["pairs"]
+        wait = "–" if slope_s is None or not pairs else milliseconds(slope_s * lost / pairs)
+        cells = (count(pairs), count(lost), percent(cause["lost_rate"]), wait, cause["remedy"])
+        rows.append(Row(cause["title"], cells))
+    columns = ("turns", "tokens lost", "of the prompt", "TTFT a turn", "what to do")
+    return Table("what broke it", columns, tuple(rows), sent.label)
+
+
+def prefix_table(sent: Sent) -> Table | None:
+    places = (sent.diversity or {}).get("leaderboard") or ()
+    if not places:
+        return None
+    shows_words = any(place.get("words") for place in places)
+    rows = []
+    for number, place in enumerate(places[:MAX_PREFIXES], 1):
+        cells = (
+            f"{place['start_token']:,}",
+            count(place["tokens"]),
+            count(place["sessions"]),
+            count(place["requests"]),
+            percent(place["hit_share"]),
+            *([place.get("words") or "–"] if shows_words else []),
+        )
+        rows.append(Row(f"{number}.", cells))
+    columns = ("from token", "tokens", "sessions", "requests", "of shared hits")
+    return Table("", columns + (("begins",) if shows_words else ()), tuple(rows), sent.label)
+
+
+def diversity_table(every: Sequence[Sent]) -> Table | None:
+    known = [(one.label, one.diversity) for one in every if one.diversity]
+    if not known:
+        return None
+
+    def row(name: str, pick: Any) -> Row:
+        return Row(name, tuple(pick(found) for _, found in known))
+
+    rows = (
+        row("distinct prompts", lambda d: count(d.get("distinct_prompts"))),
+        row("of all requests", lambda d: percent(d.get("distinct_share"))),
+        row("effective prompts", lambda d: _tenth(d.get("effective_prompts"))),
+        row("next prompt is a known one", lambda d: percent(d.get("prompt_coverage"))),
+        row("next block is a known one", lambda d: percent(d.get("prefix_coverage"))),
+        row("shared prefixes", lambda d: count(d.get("shared_prefixes"))),
+        row("near-replays", lambda d: count((d.get("near_replay") or {}).get("near_replays"))),
+        row("working set of a minute, tokens", _working_set),
+    )
+    return Table("", tuple(label for label, _ in known), rows)
+
+
+def _tenth(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.1f}"
+
+
+def _working_set(found: dict[str, Any]) -> str:
+    sizes = {one["seconds"]: one["mean_tokens"] for one in found.get("working_set") or ()}
+    return count(sizes.get(60.0))
+
+
+def objectives_table(found: Objectives) -> Table:
+    rows = []
+    for one in found.rows:
+        limit = "" if one.limit_s is None else f" ≤ {milliseconds(one.limit_s)}"
+        low, high = one.interval
+        met = yes_no(one.share >= found.target) if one.limit_s is None else ""
+        cells = (
+            f"{one.met:,} of {one.requests:,}",
+            percent(one.share),
+            f"{percent(low)} – {percent(high)}",
+            met,
+        )
+        rows.append(
+            Row(one.name.removesuffix("_s").upper() + limit if limit else one.name, cells,
+                style=None if limit else "total")
+        )  # fmt: skip
+    columns = ("met", "share", "interval", f"at least {100 * found.target:g}%")
+    return Table("objective", columns, tuple(rows), found.label)
+
+
+def stage_table(one: Facts) -> Table | None:
+    """Goodput a stage of the load, where the run recorded stages; None where it did not."""
+    stages = one.run.get("stages")
+    if not isinstance(stages, list) or not stages or not all(isinstance(s, dict) for s in stages):
+        return None
+    keys = [
+        key
+        for key in ("rate_per_s", "users", "requests", "ok", "goodput_per_s", "goodput_share")
+        if any(stage.get(key) is not None for stage in stages)
+    ]
+    rows = [
+        Row(str(stage.get("name", number)), tuple(_figure(stage.get(key)) for key in keys))
+        for number, stage in enumerate(stages, 1)
+    ]
+    return Table("stage", tuple(key.replace("_", " ") for key in keys), tuple(rows), one.label)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return UNKNOWN
+    return f"{value:,.3g}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,47 @@
+"""What the sent log itself says: what broke append-only, who shares what, how diverse it is.
+
+The log is read again with the run's tokenizer; nothing is sent. Without the tokenizer the report
+has no such sections, and says why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadkit.core.errors import LoadkitError
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """append_only and diversity as in `loadkit analyze --json`; both None with `why_not`."""
+
+    label: str
+    append_only: dict[str, Any] | None
+    diversity: dict[str, Any] | None
+    why_not: str | None = None
+
+
+def sent(label: str, folder: Path, run: dict[str, Any], *, show_text: bool) -> Sent:
+    """Analyze sent.jsonl.gz of a run folder; never raises for what is missing."""
+    log, tokenizer, size = folder / "sent.jsonl.gz", run.get("tokenizer"), run.get("block_size")
+    if not log.is_file():
+        return Sent(label, None, None, "the run folder has no sent.jsonl.gz")
+    if not tokenizer or not size:
+        return Sent(label, None, None, "the run knew no tokenizer or block size")
+    try:
+        found = _analyze(log, str(tokenizer["name"]), int(size), show_text)
+    except (LoadkitError, OSError, ValueError, EOFError) as error:
+        return Sent(label, None, None, f"the sent log was not read again: {error}")
+    return Sent(label, found["append_only"], found["diversity"])
+
+
+def _analyze(log: Path, tokenizer: str, block_size: int, show_text: bool) -> dict[str, Any]:
+    from loadkit.analysis import analyze
+    from loadkit.core.tokenizer import load_tokenizer
+    from loadkit.traces import read_log
+
+    served = load_tokenizer(tokenizer)
+    trace = read_log([log], format="openai", tokenizer=served, block_size=block_size).trace
+    return analyze(trace, show_text=show_text).to_dict()
