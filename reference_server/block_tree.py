@@ -185,11 +185,14 @@ class BlockTree:
             self.give_back(page, reserved=reserved, tenant=block.tenant)
             self.pin((node,))
             return node, False
+        if node is not None:
+            self.lower.forget(node)  # a lower tier's copy makes room there first
         if not reserved and not self._make_room(block.tenant, settle_clock=False):
+            if node is not None:
+                self._forget(node)
             return None
         if reserved:
             self._count_reserved(block.tenant, -1)
-        node = self.nodes.get(block.hash)  # making room may have dropped it from the last tier
         is_new = node is None
         if node is None:
             node = Node(
@@ -197,9 +200,7 @@ class BlockTree:
             )
             self.nodes[block.hash] = node
             self.ghosts.discard(block.hash)
-        else:
-            self.lower.forget(node)
-            node.tier, node.place = DEVICE, page
+        node.tier, node.place = DEVICE, page
         self._settle(node, block.parent)
         self.pin((node,))
         return node, is_new
