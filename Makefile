@@ -1,21 +1,24 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check
-WHEEL := .models/.fetched
+# What times nothing runs in as many processes at once; a file's tests, and its fixtures, in one.
+WORKERS ?= 2
+BROWSER := tests/unit/report/test_report_in_browser.py
+PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore=$(BROWSER)
 
 .PHONY: demo test check lint validate clean
 
 demo: .venv/.server $(WHEEL)
 	$(BIN)/loadkit demo -o loadkit-demo --force
 
-# Everything: format, lint, types, import contracts, unit, contract, fidelity, validation and e2e.
+# Everything: format, lint, types, import contracts, unit, contract, validation, fidelity and e2e.
 test: lint $(WHEEL)
-	$(BIN)/pytest
+	$(PARALLEL) tests/unit tests/contract tests/validation
+	$(BIN)/pytest $(BROWSER) tests/fidelity tests/e2e
 
-# Two minutes on two cores: no server, no Locust, no browser, no public traces.
+# A minute on two cores: no server, no Locust, no browser, no public traces.
 check: lint
-	$(BIN)/pytest -m "not e2e" tests/unit tests/contract
+	$(PARALLEL) tests/unit tests/contract
 
 # Forecasts of public traces ($LOADKIT_DATA) and synthetic worlds against the truth, as a table.
 validate: .venv/.dev

@@ -29,10 +29,30 @@ def read(path: Path, tokenizer: Tokenizer | None) -> Trace:
     return read_log([path], tokenizer=tokenizer, block_size=16).trace
 
 
-def log_of(tmp_path: Path, tokenizer: Tokenizer, *, replies: bool = True, seed: int = 1) -> Trace:
-    return read(
-        write_rows(tmp_path / "log.jsonl", chat_rows(seed, 150, replies=replies)), tokenizer
-    )
+@pytest.fixture(scope="module")
+def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 chats with replies."""
+    return write_rows(tmp_path_factory.mktemp("log") / "log.jsonl", chat_rows(1, 150))
+
+
+@pytest.fixture(scope="module")
+def log(log_file: Path, tokenizer: Tokenizer) -> Trace:
+    return read(log_file, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def log_without_replies(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Trace:
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    return read(write_rows(path, chat_rows(1, 150, replies=False)), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def at_3x(
+    log: Trace, tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer
+) -> tuple[Path, Synthesis]:
+    """The log's chats at three times its traffic."""
+    out = tmp_path_factory.mktemp("made") / "out.jsonl"
+    return out, chats(log, 3, out, tokenizer)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -61,12 +81,21 @@ def assert_gives_the_forecast_back(log: Trace, back: Trace, traffic: float, seed
         )
 
 
-@pytest.mark.parametrize("traffic", [1, 3])
-@pytest.mark.parametrize("replies", [True, False])
 def test_chats_give_the_forecast_back(
-    tmp_path: Path, tokenizer: Tokenizer, traffic: float, replies: bool
+    log: Trace, at_3x: tuple[Path, Synthesis], tokenizer: Tokenizer
 ) -> None:
-    log = log_of(tmp_path, tokenizer, replies=replies)
+    out, made = at_3x
+    assert (made.lost_blocks, made.wrong_lengths) == (0, 0)
+    back = read(out, tokenizer)
+    assert back.num_requests == 3 * log.num_requests
+    assert_gives_the_forecast_back(log, back, 3, seed=0)
+
+
+@pytest.mark.parametrize("traffic", [1, 3])
+def test_chats_of_a_log_without_replies_give_the_forecast_back(
+    log_without_replies: Trace, tmp_path: Path, tokenizer: Tokenizer, traffic: float
+) -> None:
+    log = log_without_replies
     made = chats(log, traffic, tmp_path / "out.jsonl", tokenizer)
     assert (made.lost_blocks, made.wrong_lengths) == (0, 0)
     back = read(tmp_path / "out.jsonl", tokenizer)
@@ -75,28 +104,27 @@ def test_chats_give_the_forecast_back(
 
 
 @pytest.mark.parametrize("traffic", [1, 3])
-def test_token_ids_give_the_forecast_back(
-    tmp_path: Path, tokenizer: Tokenizer, traffic: float
-) -> None:
-    log = log_of(tmp_path, tokenizer)
+def test_token_ids_give_the_forecast_back(log: Trace, tmp_path: Path, traffic: float) -> None:
     made = synthesize_token_ids(log, traffic, tmp_path / "out.jsonl")
     assert (made.lost_blocks, made.lost_prompts, made.wrong_lengths) == (0, 0, 0)
     assert_gives_the_forecast_back(log, read(tmp_path / "out.jsonl", None), traffic, seed=0)
 
 
 def test_another_seeds_forecast_comes_back_within_a_point(
-    tmp_path: Path, tokenizer: Tokenizer
+    log: Trace, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    log = log_of(tmp_path, tokenizer)
     chats(log, 3, tmp_path / "out.jsonl", tokenizer, seed=7)
     found = analyze(read(tmp_path / "out.jsonl", tokenizer), [None]).infinite.hit_rate
     assert found == pytest.approx(forecast(log, 3, seed=0).hit_rate.estimate, abs=0.01)
 
 
-def test_at_1x_lengths_times_and_blocks_are_the_logs(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    log = log_of(tmp_path, tokenizer)
-    chats(log, 1, tmp_path / "out.jsonl", tokenizer)
+def test_at_1x_lengths_times_blocks_and_rates_are_the_logs(
+    log: Trace, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    made = chats(log, 1, tmp_path / "out.jsonl", tokenizer)
+    assert (made.lost_blocks, made.wrong_lengths) == (0, 0)
     back = read(tmp_path / "out.jsonl", tokenizer)
+    assert_gives_the_forecast_back(log, back, 1, seed=0)
     assert log.arrival_s is not None
     assert back.arrival_s is not None
     assert back.prompt_tokens.tolist() == log.prompt_tokens.tolist()
@@ -107,15 +135,13 @@ def test_at_1x_lengths_times_and_blocks_are_the_logs(tmp_path: Path, tokenizer: 
     assert back.session.tolist() == log.session.tolist()
 
 
-def test_no_text_of_the_log_survives(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    log = log_of(tmp_path, tokenizer)
-    original = (tmp_path / "log.jsonl").read_text("utf-8")
-    chats(log, 3, tmp_path / "out.jsonl", tokenizer)
-    written = (tmp_path / "out.jsonl").read_text("utf-8")
+def test_no_text_of_the_log_survives(log_file: Path, at_3x: tuple[Path, Synthesis]) -> None:
+    original = log_file.read_text("utf-8")
+    written = at_3x[0].read_text("utf-8")
     for secret in (*SECRET_WORDS, "secret"):
         assert secret in original
         assert secret not in written
-    words = {word for row in rows_of(tmp_path / "out.jsonl") for word in words_of(row)}
+    words = {word for row in rows_of(at_3x[0]) for word in words_of(row)}
     assert words <= words_in_corpus()
 
 
@@ -130,12 +156,10 @@ def words_in_corpus() -> set[str]:
 
 
 def test_later_turns_extend_earlier_ones_with_their_recorded_replies(
-    tmp_path: Path, tokenizer: Tokenizer
+    at_3x: tuple[Path, Synthesis],
 ) -> None:
-    log = log_of(tmp_path, tokenizer)
-    chats(log, 3, tmp_path / "out.jsonl", tokenizer)
     sessions: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(tmp_path / "out.jsonl"):
+    for row in rows_of(at_3x[0]):
         sessions.setdefault(row["session_id"], []).append(row)
     pairs = [pair for rows in sessions.values() for pair in itertools.pairwise(rows)]
     extended = 0
@@ -148,9 +172,8 @@ def test_later_turns_extend_earlier_ones_with_their_recorded_replies(
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
-    tmp_path: Path, tokenizer: Tokenizer
+    log: Trace, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    log = log_of(tmp_path, tokenizer)
     files = []
     for number, seed in enumerate((1, 1, 2)):
         out = tmp_path / f"{number}.jsonl.gz"
@@ -161,9 +184,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 
 
 def test_chats_are_replayed_at_their_times_with_their_lengths(
-    tmp_path: Path, tokenizer: Tokenizer
+    log: Trace, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    chats(log_of(tmp_path, tokenizer), 2, tmp_path / "out.jsonl", tokenizer)
+    chats(log, 2, tmp_path / "out.jsonl", tokenizer)
     rows = rows_of(tmp_path / "out.jsonl")
     replay = {"kind": "replay", "log": str(tmp_path / "out.jsonl")}
     settings = [f"traffic={json.dumps(replay)}", "arrivals={loop: open, process: log}"]
@@ -209,10 +232,10 @@ def test_a_request_without_a_reply_in_the_log_gets_none(
 
 
 def test_a_template_whose_turns_do_not_extend_each_other_still_shares_blocks(
-    tmp_path: Path, tokenizer: Tokenizer
+    log_without_replies: Trace, tmp_path: Path
 ) -> None:
+    log = log_without_replies
     stripping = make_tokenizer(CHATML.replace("'role'] }}\n", "'role'] }}{{ loop.index }}\n"))
-    log = log_of(tmp_path, tokenizer, replies=False)
     made = chats(log, 1, tmp_path / "out.jsonl", stripping)
     assert (made.lost_blocks, made.wrong_lengths) == (0, 0)
     assert made.longer_requests > 0
@@ -221,8 +244,7 @@ def test_a_template_whose_turns_do_not_extend_each_other_still_shares_blocks(
     assert_gives_the_forecast_back(log, read(tmp_path / "out.jsonl", stripping), 1, seed=0)
 
 
-def test_traffic_and_vocabulary_must_make_sense(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    log = log_of(tmp_path, tokenizer)
+def test_traffic_and_vocabulary_must_make_sense(log: Trace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="traffic 0 is not above 0"):
         synthesize_token_ids(log, 0, tmp_path / "out.jsonl")
     with pytest.raises(InputError, match="--vocab-size"):
@@ -230,8 +252,6 @@ def test_traffic_and_vocabulary_must_make_sense(tmp_path: Path, tokenizer: Token
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_cannot_be_written_is_an_input_error(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_a_file_that_cannot_be_written_is_an_input_error(log: Trace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
-        synthesize_token_ids(log_of(tmp_path, tokenizer), 1, tmp_path / "no" / "out.jsonl")
+        synthesize_token_ids(log, 1, tmp_path / "no" / "out.jsonl")
