@@ -97,9 +97,20 @@ class ControlPlane:
                 return "reset" if answer.is_success and _says_success(answer) else "refused"
         return "unsupported"
 
-    def _request(self, method: str, path: str) -> httpx.Response:
+    def num_tokens(self, body: Mapping[str, Any]) -> int | None:
+        """Tokens of a `prompt` or of `messages`, as /tokenize counts them; None without that call."""
+        answer = self._request("POST", "/tokenize", body)
+        if answer.status_code in (404, 405, 501):
+            return None
+        self._check(answer)
+        count = _json_object(answer).get("count")
+        return count if isinstance(count, int) and count >= 0 else None
+
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
         try:
-            return self._client.request(method, path)
+            return self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise InputError(
                 f"no answer from the server: {printable(str(error)) or type(error).__name__}",

@@ -4,13 +4,13 @@ A corpus is a folder with corpus.yaml (licence, seed, sha256 of a sample, statis
 grammar.yaml. The grammar is data, never code. Same seed, same bytes.
 """
 
-from loadkit.corpora.corpus import FORMS, OPENING_WORDS, Corpus, CorpusCard, Statistics, What
+from loadkit.corpora.corpus import FORMS, OPENING_CHARS, Corpus, CorpusCard, Statistics, What
 from loadkit.corpora.loading import load, names
 from loadkit.profiles import data_root
 
 __all__ = [
     "FORMS",
-    "OPENING_WORDS",
+    "OPENING_CHARS",
     "Corpus",
     "CorpusCard",
     "Statistics",

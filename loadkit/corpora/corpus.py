@@ -16,7 +16,8 @@ from loadkit.corpora.grammar import Grammar
 
 SAMPLE_MESSAGES = 1000
 SAMPLE_OTHERS = 20
-OPENING_WORDS = 5
+# Two texts whose first characters differ share at most 19 of them: some 5 tokens, well below a block.
+OPENING_CHARS = 20
 What = Literal["message", "system", "document", "instruction", "item", "result", "summary"]
 
 
@@ -47,7 +48,7 @@ class Statistics(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     words_per_message: float
     distinct_words: int
-    distinct_openings: int = Field(description="of the first five words of 1,000 messages")
+    distinct_openings: int = Field(description="among the first 20 characters of 1,000 messages")
 
 
 class CorpusCard(BaseModel):
@@ -85,17 +86,21 @@ class Corpus:
             )
         return self._cut.expand(symbol, rng)
 
-    def pieces(self, what: What, rng: Random) -> Iterator[str]:
-        """The opening, then body pieces without end."""
+    def opening(self, what: What, rng: Random) -> str:
+        """How such a text may begin."""
+        return self.expand(FORMS[what].opening, rng)
+
+    def pieces(self, what: What, rng: Random, opening: str | None = None) -> Iterator[str]:
+        """An opening (the one given, if any), then body pieces without end."""
         form = FORMS[what]
-        yield self.expand(form.opening, rng)
+        yield self.opening(what, rng) if opening is None else opening
         while True:
             yield self.expand(form.body, rng)
 
-    def text(self, what: What, rng: Random, num_pieces: int) -> str:
+    def text(self, what: What, rng: Random, num_pieces: int, opening: str | None = None) -> str:
         """A text of `num_pieces` sentences or lines, opening and closing among them."""
         form = FORMS[what]
-        made = [self.expand(form.opening, rng)]
+        made = [self.opening(what, rng) if opening is None else opening]
         made += [self.expand(form.body, rng) for _ in range(num_pieces - 1 - bool(form.closing))]
         if form.closing:
             made.append(self.expand(form.closing, rng))
@@ -159,9 +164,10 @@ class Corpus:
     def statistics(self) -> Statistics:
         """Counted over the sample's messages."""
         rng = Random(self.card.seed)
-        texts = [self.user_message(rng, 3).split() for _ in range(SAMPLE_MESSAGES)]
+        messages = [self.user_message(rng, 3) for _ in range(SAMPLE_MESSAGES)]
+        texts = [message.split() for message in messages]
         return Statistics(
             words_per_message=round(sum(map(len, texts)) / len(texts), 1),
             distinct_words=len({word for text in texts for word in text}),
-            distinct_openings=len({tuple(text[:OPENING_WORDS]) for text in texts}),
+            distinct_openings=len({message[:OPENING_CHARS] for message in messages}),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from loadkit.core.errors import InputError
-from loadkit.corpora import FORMS, OPENING_WORDS, Corpus, What
+from loadkit.corpora import FORMS, OPENING_CHARS, Corpus, What
 from loadkit.profiles import Distribution
 from loadkit.traffic.draw import draw_int
 from loadkit.traffic.lengths import ExactLengths
@@ -19,20 +19,27 @@ _MOST_PIECES = 20_000
 class Writer:
     """Draws texts with one random generator.
 
-    openings: the first five words of every text that was to be fresh. Two prompts that begin with
-    the same words would share cache blocks that nobody declared.
+    openings: the first characters of every text that was to be fresh. Two prompts that begin alike
+    could share cache blocks that nobody declared.
     """
 
     def __init__(self, corpus: Corpus, rng: Random, exact: ExactLengths | None, openings: set[str]):
         self.corpus, self.rng = corpus, rng
         self._exact, self._openings = exact, openings
 
-    def text(self, what: What, *, pieces: int | None = None, tokens: int | None = None) -> str:
+    def text(
+        self,
+        what: What,
+        *,
+        pieces: int | None = None,
+        tokens: int | None = None,
+        opening: str | None = None,
+    ) -> str:
         """A text of so many sentences or lines, or of exactly so many tokens."""
         if tokens is not None:
-            joint = FORMS[what].joint
-            return self.exact.fit(self.corpus.pieces(what, self.rng), joint, tokens)
-        return self.corpus.text(what, self.rng, max(_LEAST_PIECES, pieces or 0))
+            source = self.corpus.pieces(what, self.rng, opening)
+            return self.exact.fit(source, FORMS[what].joint, tokens)
+        return self.corpus.text(what, self.rng, max(_LEAST_PIECES, pieces or 0), opening)
 
     def drawn(
         self,
@@ -40,36 +47,42 @@ class Writer:
         pieces: Distribution | None,
         tokens: Distribution | None,
         factor: float = 1.0,
+        opening: str | None = None,
     ) -> str:
         """A text whose length is drawn: in pieces, or in tokens where that is declared."""
         if tokens is not None:
             count = round(draw_int(tokens, self.rng) * factor)
-            return self.text(what, tokens=min(max(1, count), int(tokens.max)))
+            return self.text(what, tokens=min(max(1, count), int(tokens.max)), opening=opening)
         assert pieces is not None  # profiles have one of the two
         count = min(round(draw_int(pieces, self.rng) * factor), int(pieces.max), _MOST_PIECES)
-        return self.text(what, pieces=count)
+        return self.text(what, pieces=count, opening=opening)
 
     def fresh(self, what: What, pieces: Distribution | None, tokens: Distribution | None) -> str:
-        """A text that begins like none before. When the corpus seems to have no more, any text."""
+        """A text that begins like none before. When the corpus seems to have no more, any text.
+
+        A few tokens may be cut off within the opening, so the finished text is looked at there.
+        """
         for _ in range(FRESH_TRIES):
-            text = self.drawn(what, pieces, tokens)
-            if self._is_new(text):
-                break
-        return text
+            opening = self.corpus.opening(what, self.rng)
+            if tokens is None and not self._is_new(opening):
+                continue
+            text = self.drawn(what, pieces, tokens, opening=opening)
+            if tokens is None or self._is_new(text):
+                return text
+        return self.drawn(what, pieces, tokens)
 
     def fresh_prompt(self, tokens: Distribution, before: tuple[Message, ...]) -> str:
         """A message that makes the whole prompt exactly as long as drawn."""
-        joint = FORMS["message"].joint
         for _ in range(FRESH_TRIES):
             count = max(1, draw_int(tokens, self.rng))
             pieces = self.corpus.pieces("message", self.rng)
-            text = self.exact.fit_prompt(pieces, joint, count, before)
+            text = self.exact.fit_prompt(pieces, FORMS["message"].joint, count, before)
             if self._is_new(text):
                 break
         return text
 
     def _is_new(self, text: str) -> bool:
-        opening = " ".join(text.split(maxsplit=OPENING_WORDS)[:OPENING_WORDS])
+        opening = text[:OPENING_CHARS]
         is_new = opening not in self._openings
         self._openings.add(opening)
         return is_new
