@@ -1,4 +1,4 @@
-"""The JSON of an OpenAI-compatible answer, decoded into the few fields that are looked at.
+"""The JSON of an answer, decoded into the few fields that are looked at.
 
 Typed decoding skips all other fields, and all events of a stream are decoded in one call: that is
 what makes a full decode cheap enough for a load client.
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Malformed(Exception):
-    """Data that is no answer of an OpenAI-compatible server. index: of which event, 0 without."""
+    """Data that is no answer of a server we know. index: of which event, 0 without."""
 
     def __init__(self, what: str, index: int = 0):
         self.index = index
@@ -38,16 +38,37 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class Chunk(msgspec.Struct, gc=False):
-    """One event's data, or the whole body of an answer that is not streamed."""
+    """One event's data, or the whole body of an answer that is not streamed.
+
+    choices: OpenAI. type, message, delta, stop_reason: Anthropic. content: llama.cpp's /completion
+    (text) or Anthropic (blocks). stop, timings: llama.cpp.
+    """
 
     choices: list[Choice] | None = None
     usage: Any = None
     timings: Any = None
     error: Any = None
+    type: Any = None
+    message: Any = None
+    delta: Any = None
+    content: Any = None
+    stop: Any = None
+    stop_reason: Any = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but OpenAI choices: nearly every event of nearly every stream."""
+        return (
+            self.choices is not None
+            and self.usage is None
+            and self.timings is None
+            and self.error is None
+        )
 
 
 _one = msgspec.json.Decoder(Chunk)
 _many = msgspec.json.Decoder(list[Chunk])
+_DONE = b"\n\ndata: [DONE]\n\n"
 
 
 def decode_chunk(data: bytes, index: int = 0) -> Chunk:
@@ -60,10 +81,36 @@ def decode_chunk(data: bytes, index: int = 0) -> Chunk:
 
 def decode_chunks(datas: Sequence[bytes]) -> list[Chunk]:
     """The chunk of each event's data. Malformed names the first bad one."""
-    try:
-        chunks = _many.decode(b"[" + b",".join(datas) + b"]")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        chunks = []
+    chunks = _decode_list(b"[" + b",".join(datas) + b"]")
     if len(chunks) != len(datas):  # one is bad (`1},{2` would make two): find out which
         chunks = [decode_chunk(data, index) for index, data in enumerate(datas)]
     return chunks
+
+
+def decode_plain_stream(body: bytes) -> list[Chunk] | None:
+    """Chunks of a stream in the shape of nearly all: one `data: ` line an event, a blank line after
+    each, `[DONE]` as the last. None for any other body, however right it may be.
+
+    JSON holds no raw line break, so a blank line always ends an event, and the count of lines shows
+    that there are none but these.
+    """
+    num_events = body.count(b"\n\n")
+    if (
+        not body.startswith(b"data: ")
+        or not body.endswith(_DONE)
+        or body.count(b"\n") != 2 * num_events
+        or body.count(b"\n\ndata: ") != num_events - 1
+        or b"\r" in body
+    ):
+        return None
+    datas = body[len(b"data: ") : -len(_DONE)].replace(b"\n\ndata: ", b",")
+    chunks = _decode_list(b"[" + datas + b"]")
+    return chunks if len(chunks) == num_events - 1 else None
+
+
+def _decode_list(datas: bytes) -> list[Chunk]:
+    """[] when it is no list of chunks."""
+    try:
+        return _many.decode(datas)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []

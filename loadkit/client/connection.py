@@ -1,29 +1,35 @@
 """Keep-alive connections: opened outside the timed span, TCP_NODELAY, TLS from one context.
 
-Plain `socket`: once Locust has patched the process these calls give way to other greenlets.
+A connection is opened with plain `socket` calls, which give way to other greenlets once Locust has
+patched the process. After that only its raw, non-blocking socket is used, and `pump` does the
+waiting.
 """
 
 from __future__ import annotations
 
+import _socket
 import socket
-import ssl
 import time
 from pathlib import Path
 
+from loadkit.client import kernel_time
 from loadkit.client.endpoint import Endpoint
-from loadkit.core.errors import InputError
+from loadkit.client.tls import TlsLayer, tls_context
 
 # Below the 5 s after which uvicorn, llama.cpp and Node close an idle connection.
 MAX_IDLE_S = 4.0
 
 
 class Connection:
-    """One socket. `connect_s`: seconds that opening it took, None once it has been used."""
+    """One socket. `connect_s`: seconds that opening it took, None once it has been used.
+    stamped: the kernel says when bytes arrived."""
 
-    __slots__ = ("connect_s", "idle_since", "reusable", "sock")
+    __slots__ = ("connect_s", "idle_since", "reusable", "sock", "stamped", "tls")
 
-    def __init__(self, sock: socket.socket, connect_s: float):
-        self.sock = sock
+    def __init__(
+        self, sock: _socket.socket, connect_s: float, tls: TlsLayer | None, *, stamped: bool
+    ):
+        self.sock, self.tls, self.stamped = sock, tls, stamped
         self.connect_s: float | None = connect_s
         self.reusable = False
         self.idle_since = time.monotonic()
@@ -32,10 +38,10 @@ class Connection:
         """True when idle too long, or the server has closed it or sent what nobody asked for."""
         if time.monotonic() - self.idle_since > MAX_IDLE_S:
             return True
-        if isinstance(self.sock, ssl.SSLSocket):
-            return False  # TLS sockets cannot be peeked at
-        self.sock.settimeout(0.0)
         try:
+            while self.tls is not None:  # session tickets come when they like, and are no answer
+                if self.tls.decrypt(self.sock.recv(1 << 16)) or self.tls.closed:
+                    return True
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
@@ -47,19 +53,6 @@ class Connection:
         self.sock.close()
 
 
-def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """Checks certificates against `ca_file`, else against the system's. InputError without one.
-
-    Costs 30-160 ms: one for a client, never one for a connection.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise InputError(
-            f"no certificates to trust: {error}", where=ca_file, remedy="give a PEM file"
-        ) from error
-
-
 class ConnectionPool:
     """Idle connections to one endpoint, last used first. Each greenlet holds its own meanwhile."""
 
@@ -69,8 +62,10 @@ class ConnectionPool:
         *,
         connect_timeout_s: float = 10.0,
         ca_file: Path | None = None,
+        kernel_stamps: bool = True,
     ):
         self.endpoint, self._connect_timeout_s = endpoint, connect_timeout_s
+        self._kernel_stamps = kernel_stamps
         self._idle: list[Connection] = []
         self._tls = tls_context(ca_file) if endpoint.scheme == "https" else None
 
@@ -100,12 +95,24 @@ class ConnectionPool:
     def _open(self) -> Connection:
         start = time.monotonic()
         address = (self.endpoint.host, self.endpoint.port)
-        sock = socket.create_connection(address, timeout=self._connect_timeout_s)
+        try:
+            sock = socket.create_connection(address, timeout=self._connect_timeout_s)
+        except UnicodeError as error:
+            raise OSError(f"not a host name: {error}") from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_hostname=self.endpoint.host)
+            stamped = self._kernel_stamps and kernel_time.enable(sock)
+            tls = self._shake_hands(sock)
         except BaseException:
             sock.close()
             raise
-        return Connection(sock, time.monotonic() - start)
+        raw = _socket.socket(fileno=sock.detach())
+        raw.setblocking(False)
+        return Connection(raw, time.monotonic() - start, tls, stamped=stamped)
+
+    def _shake_hands(self, sock: socket.socket) -> TlsLayer | None:
+        if self._tls is None:
+            return None
+        tls = TlsLayer(self._tls, self.endpoint.host)
+        tls.handshake(sock)
+        return tls

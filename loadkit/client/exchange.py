@@ -1,187 +1,151 @@
-"""One request and its answer on the wire: stamp every receive first, parse all of it later."""
+"""One request and its answer on the wire."""
 
 from __future__ import annotations
 
-import re
 import time
-from typing import Literal
-
-import httptools
+from collections.abc import Callable
 
 from loadkit.client.connection import Connection
+from loadkit.client.kernel_time import ANCILLARY_BYTES, arrived_at
+from loadkit.client.receipt import End, Receipt
 from loadkit.client.timeouts import Timeouts
 
 RECEIVE_BYTES = 1 << 16
 MAX_ANSWER_BYTES = 64 << 20
-# A JSON string cannot hold a raw line break, so this is never text of the model.
-_DONE_AT_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
-_DONE_WINDOW = 64
+MAX_HEAD_BYTES = 1 << 20
 USER_LEFT = "the user left"
+Limit = tuple[float, End, str]
 
-End = Literal["complete", "closed", "cut", "timeout", "malformed", "cancelled"]
 
+class Exchange:
+    """The state of one exchange. Whoever waits for the socket (see `pump`) calls its methods, which
+    never block and never raise for what a server or network does.
 
-class Receipt:
-    """Raw bytes of one answer and the monotonic time at which each piece was received.
-
-    `ended` is None while receiving, then: complete (HTTP framing says so, or a `[DONE]` ended a
-    close-delimited stream), closed (end of a close-delimited body), or what went wrong. The lower
-    methods are httptools' callbacks.
+    has_token(receipt): whether a first token is among what was received; asked only when the time
+    for it is up. leave_after_s: the user hangs up so long after sending.
     """
 
-    def __init__(self) -> None:
-        self.sent_at: float | None = None
-        self.now = 0.0
-        self.stamps: list[float] = []
-        self.pieces: list[bytes] = []
-        self.num_bytes = 0
-        self.status: int | None = None
-        self.content_type = b""
-        self.retry_after: bytes | None = None
-        self.date: bytes | None = None
-        self.framed = False
-        self.ended: End | None = None
-        self.error: str | None = None
-        self._tail = b""
+    def __init__(
+        self,
+        connection: Connection,
+        receipt: Receipt,
+        timeouts: Timeouts,
+        *,
+        leave_after_s: float | None = None,
+        has_token: Callable[[Receipt], bool],
+    ):
+        self.connection, self.receipt, self.timeouts = connection, receipt, timeouts
+        self.fd = connection.sock.fileno()
+        self._leave_after_s, self._has_token = leave_after_s, has_token
+        self._awaits_token = timeouts.first_token_s is not None
+        self._unsent = memoryview(b"")
 
-    def end(self, how: End, error: str | None = None) -> None:
-        """Set how the answer ended; the first cause wins."""
-        if self.ended is None:
-            self.ended, self.error = how, error
+    def begin(self, request: bytes) -> None:
+        """Start to send; `is_sending` tells whether some of it is left."""
+        self.receipt.begin(time.monotonic())
+        tls = self.connection.tls
+        self._unsent = memoryview(request if tls is None else tls.encrypt(request))
+        self.on_writable()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.lower()
-        if key == b"content-type":
-            self.content_type = value.lower()
-        elif key in (b"content-length", b"transfer-encoding"):
-            self.framed = True
-        elif key == b"retry-after":
-            self.retry_after = value
-        elif key == b"date":
-            self.date = value
+    @property
+    def is_sending(self) -> bool:
+        return len(self._unsent) > 0 and self.receipt.ended is None
 
-    def on_body(self, body: bytes) -> None:
-        self.stamps.append(self.now)
-        self.pieces.append(body)
-        if not self.framed:
-            self._tail = (self._tail + body[-_DONE_WINDOW:])[-_DONE_WINDOW:]
-            if _DONE_AT_END.search(self._tail):
-                self.end("complete")
-
-
-class _Parser:
-    """httptools parser of one answer; skips 1xx interim answers."""
-
-    def __init__(self, receipt: Receipt):
-        self.receipt = receipt
-        self.keep_alive = False
-        self.on_header = receipt.on_header
-        self.on_body = receipt.on_body
-        self._parser = httptools.HttpResponseParser(self)  # looks the callbacks up at once
-
-    def on_headers_complete(self) -> None:
-        self.receipt.status = self._parser.get_status_code()
-
-    def on_message_complete(self) -> None:
-        if self.receipt.status is not None and self.receipt.status >= 200:
-            self.keep_alive = bool(self._parser.should_keep_alive())  # only known right now
-            self.receipt.end("complete")
-
-    def feed(self, data: bytes) -> None:
+    def on_writable(self) -> None:
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.receipt.end("malformed", f"not HTTP: {error}")
+            sent = self.connection.sock.send(self._unsent)
+            self._unsent = self._unsent[sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._read_last_words()
+            self.receipt.end("cut", f"connection lost while sending: {error}")
 
+    def on_readable(self) -> bool:
+        """Take what has arrived. True when the answer has ended."""
+        try:
+            data = self._receive()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self.receipt.end("cut", f"connection lost: {error}")
+            return True
+        receipt = self.receipt
+        if data is None:
+            receipt.feed_end()
+        elif data:
+            receipt.num_bytes += len(data)
+            receipt.feed(data)
+            if receipt.status is None or receipt.num_bytes > MAX_ANSWER_BYTES:
+                self._check_size()
+        return receipt.ended is not None
 
-def exchange(
-    connection: Connection,
-    request: bytes,
-    receipt: Receipt,
-    timeouts: Timeouts,
-    leave_after_s: float | None = None,
-) -> None:
-    """Send a prepared request and receive until the answer ends; `receipt` says how.
+    def on_due(self) -> bool:
+        """A limit may have passed. True when the answer has ended."""
+        at, how, error = self._next_limit()
+        if at <= time.monotonic():
+            if how == "timeout" and self._awaits_token and self._has_token(self.receipt):
+                self._awaits_token = False
+                return self.on_due()
+            self.receipt.end(how, error)
+        return self.receipt.ended is not None
 
-    leave_after_s: the user hangs up so long after sending. Never raises for what a server or
-    network does; a greenlet's kill passes through.
-    """
-    parser = _Parser(receipt)
-    limits = _Limits(receipt, timeouts, leave_after_s)
-    try:
-        receipt.sent_at = receipt.now = time.monotonic()
-        connection.sock.settimeout(timeouts.total_s)
-        connection.sock.sendall(request)
-        while receipt.ended is None:
-            _receive(connection, parser, limits)
-    except TimeoutError:
-        limits.pass_by()
-    except OSError as error:
-        receipt.end("cut", f"connection lost: {error}")
-    connection.reusable = receipt.ended == "complete" and parser.keep_alive
+    @property
+    def due(self) -> float:
+        """Monotonic time at which the next limit passes, should nothing arrive before."""
+        return self._next_limit()[0]
 
+    def finish(self) -> None:
+        receipt = self.receipt
+        receipt.forget_parser()
+        self.connection.reusable = (
+            receipt.ended == "complete" and receipt.keep_alive and not self._unsent
+        )
 
-class _Limits:
-    """The deadlines of one request."""
+    def _receive(self) -> bytes | None:
+        """Bytes of the answer, b"" when there are none yet, None at the end. Stamps first."""
+        connection, receipt = self.connection, self.receipt
+        if connection.stamped:
+            data, extras, _, _ = connection.sock.recvmsg(RECEIVE_BYTES, ANCILLARY_BYTES)
+            now = time.monotonic()
+            at = arrived_at(extras[0][2], receipt.now, now) if extras else now
+            if receipt.lag_s is None or now - at > receipt.lag_s:
+                receipt.lag_s = now - at
+            receipt.now = at
+        else:
+            data = connection.sock.recv(RECEIVE_BYTES)
+            receipt.now = time.monotonic()
+        return self._plain(data) if connection.tls is not None else data or None
 
-    def __init__(self, receipt: Receipt, timeouts: Timeouts, leave_after_s: float | None):
-        self.receipt, self.timeouts, self.leave_after_s = receipt, timeouts, leave_after_s
+    def _plain(self, data: bytes) -> bytes | None:
+        tls = self.connection.tls
+        assert tls is not None
+        plain = tls.decrypt(data)
+        if answer := tls.take_outgoing():
+            self.connection.sock.send(answer)
+        return None if tls.closed and not plain else plain
 
-    def next(self) -> tuple[float, End, str]:
-        """(monotonic time, how it ends then, why) of the first that will pass."""
-        sent_at, timeouts = self.receipt.sent_at or 0.0, self.timeouts
-        ends: list[tuple[float, End, str]] = [
-            (
-                sent_at + timeouts.total_s,
-                "timeout",
-                f"no complete answer within {timeouts.total_s:g} s",
-            )
-        ]
-        if timeouts.idle_s is not None:
-            ends.append(
-                (
-                    self.receipt.now + timeouts.idle_s,
-                    "timeout",
-                    f"silent for {timeouts.idle_s:g} s",
-                )
-            )
-        if timeouts.first_token_s is not None and not self.receipt.pieces:
-            ends.append(
-                (
-                    sent_at + timeouts.first_token_s,
-                    "timeout",
-                    f"no first token within {timeouts.first_token_s:g} s",
-                )
-            )
-        if self.leave_after_s is not None:
-            ends.append((sent_at + self.leave_after_s, "cancelled", USER_LEFT))
-        return min(ends)
+    def _read_last_words(self) -> None:
+        """A server may answer (413) and hang up while we still send."""
+        while self.receipt.ended is None and self.on_readable() is False:
+            if self.receipt.status is None:
+                return
 
-    def pass_by(self) -> None:
-        self.receipt.end(*self.next()[1:])
+    def _check_size(self) -> None:
+        receipt = self.receipt
+        if receipt.num_bytes > MAX_ANSWER_BYTES:
+            receipt.end("cancelled", f"answer larger than {MAX_ANSWER_BYTES >> 20} MiB")
+        elif receipt.num_bytes > MAX_HEAD_BYTES:
+            receipt.end("malformed", f"headers larger than {MAX_HEAD_BYTES >> 20} MiB")
 
-
-def _receive(connection: Connection, parser: _Parser, limits: _Limits) -> None:
-    receipt = parser.receipt
-    remaining = limits.next()[0] - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    connection.sock.settimeout(remaining)
-    data = connection.sock.recv(RECEIVE_BYTES)
-    receipt.now = time.monotonic()
-    receipt.num_bytes += len(data)
-    if not data:
-        _closed(receipt)
-    elif receipt.num_bytes > MAX_ANSWER_BYTES:
-        receipt.end("cancelled", f"answer larger than {MAX_ANSWER_BYTES >> 20} MiB")
-    else:
-        parser.feed(data)
-
-
-def _closed(receipt: Receipt) -> None:
-    if receipt.status is None:
-        receipt.end("cut", "connection closed before an answer")
-    elif receipt.framed:
-        receipt.end("cut", "connection closed in the middle of the answer")
-    else:
-        receipt.end("closed")
+    def _next_limit(self) -> Limit:
+        sent_at, limits = self.receipt.sent_at or 0.0, self.timeouts
+        total_s, token_s, idle_s = limits.total_s, limits.first_token_s, limits.idle_s
+        ends: Limit = (sent_at + total_s, "timeout", f"no complete answer within {total_s:g} s")
+        if idle_s is not None:
+            ends = min(ends, (self.receipt.now + idle_s, "timeout", f"silent for {idle_s:g} s"))
+        if token_s is not None and self._awaits_token:
+            ends = min(ends, (sent_at + token_s, "timeout", f"no first token within {token_s:g} s"))
+        if self._leave_after_s is not None:
+            ends = min(ends, (sent_at + self._leave_after_s, "cancelled", USER_LEFT))
+        return ends

@@ -8,11 +8,13 @@ from urllib.parse import quote
 
 import orjson
 
-from loadkit.client.answer import Response, decode
+from loadkit.client.answer import Response, decode, has_token
 from loadkit.client.bodies import CHAT_PATH, MESSAGES_PATH
 from loadkit.client.connection import Connection, ConnectionPool
 from loadkit.client.endpoint import Endpoint
-from loadkit.client.exchange import Receipt, exchange
+from loadkit.client.exchange import Exchange
+from loadkit.client.pump import choose_pump
+from loadkit.client.receipt import Receipt
 from loadkit.client.secret import Secret
 from loadkit.client.timeouts import Timeouts
 
@@ -33,14 +35,20 @@ class StreamClient:
         timeouts: Timeouts | None = None,
         timeout_s: float = 120.0,
         ca_file: Path | None = None,
+        kernel_stamps: bool = True,
     ):
         """timeouts: None takes Timeouts with `timeout_s` as its total. ca_file: certificates to
-        trust instead of the system's; a server's certificate is always checked."""
+        trust instead of the system's; a server's certificate is always checked. kernel_stamps:
+        time arrivals by the kernel where it can (Linux), else when we read them."""
         self.endpoint = endpoint
         self.timeouts = timeouts or Timeouts(total_s=timeout_s)
         self._pool = ConnectionPool(
-            endpoint, connect_timeout_s=self.timeouts.connect_s, ca_file=ca_file
+            endpoint,
+            connect_timeout_s=self.timeouts.connect_s,
+            ca_file=ca_file,
+            kernel_stamps=kernel_stamps,
         )
+        self._pump = choose_pump()
         self._fixed_headers = _fixed_headers(endpoint, key)
         self._key = key
 
@@ -78,13 +86,30 @@ class StreamClient:
         """
         receipt = receipt or Receipt()
         connect_s = connection.connect_s
-        try:
-            exchange(connection, request, receipt, self.timeouts, leave_after_s)
-        finally:
-            self._pool.release(connection)
+        self.receive(connection, request, receipt, leave_after_s=leave_after_s)
         response = self.decode(receipt)
         response.connect_s = connect_s
         return response
+
+    def receive(
+        self,
+        connection: Connection,
+        request: bytes,
+        receipt: Receipt,
+        *,
+        leave_after_s: float | None = None,
+    ) -> None:
+        """`send` without the decoding, which `decode` does at any later time: for answers whose
+        text no later turn waits for."""
+        exchange = Exchange(
+            connection, receipt, self.timeouts, leave_after_s=leave_after_s, has_token=has_token
+        )
+        try:
+            exchange.begin(request)
+            self._pump(exchange)
+        finally:
+            exchange.finish()
+            self._pool.release(connection)
 
     def decode(self, receipt: Receipt) -> Response:
         """What was received so far, however it ended; an error that repeats our key has stars."""
@@ -103,6 +128,7 @@ def _fixed_headers(endpoint: Endpoint, key: Secret | None) -> str:
         "User-Agent: loadkit",
         "Accept: text/event-stream, application/json",
         "Content-Type: application/json",
+        "Accept-Encoding: identity",
         "Connection: keep-alive",
     ]
     if key is not None:

@@ -1,0 +1,206 @@
+"""The events of one answer: text, token times, usage. OpenAI's shape, Anthropic's and llama.cpp's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
+from typing import Any
+
+from loadkit.client.chunks import (
+    Choice,
+    Chunk,
+    Malformed,
+    decode_chunk,
+    decode_chunks,
+    decode_plain_stream,
+)
+from loadkit.client.receipt import Receipt
+from loadkit.client.sse import data_events
+from loadkit.client.usage import Usage, read_usage
+
+
+class Decoded:
+    """What an answer said. token_times: arrival of each event with a token; empty when it was not
+    streamed. is_done: it said that it was complete. malformed, error: why reading stopped."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.token_times: list[float] = []
+        self.token_ids: list[int] | None = None
+        self.finish_reason: str | None = None
+        self.is_done = False
+        self.malformed: str | None = None
+        self.error: Any = None
+        self._usage: dict[str, Any] = {}
+        self._timings: Any = None
+
+    @property
+    def usage(self) -> Usage:
+        return read_usage({"usage": self._usage, "timings": self._timings})
+
+    def add(self, chunk: Chunk, at: float | None) -> None:
+        """One event (or whole answer) that arrived at `at`."""
+        if chunk.error:
+            self.error = self.error or chunk.error
+            return
+        if chunk.usage:
+            self._add_usage(chunk.usage, merge=chunk.type is not None)
+        if chunk.timings:
+            self._timings = chunk.timings
+        if chunk.choices:
+            is_token = self.add_choice(chunk.choices[0])
+        elif chunk.choices is None and chunk.type is not None:
+            is_token = self._add_anthropic(chunk)
+        elif chunk.choices is None and isinstance(chunk.content, str):
+            is_token = self._add_llama_cpp(chunk)
+        else:
+            return
+        if is_token and at is not None:
+            self.token_times.append(at)
+
+    def add_choice(self, choice: Choice) -> bool:
+        """True when there was a token: text, reasoning or a tool call."""
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
+        if choice.token_ids:
+            if self.token_ids is None:
+                self.token_ids = []
+            self.token_ids += choice.token_ids
+        part = choice.delta or choice.message
+        if part is None:
+            return self._add_text(choice.text)
+        has_text = self._add_text(part.content)
+        has_thought = self._add_thought(part.reasoning_content or part.reasoning)
+        return has_text or has_thought or bool(part.tool_calls)
+
+    def _add_anthropic(self, chunk: Chunk) -> bool:
+        """message_start and message_delta carry usage and the reason to stop; a delta of
+        input_json is the text of a tool call."""
+        if chunk.type == "message_stop":
+            self.is_done = True
+        if chunk.type == "message_start" and isinstance(chunk.message, Mapping):
+            self._add_usage(chunk.message.get("usage"), merge=True)
+        if chunk.type == "message":  # a whole answer
+            self._stop(chunk.stop_reason)
+            blocks = chunk.content if isinstance(chunk.content, list) else []
+            return sum(self._add_block(block) for block in blocks) > 0
+        if not isinstance(chunk.delta, Mapping):
+            return False
+        self._stop(chunk.delta.get("stop_reason"))
+        return self._add_block(chunk.delta)
+
+    def _add_block(self, block: Any) -> bool:
+        if not isinstance(block, Mapping):
+            return False
+        has_text = self._add_text(block.get("text"))
+        has_thought = self._add_thought(block.get("thinking"))
+        return has_text or has_thought or bool(block.get("partial_json") or block.get("input"))
+
+    def _add_llama_cpp(self, chunk: Chunk) -> bool:
+        if chunk.stop is True:
+            self.finish_reason = self.finish_reason or "stop"
+        return self._add_text(chunk.content)
+
+    def _stop(self, reason: Any) -> None:
+        if isinstance(reason, str):
+            self.finish_reason = reason
+
+    def _add_text(self, text: Any) -> bool:
+        if not text or not isinstance(text, str):
+            return False
+        self.texts.append(text)
+        return True
+
+    def _add_thought(self, text: Any) -> bool:
+        if not text or not isinstance(text, str):
+            return False
+        self.thoughts.append(text)
+        return True
+
+    def _add_usage(self, usage: Any, *, merge: bool) -> None:
+        """Of two reports the later counts. Anthropic's two are halves of one."""
+        if isinstance(usage, Mapping):
+            known = self._usage if merge else {}
+            self._usage = {**known, **{k: v for k, v in usage.items() if v is not None}}
+
+
+def decode_body(receipt: Receipt, body: bytes, *, streamed: bool, is_whole: bool) -> Decoded:
+    """Read as far as it can be read. is_whole: the answer came to its end, so that a torn last
+    event is a fault of the server and not of the cut."""
+    decoded = Decoded()
+    try:
+        if not streamed:
+            decoded.add(decode_chunk(body), None)
+        elif (chunks := decode_plain_stream(body)) is not None:
+            _add_plain(decoded, chunks, _times_of_lines(receipt))
+        else:
+            _add_any(decoded, receipt, body, is_whole=is_whole)
+    except Malformed as error:
+        decoded.malformed = str(error)
+    return decoded
+
+
+def _add_plain(decoded: Decoded, chunks: Sequence[Chunk], times: Iterator[float]) -> None:
+    """The same as `add` for each, with the usual event done in place."""
+    decoded.is_done = True
+    texts, token_times = decoded.texts, decoded.token_times
+    for chunk, at in zip(chunks, times, strict=False):
+        if chunk.is_plain and chunk.choices:
+            choice = chunk.choices[0]
+            part = choice.delta
+            if part is not None and part.content and choice.token_ids is None:
+                texts.append(part.content)
+                token_times.append(at)
+                if choice.finish_reason is not None:
+                    decoded.finish_reason = choice.finish_reason
+                continue
+        decoded.add(chunk, at)
+
+
+def _add_any(decoded: Decoded, receipt: Receipt, body: bytes, *, is_whole: bool) -> None:
+    ends, datas = _data_before_done(decoded, body)
+    malformed: Malformed | None = None
+    try:
+        good = decode_chunks(datas)
+    except Malformed as error:
+        malformed, good = error, decode_chunks(datas[: error.index])
+    for chunk, at in zip(good, _times_of(receipt, ends), strict=False):
+        decoded.add(chunk, at)
+    # The torn last event of a stream that is known to be cut says nothing new.
+    if malformed is not None and (is_whole or malformed.index < len(datas) - 1):
+        raise malformed
+
+
+def _data_before_done(decoded: Decoded, body: bytes) -> tuple[list[int], list[bytes]]:
+    ends: list[int] = []
+    datas: list[bytes] = []
+    for end, data in data_events(body):
+        if data[:1] == b"[" and data.strip() == b"[DONE]":
+            decoded.is_done = True
+            break
+        ends.append(end)
+        datas.append(data)
+    return ends, datas
+
+
+def _times_of_lines(receipt: Receipt) -> Iterator[float]:
+    """Arrival of each event of a plain stream, whose every `\\n\\n` ends one. An event counts as
+    there when its data is; of its blank line nothing depends."""
+    pieces, stamps = receipt.pieces, receipt.stamps
+    if all(piece.endswith(b"\n\n") for piece in pieces):
+        counts = (piece.count(b"\n\n") for piece in pieces)
+        return chain.from_iterable(map(repeat, stamps, counts))
+    ends = [end for end, _ in data_events(b"".join(pieces))]
+    return _times_of(receipt, ends)
+
+
+def _times_of(receipt: Receipt, ends: Sequence[int]) -> Iterator[float]:
+    """For each offset, the arrival of the piece that held the byte just before it."""
+    stamps, pieces = receipt.stamps, receipt.pieces
+    index, received = 0, len(pieces[0]) if pieces else 0
+    for end in ends:
+        while received < end:
+            index += 1
+            received += len(pieces[index])
+        yield stamps[index]

@@ -1,0 +1,47 @@
+"""When bytes arrived, as the kernel saw it: exact also while this process was busy elsewhere.
+
+Linux stamps each received segment (SO_TIMESTAMPNS) and hands the stamp over beside the data. The
+stamp is on the wall clock. It is carried over to the monotonic clock by its age at the moment of
+reading, so no offset between the clocks is kept that a step or slew could make wrong. A stamp that
+would lie before the bytes could have come, or in the future, is not believed.
+
+Segments that arrived between two reads come in one piece, and its stamp is the last one's: the
+first of them is then stamped too late, by no more than we were late to read.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the same on x86, ARM and RISC-V
+ANCILLARY_BYTES = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
+_unpack = struct.Struct("@qq").unpack  # struct timespec of a 64-bit system
+_SIZE = 16
+
+
+def enable(sock: Any) -> bool:
+    """Ask for stamps on a TCP socket. False where there are none to be had."""
+    if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
+        return False
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True
+
+
+def arrived_at(stamp: bytes, earliest: float, now: float) -> float:
+    """Monotonic time of the stamp; `now` when it is not between `earliest` and `now`.
+
+    stamp: the ancillary data of a receive that has just returned. now: monotonic time, read just
+    before this call.
+    """
+    if len(stamp) != _SIZE:
+        return now
+    seconds, nanoseconds = _unpack(stamp)
+    at = now - ((time.time() - seconds) - nanoseconds * 1e-9)
+    return at if earliest <= at <= now else now
