@@ -1,10 +1,12 @@
 """How fast the reference server's engine is beside plain `generate`, in one run, one thread.
 
-    python benchmarks/server_speed.py [--model FOLDER]
+    python benchmarks/server_speed.py [--model FOLDER] [--repeats N]
 
-Prints seconds and ratios: time to the first token of a prompt that misses and one that hits fully,
-decode speed at batch 1 and 4, and the share of a step that is spent outside the model. Each figure
-is the best of `--repeats`, as the machine may be shared.
+Times are CPU seconds of the process, which has one thread, since the machine may be shared; each is
+the best of the repeats, and what is compared is measured in turns. Printed: time to the first token
+of a prompt that misses and of one that hits fully, the latter also in decode steps at that length;
+decode speed at batch 1, 4 and 16; the share of a step, and the time a request, spent outside the
+model; decode speed with guesses from continuations that were served before.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +23,12 @@ import torch
 from loadkit.core.blocks import root_hash
 from reference_server.engine import Engine, EngineSettings
 from reference_server.model_runner import TransformersRunner
-from reference_server.request import Chunk, Request, SamplingParams
+from reference_server.request import Chunk, Request, Sample, SamplingParams
 from reference_server.weights import load_model, prepare_default_model
 
-BLOCK, NUM_BLOCKS, MAX_SEQS, NUM_NEW = 16, 512, 4, 24
+SETTINGS = EngineSettings(16, 1024, max_batch_tokens=512, max_num_seqs=16)
+LENGTHS, BATCHES, NUM_NEW = (512, 1024, 2048), (1, 4, 16), 24
+clock = time.process_time
 
 
 class TimedRunner:
@@ -32,13 +37,13 @@ class TimedRunner:
     def __init__(self, runner: TransformersRunner):
         self.runner, self.model_s = runner, 0.0
         self.vocab_size, self.max_model_len = runner.vocab_size, runner.max_model_len
-        self.probe = runner.probe
+        self.pages, self.probe = runner.pages, runner.probe
 
-    def execute(self, chunks: Sequence[Chunk]) -> list[int | None]:
-        start = time.perf_counter()
-        tokens = self.runner.execute(chunks)
-        self.model_s += time.perf_counter() - start
-        return tokens
+    def execute(self, chunks: Sequence[Chunk]) -> list[list[Sample]]:
+        start = clock()
+        samples = self.runner.execute(chunks)
+        self.model_s += clock() - start
+        return samples
 
 
 def prompt(rng: random.Random, length: int, vocab_size: int) -> list[int]:
@@ -48,21 +53,21 @@ def prompt(rng: random.Random, length: int, vocab_size: int) -> list[int]:
 def serve(engine: Engine, prompts: Sequence[list[int]], max_tokens: int) -> tuple[float, float]:
     """(seconds to the first token of all, seconds to the end)."""
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-    start = time.perf_counter()
-    requests = [Request(list(p), BLOCK, root_hash(), params) for p in prompts]
+    start = clock()
+    requests = [Request(list(p), SETTINGS.block_size, root_hash(), params) for p in prompts]
     for request in requests:
         engine.submit(request)
     first = None
     while engine.step():
         if first is None and all(r.num_output for r in requests):
-            first = time.perf_counter() - start
+            first = clock() - start
     assert first is not None
-    return first, time.perf_counter() - start
+    return first, clock() - start
 
 
 def generate(model: Any, prompts: Sequence[list[int]], num: int) -> float:
     ids = torch.tensor(prompts)
-    start = time.perf_counter()
+    start = clock()
     model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -70,48 +75,85 @@ def generate(model: Any, prompts: Sequence[list[int]], num: int) -> float:
         min_new_tokens=num,
         do_sample=False,
     )
-    return time.perf_counter() - start
-
-
-def best(repeats: int, measure: Callable[[], float]) -> float:
-    return min(measure() for _ in range(repeats))
+    return clock() - start
 
 
 def time_to_first_token(engine: Engine, plain: Any, rng: random.Random, repeats: int) -> None:
-    print("time to first token, s   miss     full hit   miss/hit   generate   generate/miss")
-    for length in (512, 1024):
-        misses, hits, plains = [], [], []
+    """Lengths are not whole blocks, so that a full hit has a tail."""
+    print("first token, CPU s     miss  generate  generate/miss  full hit  miss/hit  in steps")
+    for length in LENGTHS:
+        misses, hits, plains, steps = [], [], [], []
         for _ in range(repeats):
-            text = prompt(rng, length, engine.runner.vocab_size)
+            text = prompt(rng, length + 7, engine.runner.vocab_size)
             misses.append(serve(engine, [text], 1)[0])
-            hits.append(serve(engine, [text], 1)[0])
             plains.append(generate(plain, [text], 1))
+            for _ in range(3):
+                first, total = serve(engine, [text], 9)
+                hits.append(first)
+                steps.append((total - first) / 8)
         miss, hit, other = min(misses), min(hits), min(plains)
         print(
-            f"{length:6} tokens        {miss:8.3f} {hit:9.3f} {miss / hit:10.1f}"
-            f" {other:10.3f} {other / miss:12.2f}"
+            f"{length + 7:6} tokens      {miss:8.3f} {other:9.3f} {other / miss:14.2f}"
+            f" {hit:9.3f} {miss / hit:9.1f} {hit / min(steps):9.2f}"
         )
 
 
 def decode(engine: Engine, plain: Any, rng: random.Random, repeats: int) -> None:
-    print("decode, tokens/s       engine   generate   engine/generate   outside the model")
-    for batch in (1, 4):
+    print("decode, tokens/CPU s  engine  generate  engine/generate  outside model  ms a request")
+    for batch in BATCHES:
         texts = [prompt(rng, 128, engine.runner.vocab_size) for _ in range(batch)]
         serve(engine, texts, 1)
         runner = engine.runner
         assert isinstance(runner, TimedRunner)
-        rates, others, outside = [], [], []
+        rates, others, outside, overhead = [], [], [], []
         for _ in range(repeats):
             runner.model_s = 0.0
             first, total = serve(engine, texts, NUM_NEW)
             outside.append(1 - runner.model_s / total)
+            overhead.append((total - runner.model_s) / batch * 1000)
             rates.append(batch * (NUM_NEW - 1) / (total - first))
             gap = generate(plain, texts, NUM_NEW) - generate(plain, texts, 1)
             others.append(batch * (NUM_NEW - 1) / gap)
         print(
-            f"batch {batch}          {max(rates):10.1f} {max(others):10.1f}"
-            f" {max(rates) / max(others):17.2f} {min(outside):19.1%}"
+            f"batch {batch:2}           {max(rates):8.1f} {max(others):9.1f}"
+            f" {max(rates) / max(others):16.2f} {min(outside):14.1%} {min(overhead):13.2f}"
         )
+
+
+def overhead(engine: Engine, rng: random.Random) -> None:
+    """What submitting, admitting and ending costs a request that hits, without any decode step."""
+    texts = [prompt(rng, 512, engine.runner.vocab_size) for _ in range(8)]
+    runner = engine.runner
+    assert isinstance(runner, TimedRunner)
+    spent = []
+    for _ in range(4):
+        runner.model_s = 0.0
+        total = serve(engine, texts, 1)[1]
+        spent.append((total - runner.model_s) / len(texts) * 1000)
+    print(f"outside the model, a request of 512 tokens that hits: {min(spent):.2f} ms")
+
+
+def drafting(runner: Any, rng: random.Random, repeats: int) -> None:
+    """Replies of 96 tokens, served before; the same tokens must come again."""
+    print("repeated reply, tokens/CPU s   plain   drafting   drafting/plain")
+    rates: dict[int, list[float]] = {0: [], 15: []}
+    text = prompt(rng, 203, runner.vocab_size)
+    outputs = []
+    for draft in rates:
+        engine = Engine(runner, replace(SETTINGS, draft_tokens=draft))
+        serve(engine, [text], 96)
+        for _ in range(repeats):
+            params = SamplingParams(max_tokens=96, ignore_eos=True)
+            request = Request(list(text), SETTINGS.block_size, root_hash(), params)
+            engine.submit(request)
+            start = clock()
+            while engine.step():
+                pass
+            rates[draft].append(96 / (clock() - start))
+            outputs.append(request.output)
+    assert all(output == outputs[0] for output in outputs)
+    plain, drafted = max(rates[0]), max(rates[15])
+    print(f"{'':24} {plain:10.1f} {drafted:10.1f} {drafted / plain:16.2f}")
 
 
 def main() -> None:
@@ -121,14 +163,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = options.model or str(prepare_default_model())
-    settings = EngineSettings(BLOCK, NUM_BLOCKS, max_batch_tokens=512, max_num_seqs=MAX_SEQS)
     runner = TransformersRunner(
-        load_model(folder), num_pages=NUM_BLOCKS + MAX_SEQS + 1, block_size=BLOCK
+        load_model(folder),
+        num_pages=SETTINGS.num_blocks + SETTINGS.max_num_seqs + 1,
+        block_size=SETTINGS.block_size,
     )
-    engine = Engine(TimedRunner(runner), settings)
+    timed = TimedRunner(runner)
+    engine = Engine(timed, SETTINGS)
     plain, rng = load_model(folder), random.Random(1)
     time_to_first_token(engine, plain, rng, options.repeats)
     decode(engine, plain, rng, options.repeats)
+    overhead(engine, rng)
+    drafting(timed, rng, options.repeats)
 
 
 if __name__ == "__main__":

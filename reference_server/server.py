@@ -20,6 +20,7 @@ from loadkit.core.tokenizer import load_tokenizer
 from reference_server.api import make_app
 from reference_server.engine import Engine, EngineSettings
 from reference_server.service import DRAINING, READY, Service
+from reference_server.tiers.secret import lasting_secret
 
 KEEP_ALIVE_S = 120
 DRAIN_S = 30
@@ -51,6 +52,8 @@ def serve(settings: ServerSettings) -> None:
         _watch_parent(os.getppid())
     listener = _bind(settings.host, settings.port)
     service = Service(_served_name(settings), settings.api_key)
+    if settings.engine.disk_file is not None:
+        service.secret = lasting_secret(settings.engine.disk_file)
     server = _Server(service, settings.host)
     loading = _Loading(settings, service, server, _url(listener))
     loading.start()

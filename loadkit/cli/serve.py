@@ -49,6 +49,31 @@ def serve(
     max_queue_requests: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests that may wait; above it: 429.")
     ] = 1024,
+    policy: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Eviction: lru, lfu, lfu-plain, slru, gdsf, diversity."),
+    ] = "lru",
+    host_blocks: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Evicted blocks kept in host memory.")
+    ] = 0,
+    disk_blocks: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Blocks kept on disk after that.")
+    ] = 0,
+    disk_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where; it outlives the server.")
+    ] = None,
+    draft_tokens: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Guess up to N tokens a step from replies in the cache. Leave it off while replay "
+            "is measured: repeated replies get faster than production's.",
+        ),
+    ] = 0,
+    tenant_quota_blocks: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most cache blocks of one tenant.")
+    ] = None,
     threads: Annotated[int, typer.Option(metavar="N", min=1, help="CPU threads of the model.")] = 1,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")] = "auto",
     served_model_name: Annotated[
@@ -93,6 +118,12 @@ def serve(
             max_num_seqs=max_num_seqs,
             max_queue_tokens=max_queue_tokens,
             max_queue_requests=max_queue_requests,
+            policy=policy,
+            host_blocks=host_blocks,
+            disk_blocks=disk_blocks,
+            disk_file=disk_file,
+            draft_tokens=draft_tokens,
+            tenant_quota_blocks=tenant_quota_blocks,
         ),
     )
     server.serve(settings)
