@@ -1,10 +1,10 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
-# What times nothing runs in as many processes at once; a file's tests, and its fixtures, in one.
+# What times nothing runs in as many processes at once.
 WORKERS ?= 2
 BROWSER := tests/unit/report/test_report_in_browser.py
-PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore=$(BROWSER)
+PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore=$(BROWSER)
 
 .PHONY: demo test check lint validate clean
 
