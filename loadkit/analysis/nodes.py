@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from loadkit.analysis.engines import as_cached, max_hit_blocks
 from loadkit.analysis.events import Events, events_of
 from loadkit.analysis.own import own_prefix_blocks
 from loadkit.analysis.reuse import replay_kinds
@@ -77,12 +78,13 @@ class NodeStream:
         return int(self.weight.sum())
 
 
-def node_stream(trace: Trace) -> NodeStream:
-    """Compress a trace. The engine's rule is vLLM's: floor((n - 1) / B) blocks of a prompt may hit."""
+def node_stream(trace: Trace, engine: str = "vllm") -> NodeStream:
+    """Compress a trace as that engine keeps it, with its rule of how much of a prompt may hit (see
+    `analysis.engines`). InputError for an unknown engine."""
+    trace = as_cached(trace, engine)
     events = events_of(trace)
     ptr, blocks, num_blocks = _touches(trace, events)
     event_ptr, nodes, weight = compress(ptr, blocks, num_blocks)
-    rule = np.maximum(trace.prompt_tokens - 1, 0) // trace.block_size
     return NodeStream(
         block_size=trace.block_size,
         event_ptr=event_ptr,
@@ -93,7 +95,7 @@ def node_stream(trace: Trace) -> NodeStream:
         event_time_s=_event_times(trace, events),
         requests=NodeRequests(
             prompt_tokens=trace.prompt_tokens,
-            max_hit_blocks=np.minimum(rule, np.diff(trace.block_ptr)),
+            max_hit_blocks=max_hit_blocks(trace, engine),
             own_blocks=own_prefix_blocks(trace, events),
             replay=replay_kinds(trace.prompt_key, trace.session),
             prompt_key=trace.prompt_key,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadkit.cli import log_input
+from loadkit.cli import log_input, simulate_options
 from loadkit.cli.analyze import (
     AsJson,
     BlockSize,
@@ -15,6 +15,10 @@ from loadkit.cli.analyze import (
     OutputFile,
     TokenizerName,
 )
+
+if TYPE_CHECKING:
+    from loadkit.core.trace import Trace
+    from loadkit.forecast.turns import ChatTurns
 
 
 def forecast(
@@ -49,6 +53,18 @@ def forecast(
         float,
         typer.Option(help="Points: a wider half interval is inconclusive.", metavar="POINTS"),
     ] = 5.0,
+    sampled: Annotated[
+        str,
+        typer.Option(
+            help="What the log is a random share of: sessions, requests (drawn one by one; a log of"
+            " messages is needed) or tenants.",
+            metavar="WHAT",
+        ),
+    ] = "sessions",
+    engine: Annotated[
+        str, typer.Option(help="Its hit rule: vllm, sglang or none.", metavar="NAME")
+    ] = "vllm",
+    page_size: simulate_options.PageSize = None,
     seed: Annotated[int, typer.Option(help="Same seed, same forecast.", min=0)] = 0,
     format: LogFormat = "auto",
     tokenizer: TokenizerName = None,
@@ -68,7 +84,10 @@ def forecast(
 
     times = parse_traffic(traffic)
     capacity = log_input.capacity_text(capacity, model_config, kv_dtype)
-    log = log_input.read(logs, format, tokenizer, block_size, strict=strict, skip_bad=skip_bad)
+    log = simulate_options.read(
+        logs, format, tokenizer, block_size, engine=engine, page_size=page_size, strict=strict,
+        skip_bad=skip_bad,
+    )  # fmt: skip
     answer = forecast_trace(
         log.trace,
         times,
@@ -81,6 +100,9 @@ def forecast(
         confidence=confidence,
         target_points=target,
         seed=seed,
+        engine=engine,
+        sampled=sampled,
+        turns=_turns(log.trace, tokenizer) if sampled == "requests" else None,
     )
     if output is not None:
         log_input.write_json(output, answer.to_dict())
@@ -91,3 +113,13 @@ def forecast(
     if answer.status != "ok":
         verdict = "no forecast" if answer.hit_rate.estimate is None else "inconclusive"
         raise CannotMeasure(f"{verdict}: {answer.needs}", code="forecast_refused")
+
+
+def _turns(trace: Trace, tokenizer: str | None) -> ChatTurns | None:
+    """The earlier turns that each request's messages show; None for a log without messages."""
+    from loadkit.core.tokenizer import load_tokenizer
+    from loadkit.forecast.turns import ChatTurns
+
+    if trace.chats is None or tokenizer is None:
+        return None
+    return ChatTurns(trace, trace.chats, load_tokenizer(tokenizer))

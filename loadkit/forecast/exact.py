@@ -44,7 +44,7 @@ def exactly(rate: float | None) -> Estimate:
 
 
 def _curve(question: Question) -> tuple[CurvePoint, ...]:
-    curve = hit_curve(reuse_of(question.trace))
+    curve = hit_curve(reuse_of(question.trace, question.scenario.engine))
     asked, ttl = question.curve_blocks, question.scenario.ttl_s
     sizes = curve.default_capacities() if asked is None else list(asked)
     if ttl is None:

@@ -9,6 +9,7 @@ from loadkit.forecast.counting import count_fleet, rates_of, warm_rate
 from loadkit.forecast.growth import Growth
 from loadkit.forecast.interval import (
     INFERRED_PENALTY,
+    MENDED_PENALTY,
     Capacities,
     Uncertainty,
     sessions_needed,
@@ -83,7 +84,7 @@ def _uncertainty(
         growth.rates,
         (pooled.rates, counted),
         confidence=question.confidence,
-        sessions_inferred=question.trace.sessions_inferred,
+        penalty=_penalty(question),
         seed=question.seed,
     )
 
@@ -96,25 +97,28 @@ def _assumes(question: Question) -> str:
     return ASSUMES_LESS if question.scenario.traffic < 1 else ASSUMES_SAMPLED[question.sampled]
 
 
+def _penalty(question: Question) -> float:
+    if question.sampled == "requests":
+        return MENDED_PENALTY
+    return INFERRED_PENALTY if question.trace.sessions_inferred else 0.0
+
+
 def _needs(question: Question, sample: Sample, half: float) -> str:
-    target = question.target_points
-    ids = ""
+    """What would make the interval as narrow as asked for. The penalty does not shrink with more
+    sessions, so these are counted for the rest."""
+    penalty, target = 100 * _penalty(question), question.target_points
+    width = f"the interval is ±{100 * half:.1f} points wide, asked for were ±{target:g}"
+    ids, by_chance = "", 100 * half - penalty
     if question.trace.sessions_inferred:
-        half_by_chance = half - INFERRED_PENALTY
-        if 100 * half_by_chance <= target:
-            return f"the interval is ±{100 * half:.1f} points wide: {_SESSION_IDS}"
-        half, ids = half_by_chance, f", and {_SESSION_IDS}"
-    needed = sessions_needed(sample.num_sessions, 100 * half, target)
+        ids = f"session ids in the log would take {penalty:.0f} of the points off"
+        if by_chance <= target:
+            return f"{width}: {ids}"
+        ids = f", and {ids}"
+    needed = sessions_needed(sample.num_sessions, by_chance, target)
     return (
-        f"the interval is ±{100 * half:.1f} points wide, asked for were ±{target:g}: about"
-        f" {_rounded(needed):,} sessions are needed (an order of magnitude), the log has"
-        f" {sample.num_sessions:,}{ids}"
+        f"{width}: about {_rounded(needed):,} sessions are needed (an order of magnitude), the log"
+        f" has {sample.num_sessions:,}{ids}"
     )
-
-
-_SESSION_IDS = (
-    f"session ids in the log would take {100 * INFERRED_PENALTY:.0f} points off the half width"
-)
 
 
 def _rounded(number: int) -> int:

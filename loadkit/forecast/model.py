@@ -13,7 +13,8 @@ SCHEMA = "loadkit.forecast/1"
 
 class Scenario(msgspec.Struct, frozen=True):
     """The production that is asked about. capacity None: infinite; ttl None: nothing expires;
-    horizon None: the log's own length. traffic is a multiple of the log's."""
+    horizon None: the log's own length. traffic is a multiple of the log's. engine: whose rule says
+    how much of a prompt may hit (`analysis.engines`)."""
 
     traffic: float
     capacity_blocks: int | None
@@ -22,6 +23,7 @@ class Scenario(msgspec.Struct, frozen=True):
     routing: str
     horizon_s: float | None
     block_size: int
+    engine: str = "vllm"
 
     @property
     def is_pooled(self) -> bool:

@@ -24,8 +24,10 @@ from loadkit.forecast.refuse import (
 from loadkit.forecast.rerun import rerun_log
 from loadkit.forecast.sample import Sample, sample_of
 from loadkit.forecast.time_prefix import extend_window
-from loadkit.forecast.torn import mend
-from loadkit.forecast.turns import TurnSource
+from loadkit.forecast.torn import before_share, mend
+from loadkit.forecast.turns import TurnSource, turn_counts
+
+_WHOLE = 0.5  # of the later turns of whole sessions, more than that have the turn before in the log
 
 
 def forecast(
@@ -42,6 +44,7 @@ def forecast(
     target_points: float = 5.0,
     seed: int = 0,
     curve_blocks: Sequence[int | None] | None = None,
+    engine: str = "vllm",
     sampled: str = "sessions",
     turns: TurnSource | None = None,
 ) -> Forecast:
@@ -50,7 +53,8 @@ def forecast(
     capacity_blocks is of the whole fleet's cache, None for infinite. ttl_s: a block expires that
     long after its last use. horizon_s: production starts cold and runs that long; None: as long as
     the log. target_points: widest half interval that is still an answer. curve_blocks: capacities of
-    the curve, log-spaced ones unless given. sampled: what the log is a random share of (SAMPLED);
+    the curve, log-spaced ones unless given. engine: vllm, sglang or none, see `analysis.engines`;
+    the trace must be in that engine's blocks. sampled: what the log is a random share of (SAMPLED);
     "requests" needs `turns`, the earlier turns that each request shows. Same arguments, same seed:
     same forecast.
 
@@ -58,11 +62,11 @@ def forecast(
     returned with status "inconclusive", it is not raised.
     """
     scenario = Scenario(
-        traffic, capacity_blocks, ttl_s, replicas, routing, horizon_s, trace.block_size
+        traffic, capacity_blocks, ttl_s, replicas, routing, horizon_s, trace.block_size, engine
     )
     check_scenario(scenario, confidence, target_points)
     check_sampled(sampled)
-    stream = node_stream(trace)
+    stream = node_stream(trace, engine)
     question = Question(
         trace=trace,
         stream=stream,
@@ -78,9 +82,11 @@ def forecast(
     )
     if not trace.num_requests:
         return _refused(question, ["the log is empty"])
-    if sampled == "requests" and traffic != 1:
+    if traffic == 1:
+        return _answer(question, sample_of(stream))
+    if sampled == "requests":
         return _mended(question, turns)
-    return _answer(question, sample_of(stream))
+    return _answer(_warned(question), sample_of(stream))
 
 
 def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
@@ -94,15 +100,30 @@ def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
     )
 
 
+def _warned(question: Question) -> Question:
+    """With a warning if messages show that most earlier turns are missing."""
+    trace = question.trace
+    if trace.chats is None:
+        return question
+    share = before_share(trace, turn_counts(trace.chats))
+    if share is None or share >= _WHOLE:
+        return question
+    note = (
+        f"only {share:.0%} of the later turns have the turn before them in the log: if requests were"
+        " sampled one by one, this forecast is far too low; --sampled requests"
+    )
+    return replace(question, trace=replace(trace, warnings=(*trace.warnings, note)))
+
+
 def _mended(question: Question, turns: TurnSource | None) -> Forecast:
     """Sessions are made of torn requests, and those are grown."""
-    if turns is None:
+    if turns is None or not (turns.counts > 0).any():
         return _refused(question, [NO_TURNS])
     mended = mend(question.trace, turns, np.random.default_rng([question.seed, 6]))
     reasons = torn_refusals(mended, question.scenario)
     if reasons:
         return _refused(question, reasons)
-    stream = node_stream(mended.trace)
+    stream = node_stream(mended.trace, question.scenario.engine)
     times = question.scenario.traffic * mended.times
     question = replace(question, trace=mended.trace, stream=stream, times=times)
     sample = sample_of(stream)

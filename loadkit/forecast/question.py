@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadkit.analysis.engines import check_engine
 from loadkit.analysis.nodes import NodeStream
 from loadkit.analysis.weighted import WeightedHits
 from loadkit.core.errors import InputError
@@ -92,6 +93,13 @@ def check_scenario(scenario: Scenario, confidence: float, target_points: float) 
             f"unknown routing {scenario.routing!r}",
             where="--routing",
             remedy=f"one of {', '.join(ROUTINGS)}",
+        )
+    check_engine(scenario.engine)
+    if scenario.engine == "llamacpp":
+        raise InputError(
+            "llama.cpp keeps whole sequences in slots; forecasts are of caches of blocks",
+            where="--engine",
+            remedy="analyze --engine llamacpp for the log's own rate",
         )
     if scenario.capacity_blocks is not None and scenario.capacity_blocks < 1:
         raise InputError("the capacity is less than one block", where="--capacity")

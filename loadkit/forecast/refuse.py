@@ -20,6 +20,9 @@ NO_TURNS = (
     "requests sampled one by one need the turns that came before each: a log of messages, and the"
     " served model's tokenizer"
 )
+# Off by so much at most on the worlds marked `design` and `revision` (.05, where agents fork), and by
+# .08 to .21 in two worlds where later turns are shared.
+MAX_SURPLUS = 0.075
 MAX_HORIZON = 10  # windows: beyond it no tail was ever checked
 
 
@@ -62,7 +65,7 @@ def prefix_refusals(sample: Sample, scenario: Scenario) -> list[str]:
 
 def torn_refusals(mended: Mended, scenario: Scenario) -> list[str]:
     """Reasons against growing sessions that were made of torn requests."""
-    reasons = []
+    reasons = [*_not_one_by_one(mended, scenario)]
     if scenario.horizon_s is not None:
         reasons.append("a horizon cannot be forecast from requests sampled one by one")
     if mended.num_gaps >= MIN_GAPS or mended.trace.arrival_s is None:
@@ -75,6 +78,23 @@ def torn_refusals(mended: Mended, scenario: Scenario) -> list[str]:
             " forecast. Log for longer, or a larger share"
         )
     return reasons
+
+
+def _not_one_by_one(mended: Mended, scenario: Scenario) -> Iterator[str]:
+    """Of requests drawn one by one, a share 1/R of the later turns has the turn before in the log.
+
+    More have it where what people send later in a session is shared too (a tree of menus), so that
+    strangers pass for one session, or if whole sessions were drawn; fewer if the traffic is wrong.
+    """
+    if mended.before_share is None:
+        return
+    expected = 1 / scenario.traffic
+    if abs(mended.before_share - expected) > MAX_SURPLUS:
+        yield (
+            f"{mended.before_share:.0%} of the later turns have the turn before them in the log, where"
+            f" {expected:.0%} would if requests were drawn one by one at 1/{scenario.traffic:g} of"
+            " production: sessions cannot be told apart, or the log was drawn otherwise"
+        )
 
 
 def _too_small(sample: Sample) -> Iterator[str]:

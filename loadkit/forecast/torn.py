@@ -28,7 +28,9 @@ class Mended:
     trace: Trace
     times: float
     num_gaps: int  # seen times between turns; below MIN_GAPS times inside sessions mean nothing
-    torn_share: float  # of the log's later turns, those whose turn before is not in the log
+    before_share: (
+        float | None
+    )  # of later turns, those whose turn before is in the log; None: no such
 
 
 def mend(trace: Trace, source: TurnSource, random: np.random.Generator) -> Mended:
@@ -42,18 +44,18 @@ def mend(trace: Trace, source: TurnSource, random: np.random.Generator) -> Mende
     if len(gaps) < MIN_GAPS:
         whole = replace(whole, arrival_s=None)  # their order is all that is known
     times = trace.num_requests / max(whole.num_requests, 1)
-    return Mended(whole, times, len(gaps), torn_share(trace, counts))
+    return Mended(whole, times, len(gaps), before_share(trace, counts))
 
 
-def torn_share(trace: Trace, counts: IntArray) -> float:
-    """Share of later turns whose turn before is not in the log; 0 if there are no later turns."""
+def before_share(trace: Trace, counts: IntArray) -> float | None:
+    """Share of later turns whose turn before is in the log; None if there are no later turns."""
     later = np.flatnonzero(counts > 1)
     if not len(later):
-        return 0.0
+        return None
     most = int(counts.max()) + 1
     seen = np.unique(trace.session * most + counts)
     before = trace.session[later] * most + counts[later] - 1
-    return float(1 - np.isin(before, seen).mean())
+    return float(np.isin(before, seen).mean())
 
 
 def seen_gaps(trace: Trace, counts: IntArray) -> FloatArray:

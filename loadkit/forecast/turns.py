@@ -58,44 +58,45 @@ class TurnSource(Protocol):
         """The turns of these requests."""
 
 
+def turn_counts(chats: Chats) -> IntArray:
+    """(n,) which turn of its session each request is: one more than the assistant's messages in it.
+    UNKNOWN_TURNS where a request is no chat, or its text was not kept."""
+    roles: dict[int, str | None] = {}
+    counts = np.full(len(chats), UNKNOWN_TURNS, np.int64)
+    for row in range(len(chats)):
+        chat = chats[row]
+        for part in chat.parts:
+            if part not in roles:
+                roles[part] = _role(chats.part(part))
+        said = [roles[part] for part in chat.parts]
+        if said and not chat.is_prompt and None not in said:
+            counts[row] = 1 + said[1:].count("assistant")
+    return counts
+
+
 class ChatTurns:
     """Turns read off the messages of a text log, in the tokens of the served model's template."""
 
     def __init__(self, trace: Trace, chats: Chats, tokenizer: Tokenizer):
         self._trace, self._chats, self._tokenizer = trace, chats, tokenizer
-        self._roles: dict[int, str | None] = {}
 
     @property
     def counts(self) -> IntArray:
-        return np.array([self._count(row) for row in range(len(self._chats))], np.int64)
+        return turn_counts(self._chats)
 
     def of(self, rows: IntArray) -> Turns:
         found = [self._turns(int(row)) for row in rows]
         ptr = np.append(0, np.cumsum([len(turns) for turns in found]))
         flat = [turn for turns in found for turn in turns]
-        _, key = np.unique([turn[2] for turn in flat], return_inverse=True)
         return Turns(
             ptr.astype(np.int64),
             np.array([turn[0] for turn in flat], np.int64),
             np.array([turn[1] for turn in flat], np.int64),
-            key.reshape(-1).astype(np.int64),
+            np.array([turn[2] for turn in flat], np.int64),
         )
 
-    def _count(self, row: int) -> int:
-        chat = self._chats[row]
-        roles = [self._role(part) for part in chat.parts]
-        if chat.is_prompt or None in roles:
-            return UNKNOWN_TURNS
-        return 1 + sum(role == "assistant" for role in roles[1:])
-
-    def _role(self, part: int) -> str | None:
-        if part not in self._roles:
-            message = self._chats.part(part)
-            self._roles[part] = message.get("role") if isinstance(message, dict) else None
-        return self._roles[part]
-
-    def _turns(self, row: int) -> list[tuple[int, int, bytes]]:
-        """(prompt tokens, kept tokens, digest of the prompt) of each turn.
+    def _turns(self, row: int) -> list[tuple[int, int, int]]:
+        """(prompt tokens, kept tokens, key of the prompt) of each turn.
 
         A template may render history otherwise than it did when it was new (reasoning stripped):
         only what the earlier prompt has in common with this one was this session's own.
@@ -104,7 +105,7 @@ class ChatTurns:
         messages = [self._chats.part(part) for part in chat.parts]
         tools = self._chats.part(chat.tools)
         whole = self._render(messages, tools)
-        replies = [at for at, said in enumerate(messages) if at and said["role"] == "assistant"]
+        replies = [at for at, said in enumerate(messages) if at and _role(said) == "assistant"]
         prompts = [self._render(messages[:at], tools) for at in replies]
         ends = [_common(prompt, whole) for prompt in prompts]
         kept = [_common(self._render(messages[: at + 1], tools), whole) for at in replies]
@@ -112,10 +113,10 @@ class ChatTurns:
         tokens = self._tokens_upto(whole, cuts)
         total = int(self._trace.prompt_tokens[row])
         turns = [
-            (min(tokens[end], total), min(tokens[most], total), _digest(prompt))
+            (min(tokens[end], total), min(tokens[most], total), _key(prompt))
             for end, most, prompt in zip(ends, kept, prompts, strict=True)
         ]
-        return [*turns, (total, total, _digest(whole))]
+        return [*turns, (total, total, _key(whole))]
 
     def _render(self, messages: Sequence[Any], tools: Any) -> str:
         return self._tokenizer.render_chat(messages, tools)
@@ -127,6 +128,11 @@ class ChatTurns:
         counts = [len(ids) for ids in self._tokenizer.encode_batch(pieces)]
         upto = np.append(0, np.cumsum(counts))
         return {int(cut): int(tokens) for cut, tokens in zip(cuts, upto, strict=True)}
+
+
+def _role(message: Any) -> str | None:
+    role = message.get("role") if isinstance(message, dict) else None
+    return role if isinstance(role, str) else None
 
 
 def _common(one: str, other: str) -> int:
@@ -141,5 +147,7 @@ def _common(one: str, other: str) -> int:
     return low
 
 
-def _digest(prompt: str) -> bytes:
-    return blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _key(prompt: str) -> int:
+    """64 bits, signed."""
+    digest = blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -12,7 +12,9 @@ from loadkit.analysis.curve import hit_curve
 from loadkit.analysis.reuse import reuse_of
 from loadkit.core.trace import Trace
 from loadkit.forecast import Forecast, forecast
+from loadkit.forecast.torn import MIN_GAPS, seen_gaps
 from loadkit.forecast.turns import Turns
+from loadkit.traces.sessions import infer_sessions
 
 # Shares of production's distinct blocks at which forecasts are judged.
 CAPACITY_SHARES = (0.03, 0.1, 0.25, 2.0)
@@ -149,3 +151,29 @@ def turns_of(trace: Trace) -> Turns:
         ptr.append(len(tokens))
     found = np.array(tokens)
     return Turns(np.array(ptr), found, found, np.array(keys))
+
+
+def torn_log(production: Trace, share: float, seed: int) -> tuple[Trace, Turns]:
+    """A random share of the requests, each drawn by itself, with sessions as they can be inferred;
+    and the turns that their messages would show."""
+    kept = np.random.default_rng([seed, 5]).random(production.num_requests) < share
+    log = take_requests(production, kept)
+    full = np.minimum(np.diff(log.block_ptr), log.prompt_tokens // log.block_size)
+    session = infer_sessions(log.block_ptr, log.block_ids, full)
+    log = replace(log, session=session, num_sessions=int(session.max()) + 1, sessions_inferred=True)
+    return log, turns_of(production).of(np.flatnonzero(kept))
+
+
+def request_trial(production: Trace, share: float, seed: int, **asked: Any) -> Trial:
+    """Forecast production from a share of its requests. Four capacities, or an infinite cache only
+    where the log does not show how far turns are apart (one capacity then)."""
+    log, turns = torn_log(production, share, seed)
+    sizes = capacities_of(production)
+    times = production.num_requests / log.num_requests
+    asked = {"sampled": "requests", "turns": turns} | asked
+    if len(seen_gaps(log, turns.counts)) < MIN_GAPS:
+        sizes = [None]
+    answer = forecast(log, times, None, curve_blocks=sizes, **asked)
+    truth = rates_at(production, sizes)
+    naive = [None if c is None else max(1, round(c * share)) for c in sizes]
+    return _judged(answer, log, truth, rates_at(log, sizes), rates_at(log, naive))

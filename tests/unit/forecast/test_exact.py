@@ -50,6 +50,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "routing": "pooled",
         "horizon_s": None,
         "block_size": 2,
+        "engine": "vllm",
     }
     assert data["log"] == {
         "requests": 6,
