@@ -9,13 +9,16 @@ import typer
 
 
 def run(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")],
+    profile: Annotated[
+        str | None, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")
+    ] = None,
     url: Annotated[
-        str, typer.Option(metavar="URL", help="The endpoint, such as http://127.0.0.1:8000.")
-    ],
+        str | None,
+        typer.Option(metavar="URL", help="The endpoint, such as http://127.0.0.1:8000."),
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Run folder to make.")
-    ],
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Run folder to make.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Model to ask for [default: the only one listed]."),
@@ -38,6 +41,25 @@ def run(
         typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
     ] = None,
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="Load worker processes.")] = 1,
+    master: Annotated[
+        bool, typer.Option("--master", help="Wait for workers that are started elsewhere.")
+    ] = False,
+    expect_workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many the master waits for.")
+    ] = 1,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Be a worker of a master; needs no other argument.")
+    ] = False,
+    master_host: Annotated[
+        str, typer.Option(metavar="HOST", help="The master's address, to listen at or to call.")
+    ] = "127.0.0.1",
+    master_port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Its port.")
+    ] = 5557,
+    recover: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Make the run folder of a run that was killed."),
+    ] = None,
     web: Annotated[
         bool, typer.Option("--web", help="Start it in Locust's web interface; Ctrl-C ends it.")
     ] = False,
@@ -61,21 +83,28 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="run.json on stdout, nothing else.")] = False,
 ) -> None:
     """Send a profile's traffic through Locust and measure timing and cached tokens."""
-    from loadkit import profiles
-    from loadkit.cli import run_view
+    from loadkit.cli import run_modes, run_view
     from loadkit.cli.interrupt import interruptible
     from loadkit.client.secret import read_api_key
     from loadkit.locust_users.launcher import run_profile
     from loadkit.runs.folder import check_free
-    from loadkit.traffic.build import build_plan
 
+    if worker:
+        raise typer.Exit(run_modes.work_for((master_host, master_port), api_key_file))
+    out = run_modes.given(output, "-o")
+    if recover is not None:
+        result = run_modes.recovered(recover, out)
+        run_view.show(result, out, as_json=json)
+        run_view.require_valid(result, out)
+        return
     overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
     overrides += ["cache=reset"] if reset else []
-    chosen = profiles.load(profile, overrides)
+    chosen, plan = run_modes.planned(run_modes.given(profile, "PROFILE"), overrides)
     key = read_api_key(api_key_file)
-    plan = build_plan(chosen)
     band = _band(expected)
-    check_free(output)
+    check_free(out)
+    run_modes.tell_of_abandoned(out)
+    token = run_modes.token((master_host, master_port), expect_workers) if master else None
     if web:
         run_view.announce(web_host, web_port)
     with (
@@ -85,21 +114,23 @@ def run(
         result = run_profile(
             chosen,
             plan,
-            url=url,
-            out=output,
+            url=run_modes.given(url, "--url"),
+            out=out,
             model=model,
             tokenizer=tokenizer,
             block_size=block_size,
-            processes=processes,
+            processes=expect_workers if master else processes,
             web=web,
             web_port=web_port,
             web_host=web_host,
             api_key=key,
             expected_hit_rate=band,
             on_progress=on_progress,
+            master=(master_host, master_port) if master else None,
+            token=token,
         )
-    run_view.show(result, output, as_json=json)
-    run_view.require_valid(result, output)
+    run_view.show(result, out, as_json=json)
+    run_view.require_valid(result, out)
 
 
 def _band(expected: Path | None) -> dict[str, float] | None:

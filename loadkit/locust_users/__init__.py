@@ -1,6 +1,14 @@
 """Traffic through Locust: the only package that imports locust.
 
-`launcher` and `settings` belong to the parent process and import no locust; so this file does not
+In a locustfile of your own:
+
+    from loadkit.locust_users import ConversationUser
+
+    class MyChat(ConversationUser):
+        profile = "chat-assistant"
+        host = "http://127.0.0.1:8000"
+
+The launcher's modules belong to the parent process and import no locust; so this file does not
 either, and the user classes are found here only when asked for.
 """
 
@@ -13,7 +21,8 @@ USERS = ("LoadkitUser", "ReplayUser", "CorpusUser", "ConversationUser", "AgentUs
 
 def __getattr__(name: str) -> Any:
     if name in USERS:
-        from loadkit.locust_users import users
+        from loadkit.locust_users import own, users
 
+        own.connect_once()
         return getattr(users, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,8 +17,8 @@ from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.locust_users.closing import closed_context
-from loadkit.locust_users.preparing import Choices, prepare
-from loadkit.locust_users.process import LocustProcess
+from loadkit.locust_users.preparing import Choices, observe_before, prepare
+from loadkit.locust_users.process import Address, LocustProcess
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
 from loadkit.locust_users.work import kept_if_unwritten, make_work_folder
 from loadkit.profiles import Profile
@@ -30,6 +30,8 @@ POLL_S = 0.25
 # Locust must have begun within this, and must have left so long after its workers' end or limit.
 STARTUP_S = 60.0
 GRACE_S = 20.0
+# Workers from elsewhere are started by hand.
+WORKERS_S = 600.0
 Progress = Callable[[int, int], None]
 
 
@@ -65,13 +67,17 @@ def run_profile(
     api_key: Secret | None = None,
     expected_hit_rate: dict[str, float] | None = None,
     on_progress: Progress | None = None,
+    master: Address | None = None,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """Drive `plan` at the endpoint, write the run folder `out`, return run.json's content.
 
     model: None takes the only one the endpoint lists. block_size: None takes what the endpoint
     says. on_progress(done, scheduled) is called a few times a second. With `web` the run starts in
     the browser and ends with Ctrl-C, or when the interface is closed; `expected_hit_rate`
-    ({estimate, low, high}) is the band behind its live split.
+    ({estimate, low, high}) is the band behind its live split. master: the address at which this run
+    waits for `processes` workers that are started elsewhere (`run_worker`) with the same token;
+    None: it starts them itself.
 
     Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again
     with words about what was kept.
@@ -82,12 +88,19 @@ def run_profile(
     check_free(out)
     if not plan.sessions:
         raise InputError("the plan has no sessions", where=profile.name)
-    choices = Choices(model, tokenizer, block_size, processes, web, expected_hit_rate)
+    choices = Choices(
+        model, tokenizer, block_size, processes, web, expected_hit_rate, master is not None
+    )
     with ControlPlane(Endpoint.parse(url), key=api_key) as control:
         settings, context = prepare(profile, plan, control, choices, api_key)
         with kept_if_unwritten(make_work_folder(out, plan, settings), out) as work:
             process = LocustProcess(
-                work, settings, key=api_key, web_host=web_host, web_port=web_port
+                work,
+                settings,
+                key=api_key,
+                web=(web_host, web_port),
+                master=master,
+                token=token,
             )
             load = _Load(work, settings, plan.num_requests, on_progress)
             closed = _measure(load, process, control, context)
@@ -103,9 +116,7 @@ def _measure(
 ) -> RunContext:
     """Drive the load to its end; the context with all that was seen meanwhile."""
     work = load.work
-    context.counters_before = before = control.prefix_counters()
-    if before is not None and before.source == "llamacpp":
-        context.num_slots = control.num_slots()
+    observe_before(context, control)
     work.write_context(context)
     interrupted = False
     with process:
@@ -142,7 +153,7 @@ def _deadline(load: _Load, statuses: list[WorkerStatus], begun: float) -> float:
     """Monotonic time past which Locust hangs, as far as the working folder shows now."""
     start = load.work.started()
     if start is None:
-        return begun + STARTUP_S
+        return begun + (WORKERS_S if load.settings.remote else STARTUP_S)
     if sum(status.finished for status in statuses) == load.settings.processes:
         return start.monotonic_s + max(status.elapsed_s for status in statuses) + GRACE_S
     return start.monotonic_s + load.settings.max_duration_s + GRACE_S

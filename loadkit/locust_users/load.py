@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -14,11 +15,13 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 from loadkit.client.guard import REWRITTEN
 from loadkit.locust_users import web_tab
 from loadkit.locust_users.dispatcher import Dispatcher
+from loadkit.locust_users.master import Master
 from loadkit.locust_users.session import NO_CONNECTION, STOPPED
 from loadkit.locust_users.settings import WorkFolder
+from loadkit.locust_users.wire import Wire
 from loadkit.locust_users.worker import LoadWorker
 from loadkit.runs.record import Record
-from loadkit.traffic.plan import read_plan, worker_share
+from loadkit.traffic.plan import SessionPlan, read_plan, worker_share
 
 DONE_MESSAGE = "loadkit_done"
 POLL_S = 0.25
@@ -48,7 +51,9 @@ class Load:
         """Locust's `init` event: in every process, before any user."""
         web_tab.install(environment, self.settings.expected_hit_rate)
         gevent.spawn(self._watch_parent)
-        if isinstance(environment.runner, MasterRunner):
+        if isinstance(environment.runner, MasterRunner) and self.settings.remote:
+            self._master_elsewhere(environment)
+        elif isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(DONE_MESSAGE, self._on_done)
             gevent.spawn(self._await_workers, environment)
 
@@ -56,16 +61,14 @@ class Load:
         """This process's dispatcher, made when its first user starts."""
         if self._dispatcher is None:
             index = environment.runner.worker_index
-            start_at = self.work.begin(START_LEAD_S).monotonic_s
-            worker = LoadWorker(
+            self._dispatcher = make_dispatcher(
                 self.work,
-                self.settings,
                 worker_share(self.plan, index, self.settings.processes),
+                environment,
                 worker=index,
-                start_at=start_at,
-                report=lambda record: fire_request(environment, record, start_at),
+                lead_s=START_LEAD_S,
+                on_finish=lambda: self._on_finish(environment),
             )
-            self._dispatcher = Dispatcher(worker, lambda: self._on_finish(environment))
         return self._dispatcher
 
     def _on_finish(self, environment: Environment) -> None:
@@ -92,6 +95,23 @@ class Load:
                 self._end(environment)
                 self._done_clients.clear()
 
+    def _master_elsewhere(self, environment: Environment) -> None:
+        """Workers that we did not start: deal the plan when the test starts, collect at its end."""
+        master = Master(environment.runner, Wire())
+
+        def start(**_: Any) -> None:
+            clients = master.await_workers(self.settings.processes)[: self.settings.processes]
+            master.hand_out("", self.work, self.plan, clients)
+
+        def watch() -> None:
+            while not master.is_over():
+                gevent.sleep(POLL_S)
+            self._end(environment)
+
+        environment.events.test_start.add_listener(start)
+        environment.events.test_stop.add_listener(lambda **_: master.collect())
+        gevent.spawn(watch)
+
     def _end(self, environment: Environment) -> None:
         """Headless: leave. With the web interface: stop, and leave it open for reading."""
         if self.settings.web:
@@ -109,6 +129,29 @@ class Load:
         if self._dispatcher is not None:
             self._dispatcher.stop(STOPPED)
         os._exit(1)
+
+
+def make_dispatcher(
+    work: WorkFolder,
+    sessions: tuple[SessionPlan, ...],
+    environment: Environment,
+    *,
+    worker: int,
+    lead_s: float,
+    on_finish: Callable[[], None],
+) -> Dispatcher:
+    """A worker's dispatcher of `sessions`, whose times count from `lead_s` from now, or from the
+    start that another worker of the same folder has set."""
+    start_at = work.begin(lead_s).monotonic_s
+    load_worker = LoadWorker(
+        work,
+        work.settings(),
+        sessions,
+        worker=worker,
+        start_at=start_at,
+        report=lambda record: fire_request(environment, record, start_at),
+    )
+    return Dispatcher(load_worker, on_finish)
 
 
 def fire_request(environment: Environment, record: Record, start_at: float) -> None:

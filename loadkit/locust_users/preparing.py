@@ -19,6 +19,7 @@ from loadkit.core.tokenizer import load_tokenizer
 from loadkit.locust_users.isolation import reset_and_verify
 from loadkit.locust_users.settings import RetryRule, Settings
 from loadkit.profiles import ClosedLoop, Profile
+from loadkit.profiles.kinds import MixtureTraffic
 from loadkit.runs.context import RunContext
 from loadkit.traffic.plan import SessionPlan, TrafficPlan
 
@@ -35,6 +36,7 @@ class Choices:
     processes: int = 1
     web: bool = False
     expected_hit_rate: dict[str, float] | None = None
+    remote: bool = False
 
 
 def prepare(
@@ -60,6 +62,21 @@ def prepare(
     if profile.cache == "reset":
         notes += reset_and_verify(control, settings, key)
     return settings, _context(profile, plan, settings, card, choices, block_size, notes)
+
+
+def observe_before(context: RunContext, control: ControlPlane) -> None:
+    """Note the server's counters as they are before the run, and what else its dialect tells."""
+    context.counters_before = control.prefix_counters()
+    if context.counters_before is not None and context.counters_before.source == "llamacpp":
+        context.num_slots = control.num_slots()
+
+
+def kinds_of(profile: Profile) -> set[str]:
+    """Kinds of traffic in a profile, those of a mixture's parts."""
+    traffic = profile.traffic
+    if isinstance(traffic, MixtureTraffic):
+        return {part.traffic.kind for part in traffic.parts}
+    return {traffic.kind}
 
 
 SALTED = (
@@ -131,7 +148,8 @@ def make_settings(
         model=card.id,
         loop=arrivals.loop,
         users=users if closed else 1,
-        processes=max(1, min(choices.processes, users, len(plan.sessions))),
+        processes=_num_workers(choices, users, len(plan.sessions)),
+        remote=choices.remote,
         temperature=request.temperature,
         ignore_eos=request.ignore_eos,
         exact_output=request.exact_output,
@@ -151,6 +169,11 @@ def make_settings(
         web=choices.web,
         expected_hit_rate=choices.expected_hit_rate,
     )
+
+
+def _num_workers(choices: Choices, users: int, sessions: int) -> int:
+    """Workers that were started elsewhere are as many as they are, with or without a share."""
+    return choices.processes if choices.remote else max(1, min(choices.processes, users, sessions))
 
 
 def every_session(sessions: Iterable[SessionPlan]) -> Iterable[SessionPlan]:

@@ -14,6 +14,9 @@ from loadkit.client.secret import KEY_VARIABLES, Secret
 from loadkit.locust_users.settings import WORK_VARIABLE, Settings, WorkFolder
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+WORKER_LOCUSTFILE = Path(__file__).with_name("worker_locustfile.py")
+TOKEN_VARIABLE = "LOADKIT_TOKEN"
+Address = tuple[str, int]
 STOP_GRACE_S = 5.0
 LOG_TAIL_BYTES = 4000
 
@@ -30,12 +33,14 @@ class LocustProcess:
         settings: Settings,
         *,
         key: Secret | None,
-        web_host: str = "127.0.0.1",
-        web_port: int = 8089,
+        web: Address = ("127.0.0.1", 8089),
+        master: Address | None = None,
+        token: str | None = None,
     ):
+        """master: where workers from elsewhere find it, with the token that they must show."""
         self.work = work
-        self._command = _command(settings, web_host, web_port)
-        self._environment = _environment(work, key)
+        self._command = _command(settings, web, master)
+        self._environment = _environment(work, key, token)
 
     def __enter__(self) -> LocustProcess:
         with self.work.log.open("wb") as log:
@@ -83,15 +88,18 @@ class LocustProcess:
         return "\n".join(text.splitlines()[-12:])
 
 
-def _command(settings: Settings, web_host: str, web_port: int) -> list[str]:
+def _command(settings: Settings, web: Address, master: Address | None) -> list[str]:
     users = settings.users if settings.loop == "closed" else settings.processes
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", settings.url]
     command += ["--users", str(users), "--spawn-rate", str(users), "--exit-code-on-error", "0"]
     if settings.web:
-        command += ["--web-host", web_host, "--web-port", str(web_port)]
+        command += ["--web-host", web[0], "--web-port", str(web[1])]
     else:
         command += ["--headless", "--only-summary"]
-    if settings.processes > 1:
+    if master is not None:
+        command += ["--master", "--expect-workers", str(settings.processes)]
+        command += ["--master-bind-host", master[0], "--master-bind-port", str(master[1])]
+    elif settings.processes > 1:
         port = str(free_port())
         command += ["--processes", str(settings.processes)]
         command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
@@ -99,14 +107,37 @@ def _command(settings: Settings, web_host: str, web_port: int) -> list[str]:
     return command
 
 
-def _environment(work: WorkFolder, key: Secret | None) -> dict[str, str]:
+def run_worker(master: Address, key: Secret | None, token: str) -> int:
+    """A worker of a run that is mastered elsewhere: Locust in this process's stead, its exit code.
+
+    Records that the master did not get stay in the current folder, and the log says where.
+    """
+    command = [sys.executable, "-m", "locust", "-f", str(WORKER_LOCUSTFILE), "--worker"]
+    command += [
+        "--master-host",
+        master[0],
+        "--master-port",
+        str(master[1]),
+        "--loglevel",
+        "WARNING",
+    ]
+    environment = _clean_environment(key) | {TOKEN_VARIABLE: token}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _environment(work: WorkFolder, key: Secret | None, token: str | None) -> dict[str, str]:
+    added = {WORK_VARIABLE: str(work.path)} | ({} if token is None else {TOKEN_VARIABLE: token})
+    return _clean_environment(key) | added
+
+
+def _clean_environment(key: Secret | None) -> dict[str, str]:
     """Ours without Locust's own variables, which could change the run, and without other keys."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("LOCUST_") and name not in KEY_VARIABLES
+        if not name.startswith("LOCUST_")
+        and name not in (*KEY_VARIABLES, WORK_VARIABLE, TOKEN_VARIABLE)
     }
-    kept[WORK_VARIABLE] = str(work.path)
     if key is not None:
         kept[KEY_VARIABLES[0]] = key.reveal()
     return kept

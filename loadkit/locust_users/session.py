@@ -14,8 +14,9 @@ from gevent.pool import Group
 
 from loadkit.client.answer import Response
 from loadkit.client.bodies import request_body
-from loadkit.client.exchange import USER_LEFT, Receipt
+from loadkit.client.exchange import USER_LEFT
 from loadkit.client.guard import AppendOnlyGuard, Mutation
+from loadkit.client.receipt import Receipt
 from loadkit.client.stream import StreamClient
 from loadkit.locust_users.settings import Settings
 from loadkit.runs.record import Record

@@ -5,6 +5,7 @@ Must not import locust: the parent process reads and writes this too. No API key
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag.
     cache_salt: sent with every request; None: no salt. Time-outs as in `client.timeouts`.
+    remote: the workers are on other machines, or at least not ours to start.
     expected_hit_rate: estimate, low and high, drawn behind the live split; None: no band."""
 
     url: str
@@ -61,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_duration_s: float = 600.0
     return_token_ids: bool = False
     web: bool = False
+    remote: bool = False
     expected_hit_rate: dict[str, float] | None = None
 
     @property
@@ -98,6 +101,7 @@ class WorkFolder:
         self.plan = path / "plan.json"
         self.log = path / "locust.log"
         self._context = path / "context.json"
+        self._lock = -1
         self._settings = path / "settings.json"
         self._start = path / "start.json"
 
@@ -123,6 +127,25 @@ class WorkFolder:
 
     def context(self) -> RunContext:
         return msgspec.json.decode(self._context.read_bytes(), type=RunContext)
+
+    def hold(self) -> None:
+        """Show, for as long as this process lives, that the run is being looked after."""
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def is_held(self) -> bool:
+        """Whether somebody looks after the run; otherwise its launcher has died."""
+        try:
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     def settings(self) -> Settings:
         return msgspec.json.decode(self._settings.read_bytes(), type=Settings)

@@ -12,16 +12,20 @@ from loadkit.core.errors import CannotMeasure, InputError, LoadkitError
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
+MARK = ".work-"
+WORKER_PREFIX = ".loadkit-worker-"  # of a worker whose master is elsewhere
+
 
 def make_work_folder(out: Path, plan: TrafficPlan, settings: Settings) -> WorkFolder:
     """A private (0700) folder beside `out`, with the plan and the settings in it."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=f".{out.name}.work-", dir=out.parent.resolve()))
+        path = Path(tempfile.mkdtemp(prefix=f".{out.name}{MARK}", dir=out.parent.resolve()))
     except OSError as error:
         raise _cannot_write(out, error) from error
     work = WorkFolder(path)
     try:
+        work.hold()
         work.create(settings)
         write_plan(plan, work.plan)
     except OSError as error:

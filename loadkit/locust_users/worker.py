@@ -67,21 +67,23 @@ class LoadWorker:
             logger.error("cannot write into %s: %s", self.work.path, error)
             os._exit(EXIT_CANNOT_WRITE)
 
-    def write_status(self) -> None:
-        """Tell the launcher how far this worker is. Never ahead of the journal."""
-        self._status_due = time.monotonic() + STATUS_INTERVAL_S
+    def status(self) -> WorkerStatus:
+        """How far this worker is. Never ahead of the journal."""
         guard = self.lane.guard
-        self.work.write_status(
-            WorkerStatus(
-                worker=self.worker,
-                done=self.num_done,
-                elapsed_s=time.monotonic() - self.lane.start_at,
-                finished=self.is_finished,
-                mutations=guard.num_refused,
-                resends=guard.num_resent,
-                compactions=self.lane.num_compactions,
-            )
+        return WorkerStatus(
+            worker=self.worker,
+            done=self.num_done,
+            elapsed_s=time.monotonic() - self.lane.start_at,
+            finished=self.is_finished,
+            mutations=guard.num_refused,
+            resends=guard.num_resent,
+            compactions=self.lane.num_compactions,
         )
+
+    def write_status(self) -> None:
+        """Tell the launcher how far this worker is."""
+        self._status_due = time.monotonic() + STATUS_INTERVAL_S
+        self.work.write_status(self.status())
 
     def finish(self) -> None:
         """All sessions have their records: close the journal and say so. Once is enough."""

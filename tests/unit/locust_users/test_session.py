@@ -12,7 +12,8 @@ import pytest
 from plans import session
 
 from loadkit.client.answer import Response, decode
-from loadkit.client.exchange import USER_LEFT, Receipt
+from loadkit.client.exchange import USER_LEFT
+from loadkit.client.receipt import Receipt
 from loadkit.client.stream import StreamClient
 from loadkit.client.usage import Usage
 from loadkit.locust_users.session import Lane

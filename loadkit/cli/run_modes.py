@@ -1,0 +1,70 @@
+"""What `loadkit run` does besides a plain run: plan, work for a master, recover."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from loadkit.client.secret import read_api_key
+from loadkit.core.errors import InputError
+from loadkit.locust_users.process import TOKEN_VARIABLE, Address, run_worker
+from loadkit.locust_users.recover import abandoned, recover
+from loadkit.profiles import Profile
+from loadkit.traffic.plan import TrafficPlan
+
+T = TypeVar("T")
+
+
+def given(value: T | None, name: str) -> T:
+    """The argument; InputError when it was left out though this run needs it."""
+    if value is None:
+        raise InputError("missing", where=name, remedy="see `loadkit run --help`")
+    return value
+
+
+def planned(profile: str, overrides: list[str]) -> tuple[Profile, TrafficPlan]:
+    """The profile with its overrides, and its plan."""
+    from loadkit import profiles
+    from loadkit.traffic.build import build_plan
+
+    chosen = profiles.load(profile, overrides)
+    return chosen, build_plan(chosen)
+
+
+def token(master: Address, workers: int) -> str:
+    """The token of $LOADKIT_TOKEN, else a new one, shown with the command that starts a worker."""
+    known = os.environ.get(TOKEN_VARIABLE)
+    made = known or secrets.token_urlsafe(16)
+    shown = "" if known else f"{TOKEN_VARIABLE}={made} "
+    command = f"{shown}loadkit run --worker --master-host {master[0]} --master-port {master[1]}"
+    print(f"loadkit: waiting for {workers} workers; start each with: {command}", file=sys.stderr)
+    return made
+
+
+def work_for(master: Address, api_key_file: Path | None) -> int:
+    """Be a worker until the master has all records, or is gone; the exit code."""
+    known = os.environ.get(TOKEN_VARIABLE)
+    if not known:
+        raise InputError(
+            "not set", where=f"${TOKEN_VARIABLE}", remedy="set it to what the master shows"
+        )
+    return run_worker(master, read_api_key(api_key_file), known)
+
+
+def recovered(folder: Path, out: Path) -> dict[str, Any]:
+    return recover(folder, out)
+
+
+def tell_of_abandoned(out: Path) -> None:
+    """A line on stderr for each run beside `out` that was cut off and never made its folder."""
+    if not out.parent.is_dir():
+        return
+    for folder in abandoned(out.parent):
+        print(
+            f"loadkit: {folder} holds the records of a run that was cut off; make its folder with "
+            f"`loadkit run --recover {folder} -o DIR`",
+            file=sys.stderr,
+        )

@@ -1,0 +1,55 @@
+"""A run whose launcher was killed: its folder, rebuilt from what its workers wrote."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from loadkit.core.errors import InputError
+from loadkit.locust_users.closing import closed_context
+from loadkit.locust_users.settings import WorkFolder
+from loadkit.locust_users.work import MARK, WORKER_PREFIX
+from loadkit.runs.folder import check_free, finish_run
+
+NOTE = (
+    "recovered: this folder was made of what the workers had written when the run was cut off; the "
+    "server's counters after it are not known"
+)
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Working folders in `folder` that nobody looks after any more."""
+    found = [*folder.glob(f".*{MARK}*"), *folder.glob(f"{WORKER_PREFIX}*")]
+    return sorted(path for path in found if path.is_dir() and not WorkFolder(path).is_held())
+
+
+def recover(path: Path, out: Path) -> dict[str, Any]:
+    """Make the run folder `out` of a working folder, which then goes away; returns run.json.
+
+    InputError: no such working folder, one that is still looked after, or `out` exists.
+    CannotMeasure: nothing was sent in it.
+    """
+    check_free(out)
+    work = WorkFolder(path)
+    try:
+        context = work.context()
+    except OSError as error:
+        raise InputError(
+            f"no working folder of a run: {error.strerror}", where=path, remedy="check the path"
+        ) from error
+    if work.is_held():
+        raise InputError(
+            "the run is still going on", where=path, remedy="wait for its end, or interrupt it"
+        )
+    work.write_context(with_note(context, NOTE))
+    result = finish_run(path, out, closed_context(work, after=None, interrupted=True))
+    shutil.rmtree(path, ignore_errors=True)
+    return result
+
+
+def with_note(context: Any, note: str) -> Any:
+    """The context with one note more, once."""
+    if note not in context.notes:
+        context.notes.append(note)
+    return context

@@ -1,0 +1,232 @@
+"""A worker that gets its share of the plan from a master, and sends its journal back.
+
+Its records are first in a journal of its own, on its own disk, and then on the master's: what a
+dying network or master leaves behind stays there, and the log says where.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from locust.env import Environment
+from locust.exception import StopUser
+from locust.runners import WorkerRunner
+
+from loadkit.locust_users import wire
+from loadkit.locust_users.dispatcher import Dispatcher
+from loadkit.locust_users.load import make_dispatcher
+from loadkit.locust_users.session import STOPPED
+from loadkit.locust_users.settings import WorkFolder
+from loadkit.locust_users.work import WORKER_PREFIX
+from loadkit.locust_users.worker import LoadWorker
+from loadkit.traffic.plan import TrafficPlan, write_plan
+
+CHUNK_BYTES = 256 << 10
+SHIP_INTERVAL_S = 0.25
+RESEND_S = 3.0
+MASTER_SILENT_S = 4.0
+POLL_S = 0.5
+
+logger = logging.getLogger(__name__)
+Send = Callable[[str, Any], None]
+
+
+class Shipper:
+    """Sends a worker's journal to the master, a chunk at a time, each until it is acknowledged."""
+
+    def __init__(self, share: wire.Share, worker: LoadWorker, send: Send):
+        self.share, self.worker, self._send = share, worker, send
+        self.acked = 0
+        self.closed = Event()
+        self._awaited: tuple[int, float] | None = None  # end of the chunk under way, when sent
+
+    def run(self) -> None:
+        """A greenlet's life: until the master has everything and knows it."""
+        while not self.closed.is_set():
+            self.ship()
+            self.closed.wait(SHIP_INTERVAL_S)
+
+    def ship(self) -> None:
+        """Send the next chunk, unless one is under way. A status goes along even without bytes."""
+        now = time.monotonic()
+        if self._awaited is not None and now - self._awaited[1] < RESEND_S:
+            return
+        status = self.worker.status()  # before reading: never ahead of what goes along
+        data = self._read()
+        done = status.finished and len(data) < CHUNK_BYTES
+        chunk = wire.Chunk(self.share.part, self.acked, data, status, done)
+        self._awaited = (self.acked + len(data), now)
+        self._send(wire.JOURNAL, chunk)
+
+    def on_ack(self, ack: wire.Ack) -> None:
+        if ack.size >= self.acked:
+            self.acked, self._awaited = ack.size, None
+        if ack.closed:
+            self.closed.set()
+
+    def _read(self) -> bytes:
+        with self.worker.work.journal(self.worker.worker).open("rb") as journal:
+            journal.seek(self.acked)
+            return journal.read(CHUNK_BYTES)
+
+
+class RemotePart:
+    """One share under way on this worker."""
+
+    def __init__(self, share: wire.Share, environment: Environment, send: Send):
+        self.share, self._environment, self._send = share, environment, send
+        self.folder = Path(tempfile.mkdtemp(prefix=WORKER_PREFIX, dir=Path.cwd()))
+        self.work = WorkFolder(self.folder)
+        self.work.hold()
+        self.work.create(share.settings)
+        self.work.write_context(share.context)
+        write_plan(TrafficPlan(share.context.kind, share.sessions), self.work.plan)
+        self.dispatcher: Dispatcher | None = None
+        self.shipper: Shipper | None = None
+
+    def go(self, lead_s: float) -> None:
+        """Start the clock. An open loop runs by itself, a closed one when users come."""
+        self.dispatcher = make_dispatcher(
+            self.work,
+            self.share.sessions,
+            self._environment,
+            worker=self.share.worker,
+            lead_s=lead_s,
+            on_finish=lambda: None,
+        )
+        self.shipper = Shipper(self.share, self.dispatcher.worker, self._send)
+        gevent.spawn(self.shipper.run)
+
+    def stop(self) -> None:
+        if self.dispatcher is not None:
+            self.dispatcher.stop(STOPPED)
+
+    def remove(self) -> None:
+        """The master has it all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class RemoteWorker:
+    """Listens to the master; `load_for(part)` is what a user class plays from."""
+
+    def __init__(self, environment: Environment, channel: wire.Wire):
+        self.environment, self.wire = environment, channel
+        self.runner: WorkerRunner = environment.runner
+        self._parts: dict[str, RemotePart] = {}
+        self._going: dict[str, Event] = {}
+        for kind, listener in (
+            (wire.SHARE, self._on_share),
+            (wire.GO, self._on_go),
+            (wire.ACK, self._on_ack),
+            (wire.STOP, self._on_stop),
+        ):
+            self.runner.register_message(kind, listener)
+        self._heard_at = time.monotonic()
+        environment.events.heartbeat_received.add_listener(self._on_heartbeat)
+        self._send(wire.HELLO, wire.Hello())
+        gevent.spawn(self._watch_master)
+
+    def load_for(self, part: str) -> RemoteLoad:
+        return RemoteLoad(self, part)
+
+    def await_part(self, part: str) -> RemotePart | None:
+        """The part once it has started; None if the master gave this worker no share of it."""
+        self._going.setdefault(part, Event()).wait()
+        return self._parts.get(part)
+
+    def _send(self, kind: str, content: Any) -> None:
+        client = self.runner.client_id
+        self.runner.send_message(kind, self.wire.seal(kind, client, content))
+
+    def _opened(self, kind: str, msg: Any, type_: type[wire.T]) -> wire.T | None:
+        try:
+            return self.wire.open(kind, self.runner.client_id, msg.data, type_)
+        except wire.Refused as refused:
+            logger.error("the master is not ours: %s", refused)
+            return None
+
+    def _on_share(self, environment: Any, msg: Any, **_: Any) -> None:
+        share = self._opened(wire.SHARE, msg, wire.Share)
+        if share is None:
+            return
+        self._going[share.part] = Event()
+        self._parts[share.part] = RemotePart(share, self.environment, self._send)
+        self._send(wire.READY, wire.Part(share.part))
+
+    def _on_go(self, environment: Any, msg: Any, **_: Any) -> None:
+        go = self._opened(wire.GO, msg, wire.Go)
+        if go is None or go.part not in self._parts:
+            return
+        part = self._parts[go.part]
+        part.go(go.lead_s)
+        self._going.setdefault(go.part, Event()).set()
+        if part.share.settings.loop == "open" or not part.share.sessions:
+            gevent.spawn(self._drive, part)
+
+    def _drive(self, part: RemotePart) -> None:
+        """An open loop needs no Locust user: its own plays the schedule."""
+        name = part.share.part
+        for user_class in self.environment.user_classes:
+            if name in ("", user_class.__name__) and part.dispatcher is not None:
+                part.dispatcher.drive(user_class(self.environment).play)
+                return
+
+    def _on_ack(self, environment: Any, msg: Any, **_: Any) -> None:
+        ack = self._opened(wire.ACK, msg, wire.Ack)
+        part = None if ack is None else self._parts.get(ack.part)
+        if ack is None or part is None or part.shipper is None:
+            return
+        part.shipper.on_ack(ack)
+        if ack.closed:
+            part.remove()
+
+    def _on_stop(self, environment: Any, msg: Any, **_: Any) -> None:
+        stop = self._opened(wire.STOP, msg, wire.Part)
+        part = None if stop is None else self._parts.get(stop.part)
+        if part is not None:
+            gevent.spawn(part.stop)
+
+    def _on_heartbeat(self, **_: Any) -> None:
+        self._heard_at = time.monotonic()
+
+    def _watch_master(self) -> None:
+        """Stop within 5 s of losing the master. A stall of our own is no silence of the master."""
+        last = time.monotonic()
+        while True:
+            gevent.sleep(POLL_S)
+            now = time.monotonic()
+            if now - last > 2 * POLL_S:
+                self._heard_at = now
+            last = now
+            if now - self._heard_at > MASTER_SILENT_S and self.runner.connection_event.is_set():
+                self._leave()
+
+    def _leave(self) -> None:
+        logger.error("the master has gone; stopping")
+        for part in self._parts.values():
+            part.stop()
+            if part.folder.exists():
+                logger.error("records that it does not have are kept in %s", part.folder)
+        os._exit(1)
+
+
+class RemoteLoad:
+    """What a user class asks for its dispatcher, on a worker."""
+
+    def __init__(self, remote: RemoteWorker, part: str):
+        self._remote, self._part = remote, part
+
+    def dispatcher(self, environment: Environment) -> Dispatcher:
+        part = self._remote.await_part(self._part)
+        if part is None or part.dispatcher is None:
+            raise StopUser
+        return part.dispatcher
