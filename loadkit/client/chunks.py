@@ -68,7 +68,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 _one = msgspec.json.Decoder(Chunk)
 _many = msgspec.json.Decoder(list[Chunk])
-_DONE = b"\n\ndata: [DONE]\n\n"
+_BETWEEN, _DONE = b"\n\ndata: ", b"[DONE]\n\n"
 
 
 def decode_chunk(data: bytes, index: int = 0) -> Chunk:
@@ -94,18 +94,16 @@ def decode_plain_stream(body: bytes) -> list[Chunk] | None:
     JSON holds no raw line break, so a blank line always ends an event, and the count of lines shows
     that there are none but these.
     """
-    num_events = body.count(b"\n\n")
+    datas = body[6:].split(_BETWEEN)
     if (
-        not body.startswith(b"data: ")
-        or not body.endswith(_DONE)
-        or body.count(b"\n") != 2 * num_events
-        or body.count(b"\n\ndata: ") != num_events - 1
+        datas.pop() != _DONE
+        or body[:6] != b"data: "
+        or body.count(b"\n") != 2 * (len(datas) + 1)
         or b"\r" in body
     ):
         return None
-    datas = body[len(b"data: ") : -len(_DONE)].replace(b"\n\ndata: ", b",")
-    chunks = _decode_list(b"[" + datas + b"]")
-    return chunks if len(chunks) == num_events - 1 else None
+    chunks = _decode_list(b"[" + b",".join(datas) + b"]")
+    return chunks if len(chunks) == len(datas) else None
 
 
 def _decode_list(datas: bytes) -> list[Chunk]:

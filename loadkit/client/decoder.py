@@ -133,7 +133,7 @@ def decode_body(receipt: Receipt, body: bytes, *, streamed: bool, is_whole: bool
         if not streamed:
             decoded.add(decode_chunk(body), None)
         elif (chunks := decode_plain_stream(body)) is not None:
-            _add_plain(decoded, chunks, _times_of_lines(receipt))
+            _add_plain(decoded, chunks, _times_of_lines(receipt, len(chunks) + 1))
         else:
             _add_any(decoded, receipt, body, is_whole=is_whole)
     except Malformed as error:
@@ -184,15 +184,17 @@ def _data_before_done(decoded: Decoded, body: bytes) -> tuple[list[int], list[by
     return ends, datas
 
 
-def _times_of_lines(receipt: Receipt) -> Iterator[float]:
-    """Arrival of each event of a plain stream, whose every `\\n\\n` ends one. An event counts as
-    there when its data is; of its blank line nothing depends."""
+def _times_of_lines(receipt: Receipt, num_events: int) -> Iterator[float]:
+    """Arrival of each event of a plain stream, whose every `\\n\\n` ends one (`[DONE]` is one of
+    `num_events`). An event counts as there when its data is; nothing depends on its blank line."""
     pieces, stamps = receipt.pieces, receipt.stamps
-    if all(piece.endswith(b"\n\n") for piece in pieces):
-        counts = (piece.count(b"\n\n") for piece in pieces)
-        return chain.from_iterable(map(repeat, stamps, counts))
-    ends = [end for end, _ in data_events(b"".join(pieces))]
-    return _times_of(receipt, ends)
+    if len(pieces) == 1:
+        return repeat(stamps[0])
+    if any(piece[-2:] != b"\n\n" for piece in pieces):
+        return _times_of(receipt, [end for end, _ in data_events(b"".join(pieces))])
+    if len(pieces) == num_events:
+        return iter(stamps)
+    return chain.from_iterable(map(repeat, stamps, (piece.count(b"\n\n") for piece in pieces)))
 
 
 def _times_of(receipt: Receipt, ends: Sequence[int]) -> Iterator[float]:

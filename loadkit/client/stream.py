@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from loadkit.client.secret import Secret
 from loadkit.client.timeouts import Timeouts
 
 ANTHROPIC_VERSION = "2023-06-01"
+_SAFE = " :/@+=,"
+_plain = re.compile(r"[A-Za-z0-9_.~:/@+=,-]+").fullmatch
 
 
 class StreamClient:
@@ -58,7 +61,7 @@ class StreamClient:
         head = (
             f"POST {self.endpoint.base_path}{path} HTTP/1.1\r\n{self._fixed_headers}"
             f"{self._anthropic_headers() if path == MESSAGES_PATH else ''}"
-            f"x-session-id: {quote(session, safe=' :/@+=,')}\r\n"
+            f"x-session-id: {session if _plain(session) else quote(session, safe=_SAFE)}\r\n"
             f"Content-Length: {len(payload)}\r\n\r\n"
         )
         return head.encode("ascii") + payload
