@@ -74,9 +74,19 @@ class FreshnessReport:
         )
 
 
-def check_fresh(plan: TrafficPlan, tokenizer: Tokenizer, block_size: int) -> FreshnessReport:
-    """Count what a plan's requests share, by cause, under the served tokenizer and block size."""
+def check_fresh(
+    plan: TrafficPlan, tokenizer: Tokenizer, block_size: int, *, openings_only: bool = False
+) -> FreshnessReport:
+    """Count what a plan's requests share, by cause, under the served tokenizer and block size.
+
+    openings_only: look at requests that begin a history, which are the only ones that can share by
+    accident: a later turn stands behind its session's own opening. Much faster for long sessions;
+    continuation is not counted then. (An opening shorter than a block behind what is declared, with
+    recorded replies that agree, is seen by the full check alone.)
+    """
     requests = sorted(requests_of(plan, reply=_reply_text), key=lambda request: request.at_s)
+    if openings_only:
+        requests = [request for request in requests if _opens(request)]
     declared = _Declared(tokenizer)
     trace = token_trace(_token_requests(requests, tokenizer), block_size)
     prefixes = np.array([declared.tokens(request) for request in requests], np.int64)
@@ -109,6 +119,12 @@ def _reply_text(session: SessionPlan, number: int, turn: Turn) -> str:
         return turn.recorded_reply
     digest = blake2b(f"{session.session} {number}".encode(), digest_size=8).hexdigest()
     return f"{digest} stands for a live reply"
+
+
+def _opens(request: PlannedRequest) -> bool:
+    """Whether it begins a history: a session's first request, a compaction, or a bare prompt."""
+    turn, first = request.turn, request.number == request.session.first_turn
+    return (first or turn.compacts or turn.prompt is not None) and not turn.retry
 
 
 def _is_repeat(request: PlannedRequest) -> bool:
