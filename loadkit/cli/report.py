@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli.gate import PolicyFile
+
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder of the staging test")],
@@ -23,6 +25,7 @@ def report(
             metavar="FILE", help="verdict JSON (default: judged here, if --expected is given)"
         ),
     ] = None,
+    policy: PolicyFile = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="HTML file (default: DIR/report.html)"),
@@ -31,29 +34,44 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="also write a summary as Markdown; - prints it"),
     ] = None,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="quote a few words of prompts; they may be private")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the report's data as JSON")
     ] = False,
 ) -> None:
-    """Write a run's report as one offline HTML file."""
+    """Write a run's report as one offline HTML file, and print a summary."""
     import sys
 
+    from loadkit.cli import report_view
     from loadkit.cli.log_input import as_json as to_text
-    from loadkit.gate import decide, read_json, read_run
+    from loadkit.gate import decide_folder, read_json, read_run
+    from loadkit.gate.policy import policy_of
     from loadkit.report import render_markdown, write_report, write_whole
 
     forecast = read_json(expected) if expected else None
     verdict = read_json(gate) if gate else None
     if verdict is None and forecast is not None:
-        verdict = decide(read_run(folder), forecast).to_dict()
+        verdict = decide_folder(
+            folder, forecast, policy_file=policy, where=expected or "--expected"
+        ).to_dict()
     html = output or folder / "report.html"
     made = write_report(
-        html, staging=folder, expected=forecast, production=production, gate=verdict
+        html,
+        staging=folder,
+        expected=forecast,
+        production=production,
+        gate=verdict,
+        policy=policy_of(read_run(folder), policy) if policy else None,
+        show_text=with_text,
     )
     if markdown is not None and str(markdown) != "-":
         write_whole(markdown, render_markdown(made))
-    elif markdown is not None and not as_json:
-        print(render_markdown(made), end="")
     if as_json:
         print(to_text(made.to_dict()))
+    elif str(markdown) == "-":
+        print(render_markdown(made), end="")
+    else:
+        report_view.show(made)
     print(f"Report: {html}", file=sys.stderr)

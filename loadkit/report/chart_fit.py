@@ -16,7 +16,7 @@ _LEFT = 58.0
 _SHORT = {"Expected in production": "expected", "Production-like run": "production-like"}
 
 
-def fit_chart(found: Fit, width: float, height: float = 320) -> Markup:
+def fit_chart(found: Fit, width: float, height: float = 290) -> Markup:
     """Points are requests; the line is drawn only where it is no guess; dashed: a side's mark."""
     most_x = max(point[0] for point in found.points) * 1.04 or 1.0
     most_y = _height(found)

@@ -12,7 +12,7 @@ from loadkit.report.objectives import Objectives
 from loadkit.report.sent import Sent
 from loadkit.report.tables import Row, Table
 from loadkit.report.timeline import Timeline
-from loadkit.report.words import UNKNOWN, count, milliseconds, percent, yes_no
+from loadkit.report.words import UNKNOWN, count, milliseconds, percent, signed, yes_no
 
 MAX_PREFIXES = 10
 
@@ -122,6 +122,36 @@ def _tenth(value: float | None) -> str:
 def _working_set(found: dict[str, Any]) -> str:
     sizes = {one["seconds"]: one["mean_tokens"] for one in found.get("working_set") or ()}
     return count(sizes.get(60.0))
+
+
+# Steps of reconciliation.usage_gap in run.json, in order, as a person reads them.
+_STEPS = {
+    "matched": "longest known prefix of each prompt",
+    "block_rounding": "only whole blocks are kept",
+    "last_block_rule": "the last token is always computed",
+    "reusable": "= reusable in an infinite cache",
+    "eviction": "evicted at the server's size",
+    "held_by_running": "room held by running requests",
+    "warm_cache": "from before the run, or from others",
+    "not_reported": "answers without usable usage",
+    "unexplained": "unexplained",
+    "usage": "= reported by the answers",
+}
+_SUMS = ("matched", "reusable", "usage")
+
+
+def gap_table(facts: Sequence[Facts]) -> Table | None:
+    """From what was sent to what was reported, each step by its name; None where no run has it."""
+    gaps = [one.run["reconciliation"].get("usage_gap") for one in facts]
+    known = [gap if isinstance(gap, dict) else {} for gap in gaps]
+    if not any(known):
+        return None
+    rows = []
+    for key, words in _STEPS.items():
+        shown = count if key in _SUMS else signed
+        cells = tuple(shown(gap.get(key)) for gap in known)
+        rows.append(Row(words, cells, style="total" if key in _SUMS else None))
+    return Table("cached tokens", tuple(one.label for one in facts), tuple(rows))
 
 
 def objectives_table(found: Objectives) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -57,7 +58,9 @@ def _content(report: Report) -> dict[str, Any]:
         "split_table": tables.split_table(report.sides),
         "setting": _setting(report),
         "capacity_charts": [
-            _both(lambda width, c=curve: capacity_chart(c, width), HALF, curve.label)
+            _both(
+                lambda width, c=curve: capacity_chart(c, width), _wide(report.curves), curve.label
+            )
             for curve in report.curves
         ],
         "capacity_tables": [tables.capacity_table(curve) for curve in report.curves],
@@ -82,7 +85,8 @@ def _found(report: Report) -> dict[str, Any]:
     stages = (findings.stage_table(one) for one in report.facts)
     return {
         "time_charts": [
-            _both(lambda width, t=one: time_chart(t, width), HALF, one.label) for one in times
+            _both(lambda width, t=one: time_chart(t, width), _wide(times), one.label)
+            for one in times
         ],
         "time_tables": [findings.time_table(one) for one in times],
         "fits": [_fit(one, report) for one in report.fits],
@@ -92,16 +96,23 @@ def _found(report: Report) -> dict[str, Any]:
         "objective_tables": [findings.objectives_table(one) for one in report.objectives],
         "stage_tables": [table for table in stages if table],
         "load": tables.load_table(report.facts),
+        "gaps": findings.gap_table(report.facts),
     }
 
 
 def _fit(found: Fit, report: Report) -> dict[str, Any]:
+    wide = _wide(report.fits)
     return {
         "found": found,
-        "chart": _both(lambda width: fit_chart(found, width), WIDE) if found.points else None,
+        "chart": _both(lambda width: fit_chart(found, width), wide) if found.points else None,
         "table": findings.fit_table(found, report.facts) if found.marks else None,
         "words": tables.fit_words(found),
     }
+
+
+def _wide(every: Sequence[object]) -> float:
+    """A chart alone has the whole width, two stand side by side."""
+    return HALF if len(every) > 1 else WIDE
 
 
 def _both(draw: Any, width: float, label: str = "") -> dict[str, Any]:
@@ -113,7 +124,9 @@ def _wait_charts(report: Report) -> list[dict[str, Any]]:
     if span is None:
         return []
     return [
-        _both(lambda width, w=waits: wait_chart(w, width, 240, span), HALF, waits.label)
+        _both(
+            lambda width, w=waits: wait_chart(w, width, 240, span), _wide(report.waits), waits.label
+        )
         for waits in report.waits
     ]
 
@@ -153,7 +166,8 @@ def _setting(report: Report) -> str:
 
 def _notes(report: Report) -> list[str]:
     notes = [f"{one.label}: {note}" for one in report.facts for note in one.run.get("notes", [])]
-    return notes + [f"Forecast: {note}" for note in (report.expected or {}).get("warnings", [])]
+    notes += [f"Forecast: {note}" for note in (report.expected or {}).get("warnings", [])]
+    return notes + [f"Gate: {note}" for note in (report.gate or {}).get("notes", [])]
 
 
 def _setting_rows(report: Report) -> list[tuple[str, str]]:
@@ -175,4 +189,6 @@ def _setting_rows(report: Report) -> list[tuple[str, str]]:
         scenario = report.expected.get("scenario") or {}
         words = ", ".join(f"{k} {v}" for k, v in scenario.items() if v is not None)
         rows.append(("Forecast", f"{report.expected.get('status')}; {words}"))
+    if (report.gate or {}).get("thresholds_from"):
+        rows.append(("Gate", f"thresholds of {(report.gate or {})['thresholds_from']}"))
     return rows

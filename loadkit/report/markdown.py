@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from loadkit.report import tables
+from loadkit.report import findings, tables
 from loadkit.report.model import Report
 from loadkit.report.tables import Table
 from loadkit.report.words import clean, sentence
@@ -22,6 +22,8 @@ def render_markdown(report: Report) -> str:
     parts = [f"## {escape(report.headline)}.", escape(report.title), *_verdict(report)]
     parts += [_table(tables.split_table(report.sides))]
     parts += [_table(tables.wait_table(waits), "time to first token, ") for waits in report.waits]
+    parts += [escape(tables.fit_words(one)) + "." for one in report.fits]
+    parts += [_table(findings.objectives_table(one)) for one in report.objectives]
     parts += [_table(tables.agreement_table(report.facts), "three counts, ")]
     return "\n\n".join(parts) + "\n"
 

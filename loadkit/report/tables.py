@@ -202,9 +202,9 @@ def fit_words(found: Fit) -> str:
     assert found.slope_s is not None
     assert found.slope_interval is not None
     assert found.residual_s is not None
-    low, high = (f"{1e6 * end:,.0f}" for end in found.slope_interval)
+    low, high = (f"{1e3 * end:.3g}" for end in found.slope_interval)
     return (
-        f"{found.label}: mean TTFT = {milliseconds(found.base_s)} + {1e6 * found.slope_s:,.0f} µs"
+        f"{found.label}: mean TTFT = {milliseconds(found.base_s)} + {1e3 * found.slope_s:.3g} ms"
         f" ({low} to {high}) for every uncached token, from {found.n:,} requests; it explains"
         f" {percent(found.explained, 0)} of the variance (R²). Residuals: 10th percentile"
         f" {milliseconds(found.residual_s[0])}, median {milliseconds(found.residual_s[1])}, 90th"

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Answer, Call
 from gate_builders import expected, folder, mirage, run
 
 
-def gate(base: Path, measured: dict[str, Any] | None, *extra: str) -> Any:
+def gate(loadkit: Call, base: Path, measured: dict[str, Any] | None, *extra: str) -> Answer:
     if measured is None:
         (base / "run").mkdir()
     else:
         folder(base / "run", measured)
     (base / "f.json").write_text(json.dumps(expected()))
-    options = ["--measured", str(base / "run"), "--expected", str(base / "f.json"), *extra]
-    command = [sys.executable, "-c", "from loadkit.cli import main; main()", "gate", *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    options = ["--measured", base / "run", "--expected", base / "f.json", *extra]
+    return loadkit("gate", *options)
 
 
 @pytest.mark.parametrize(
@@ -32,11 +30,11 @@ def gate(base: Path, measured: dict[str, Any] | None, *extra: str) -> Any:
     ],
 )
 def test_the_verdict_is_the_exit_code_and_stands_in_the_text(
-    tmp_path: Path, measured: dict[str, Any], code: int, word: str
+    loadkit: Call, tmp_path: Path, measured: dict[str, Any], code: int, word: str
 ) -> None:
-    done = gate(tmp_path, measured)
-    assert (done.returncode, done.stderr) == (code, "")
-    assert word in done.stdout
+    done = gate(loadkit, tmp_path, measured)
+    assert (done.code, done.err) == (code, "")
+    assert word in done.out
 
 
 @pytest.mark.parametrize(
@@ -48,31 +46,33 @@ def test_the_verdict_is_the_exit_code_and_stands_in_the_text(
     ],
 )
 def test_the_first_line_compares_only_what_can_be_compared(
-    tmp_path: Path, measured: dict[str, Any], says: str
+    loadkit: Call, tmp_path: Path, measured: dict[str, Any], says: str
 ) -> None:
-    done = gate(tmp_path, measured)
-    assert says in " ".join(done.stdout.split())
+    done = gate(loadkit, tmp_path, measured)
+    assert says in " ".join(done.out.split())
 
 
-def test_json_is_one_object_on_stdout_and_in_the_file(tmp_path: Path) -> None:
-    done = gate(tmp_path, mirage(), "--json", "-o", str(tmp_path / "gate.json"))
-    answer = json.loads(done.stdout)
+def test_json_is_one_object_on_stdout_and_in_the_file(loadkit: Call, tmp_path: Path) -> None:
+    done = gate(loadkit, tmp_path, mirage(), "--json", "-o", str(tmp_path / "gate.json"))
+    answer = json.loads(done.out)
     assert answer["verdict"] == "FAIL"
     assert json.loads((tmp_path / "gate.json").read_text()) == answer
 
 
-def test_a_folder_that_is_no_run_is_bad_input_in_one_line(tmp_path: Path) -> None:
-    done = gate(tmp_path, None)
-    assert done.returncode == 2
-    assert done.stderr.startswith("loadkit: ")
-    assert "no run.json here" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_folder_that_is_no_run_is_bad_input_in_one_line(loadkit: Call, tmp_path: Path) -> None:
+    done = gate(loadkit, tmp_path, None)
+    assert done.code == 2
+    assert done.err.startswith("loadkit: ")
+    assert "no run.json here" in done.err
+    assert done.err.count("\n") == 1
 
 
-def test_control_characters_of_a_run_do_not_reach_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_of_a_run_do_not_reach_the_terminal(
+    loadkit: Call, tmp_path: Path
+) -> None:
     late = {"code": "invalid_timing", "message": "late \x1b]0;owned\x07 [red]x[/red]"}
-    done = gate(tmp_path, run(status="invalid", reasons=[late]))
-    assert done.returncode == 3
-    assert "\x1b" not in done.stdout
-    assert "\x07" not in done.stdout
-    assert "[red]x[/red]" in done.stdout
+    done = gate(loadkit, tmp_path, run(status="invalid", reasons=[late]))
+    assert done.code == 3
+    assert "\x1b" not in done.out
+    assert "\x07" not in done.out
+    assert "[red]x[/red]" in done.out

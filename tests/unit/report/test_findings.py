@@ -1,0 +1,221 @@
+"""What the report finds beside the rates, on rows that can be counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from report_builders import BLOCK_SIZE, HOSTILE, Example, finish, make_run, production_records
+
+from loadkit.gate.policy import Policy
+from loadkit.gate.requests import Requests, read_requests
+from loadkit.profiles import Slo
+from loadkit.report import build, render, render_markdown
+from loadkit.report.findings import broken_table, fit_table, objectives_table
+from loadkit.report.fit import Rate, fit
+from loadkit.report.model import Facts
+from loadkit.report.objectives import objectives
+from loadkit.report.sent import Sent, sent
+from loadkit.report.timeline import timeline
+from loadkit.runs.record import Record
+
+
+def requests(base: Path, rows: list[dict[str, Any]]) -> Requests:
+    usual = {
+        "turn": 0,
+        "outcome": "ok",
+        "prompt_tokens": 100,
+        "ttft_s": 0.1,
+        "replay": None,
+        "main_cause": "miss",
+    }
+    zero = dict.fromkeys(
+        ("replay_same_session", "replay_cross_session", "continuation", "shared"), 0
+    )
+    base.mkdir(exist_ok=True)
+    pq.write_table(
+        pa.Table.from_pylist([usual | zero | row for row in rows]), base / "requests.parquet"
+    )
+    return read_requests(base)
+
+
+def on_a_line(base: Path, noise: float = 0.0, **change: Any) -> Requests:
+    """40 sessions, uncached tokens 1000, 975, ... of 1000; TTFT = 50 ms + 2 ms a token."""
+    rng = np.random.default_rng(3)
+    base_s = 0.05 if not noise else 5.0
+    rows = [
+        {
+            "session": f"s{n}",
+            "prompt_tokens": 1000,
+            "cached_tokens": 25 * n,
+            "ttft_s": base_s + 0.002 * (1000 - 25 * n) + noise * float(rng.normal()),
+            "sent_s": float(n),
+        }
+        | change
+        for n in range(40)
+    ]
+    return requests(base, rows)
+
+
+def test_a_line_is_found_again_and_read_at_every_rate(tmp_path: Path) -> None:
+    found = fit("Staging", on_a_line(tmp_path), [Rate("Staging", 0.92), Rate("E", 0.38, 0.3, 0.5)])
+    assert found.why_not is None
+    assert found.base_s == pytest.approx(0.05)
+    assert found.slope_s == pytest.approx(0.002)
+    assert found.explained == pytest.approx(1)
+    staging, expected = found.marks
+    assert (staging.uncached_tokens, staging.ttft_s) == (pytest.approx(80), pytest.approx(0.21))
+    assert (expected.uncached_tokens, expected.ttft_s) == (pytest.approx(620), pytest.approx(1.29))
+    assert expected.low_s == pytest.approx(0.05 + 0.002 * 500)
+    assert expected.high_s == pytest.approx(0.05 + 0.002 * 700)
+
+
+def test_the_lines_interval_holds_the_truth_about_as_often_as_it_says(tmp_path: Path) -> None:
+    from loadkit.report.fit import _Line
+
+    rng = np.random.default_rng(11)
+    held = 0
+    for _ in range(400):
+        x = rng.uniform(0, 1000, 60)
+        session = np.arange(60) // 2
+        y = 0.05 + 0.002 * x + rng.normal(0, 0.2, 30)[session] + rng.normal(0, 0.1, 60)
+        middle, half = _Line(x, y, session.astype(np.int64)).at(600)
+        held += middle - half <= 1.25 <= middle + half
+    assert 0.90 < held / 400 < 0.99
+
+
+@pytest.mark.parametrize(
+    ("change", "noise", "why"),
+    [
+        ({"ttft_s": None}, 0.0, "0 requests have both"),
+        ({"cached_tokens": None}, 0.0, "0 requests have both"),
+        ({"session": "one"}, 0.0, "they are of 1 sessions, 10 are needed"),
+        ({"cached_tokens": 900}, 0.0, "hardly differ: the middle 90% span 0 tokens"),
+        ({"ttft_s": 0.3}, 0.0, "not certain that more uncached tokens take longer"),
+        ({}, 1.0, "of the variance of TTFT, less than 50%"),
+    ],
+)
+def test_a_poor_line_is_refused_with_its_reason(
+    tmp_path: Path, change: dict[str, Any], noise: float, why: str
+) -> None:
+    found = fit("Staging", on_a_line(tmp_path, noise, **change), [Rate("Staging", 0.5)])
+    assert found.why_not is not None
+    assert why in found.why_not
+    assert found.marks == ()
+
+
+def test_a_rate_outside_what_was_seen_gets_no_time(tmp_path: Path) -> None:
+    rows = [
+        {"session": f"s{n}", "prompt_tokens": 1000, "cached_tokens": 600 + 10 * n,
+         "ttft_s": 0.05 + 0.002 * (400 - 10 * n), "sent_s": float(n)}
+        for n in range(40)
+    ]  # fmt: skip
+    found = fit("Staging", requests(tmp_path, rows), [Rate("E", 0.38)])
+    assert (found.why_not, found.marks[0].ttft_s) == (None, None)
+    run = {"latency": {"ttft_s": {"mean": 0.1}}}
+    assert fit_table(found, [Facts("Staging", run)]).rows[0].cells[2] == "outside what was seen"
+
+
+def test_time_windows_have_their_own_rate_and_the_rate_so_far(tmp_path: Path) -> None:
+    # two windows of two requests: nothing hit, then 80 of 100 tokens in each
+    rows = [
+        {"session": "a", "sent_s": at, "continuation": hit, "cached_tokens": hit}
+        for at, hit in ((0.0, 0), (1.0, 0), (9.0, 80), (10.0, 80))
+    ]
+    first, second = timeline("Staging", requests(tmp_path, rows)).windows
+    assert (first.hit_rate, first.so_far, first.requests) == (0, 0, 2)
+    assert (second.hit_rate, second.so_far) == (pytest.approx(0.8), pytest.approx(0.4))
+    assert second.parts["continuation"] == pytest.approx(0.8)
+
+
+def test_objectives_are_counted_limit_by_limit_and_together(tmp_path: Path) -> None:
+    rows = [
+        {"session": f"s{n}", "ttft_s": 0.1 if n else 0.9, "e2e_s": 1.0 if n > 1 else 9.0}
+        for n in range(20)
+    ]
+    found = objectives(
+        "Staging", requests(tmp_path, rows), Policy(slo=Slo(ttft_s=0.5, e2e_s=2.0, share=0.95))
+    )
+    assert found is not None
+    assert [row.met for row in found.rows] == [19, 18, 18]
+    table = objectives_table(found)
+    assert [row.name for row in table.rows] == ["TTFT ≤ 500 ms", "E2E ≤ 2,000 ms", "all of them"]
+    assert table.rows[-1].cells[-1] == "NO"
+
+
+def rewriting(sessions: int) -> list[Record]:
+    """Sessions of two turns whose second turn rewrites the first message's beginning."""
+    records = []
+    for record in production_records(sessions, 5):
+        if record.turn == 0:
+            again = [{**m, "content": "word9 " + m["content"]} for m in record.messages]
+            more = [*again, {"role": "user", "content": "word3 " * 20}]
+            records += [record, msgspec.structs.replace(record, turn=1, messages=more,
+                                                        intended_s=record.intended_s + 9,
+                                                        sent_s=(record.sent_s or 0) + 9,
+                                                        completed_s=(record.sent_s or 0) + 10)]  # fmt: skip
+    return records
+
+
+def test_what_broke_append_only_is_named_with_its_cost(example: Example, tmp_path: Path) -> None:
+    make_run(tmp_path / "run", rewriting(12), tokenizer=example.tokenizer, capacity_blocks=900)
+    report = build(tmp_path / "run")
+    [audit] = report.sent
+    table = broken_table(audit, 0.002)
+    assert table is not None
+    pairs, lost, _, wait, _ = table.rows[0].cells
+    assert pairs == "12"
+    cost = 2.0 * int(lost.replace(",", "")) / 12
+    assert wait == (f"{cost:,.0f} ms" if cost >= 10 else f"{cost:.1f} ms")
+    assert "12 of 12 pairs of turns" in render(report)
+
+
+def test_prompts_are_quoted_only_when_asked_and_then_as_text(
+    example: Example, tmp_path: Path
+) -> None:
+    loud = [{"role": "system", "content": HOSTILE + " word1" * 40}]
+    records = [
+        msgspec.structs.replace(record, messages=[*loud, *record.messages])
+        for record in production_records(12, 3)
+    ]
+    make_run(tmp_path / "run", records, tokenizer=example.tokenizer, capacity_blocks=900)
+    quiet, loud_report = build(tmp_path / "run"), build(tmp_path / "run", show_text=True)
+    assert "alert(1)" not in render(quiet) + render_markdown(quiet) + str(quiet.to_dict())
+    page = render(loud_report)
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+
+
+def test_without_the_tokenizer_the_sections_say_why(example: Example, tmp_path: Path) -> None:
+    run = {"tokenizer": {"name": str(tmp_path / "gone")}, "block_size": BLOCK_SIZE}
+    found = sent("Staging", example.staging, run, show_text=False)
+    assert found.append_only is None
+    assert "no such folder" in str(found.why_not)
+    missing = sent("Staging", tmp_path, run, show_text=False)
+    assert missing == Sent("Staging", None, None, "the run folder has no sent.jsonl.gz")
+
+
+def test_a_damaged_sent_log_is_told_and_the_rest_is_shown(example: Example, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(example.staging, tmp_path / "run")
+    (tmp_path / "run" / "sent.jsonl.gz").write_bytes(b"\x1f\x8bnope")
+    page = render(build(tmp_path / "run"))
+    assert "the sent log was not read again" in page
+
+
+def test_a_run_without_any_answer_has_a_report(tmp_path: Path) -> None:
+    failed = [
+        Record(session=f"s{n}", turn=0, name="n", worker=0, outcome="http_error", status=500,
+               error="<b>no</b>", intended_s=float(n), sent_s=float(n), completed_s=n + 0.1)
+        for n in range(3)
+    ]  # fmt: skip
+    finish(tmp_path / "run", failed)
+    page = render(build(tmp_path / "run"))
+    assert "not valid, 3 of 3 requests were not answered" in page
+    assert "<b>no</b>" not in page
