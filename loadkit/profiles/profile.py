@@ -12,6 +12,7 @@ from loadkit.profiles.kinds import MixtureTraffic, Traffic
 from loadkit.profiles.part import Part
 from loadkit.profiles.request import Request
 from loadkit.profiles.warming import Priming
+from loadkit.thresholds import Thresholds
 
 MULTI_TURN = ("conversation", "agent", "document")
 
@@ -46,6 +47,7 @@ class Profile(Part):
         "verified reset), or nothing of ours (a salt of this run, which is isolation, no reset)",
     )
     slo: Slo | None = None
+    gate: Thresholds | None = Field(None, description="what the gate tolerates of its runs")
     expected: Expected | None = None
 
     @model_validator(mode="after")
