@@ -11,13 +11,12 @@ def corpora(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="bundled name or folder: validate it")
     ] = None,
-    samples: Annotated[int, typer.Option(help="how many sample messages to show")] = 3,
+    samples: Annotated[int, typer.Option(min=0, help="how many sample messages to show")] = 3,
 ) -> None:
     """List the bundled corpora, or validate one and show samples of it."""
     from random import Random
 
     from loadkit import corpora as library
-    from loadkit.core.errors import InputError
 
     if name is None:
         for each in library.names():
@@ -25,13 +24,13 @@ def corpora(
             print(f"{card.name:<20} {card.licence:<12} {card.summary}")
         return
     corpus = library.load(name)
-    if (found := corpus.sample_sha256()) != corpus.card.sample_sha256:
-        raise InputError(
-            f"the sample's sha256 is {found}, corpus.yaml says {corpus.card.sample_sha256}",
-            where=name,
-            remedy="the grammar was changed: put the new sha256 into corpus.yaml",
-        )
+    corpus.check()
+    made = ", ".join(corpus.kinds())
     print(f"{corpus.card.name}: {corpus.card.summary} Licence {corpus.card.licence}, sha256 ok.")
+    print(f"Holds {made}.")
+    if corpus.card.statistics is not None:
+        stated = corpus.card.statistics.model_dump().items()
+        print("Of 1,000 messages: " + ", ".join(f"{key} {value}" for key, value in stated) + ".")
     rng = Random(corpus.card.seed)
     for _ in range(samples):
         print(f"- {corpus.user_message(rng, 4)}")

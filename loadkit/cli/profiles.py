@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from typing import Annotated
 
 import typer
 
-_UNBROKEN = 10_000  # a pipe gets a line a profile
-
 
 def profiles(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="bundled name or path: validate and show it"),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[show] [NAME] | schema",
+            help="Bundled name or path: validate it, show it and what it plans. "
+            "schema: the JSON schema of profiles.",
+        ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The served tokenizer: for lengths in tokens, and freshness."
+        ),
+    ] = None,
+    block_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens a block, for freshness.")
+    ] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False,
 ) -> None:
-    """List the bundled profiles, or validate and show one."""
+    """List the bundled profiles, or validate and show one with what it plans."""
     from loadkit import profiles as library
+    from loadkit.cli import profiles_view as view
+    from loadkit.core.errors import InputError
 
-    if name is not None:
-        profile = library.load(name)
-        data = profile.model_dump(mode="json", by_alias=True, exclude_none=True)
-        _print_json(data) if as_json else print(_yaml(data))
-        return
-    listed = [library.load(each) for each in library.names()]
-    if as_json:
-        _print_json(
-            [{"name": p.name, "kind": p.traffic.kind, "summary": p.summary} for p in listed]
-        )
-        return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBROKEN
-    for profile in listed:
-        head = f"{profile.name:<20} {profile.traffic.kind:<13} "
-        print(textwrap.fill(profile.summary, width, initial_indent=head, subsequent_indent="    "))
-
-
-def _print_json(data: object) -> None:
-    import json
-
-    print(json.dumps(data, indent=2, ensure_ascii=False))
-
-
-def _yaml(data: object) -> str:
-    import yaml
-
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip()
+    match words or []:
+        case []:
+            view.show_list([library.load(each) for each in library.names()], as_json)
+        case ["schema"]:
+            view.print_json(library.schema())
+        case ["show", name] | [name]:
+            view.show_one(library.load(name, settings or ()), tokenizer, block_size, as_json)
+        case _:
+            raise InputError(
+                f"not understood: {' '.join(words or [])}",
+                where="loadkit profiles",
+                remedy="give nothing, NAME, `show NAME` or `schema`",
+            )

@@ -148,6 +148,26 @@ class Corpus:
         symbols = TOOL_SYMBOLS if what == "tools" else (FORMS[what].opening, FORMS[what].body)
         return all(symbol in self._cut for symbol in symbols)
 
+    def kinds(self) -> list[str]:
+        """Names of what it has texts for."""
+        return [what for what in (*FORMS, "tools") if self.makes(what)]
+
+    def check(self) -> None:
+        """InputError unless grammar and card belong together."""
+        remedy = "the grammar was changed: put the new value into corpus.yaml"
+        if (found := self.sample_sha256()) != self.card.sample_sha256:
+            raise InputError(
+                f"the sample's sha256 is {found}, corpus.yaml says {self.card.sample_sha256}",
+                where=self.card.name,
+                remedy=remedy,
+            )
+        if self.card.statistics not in (None, self.statistics()):
+            raise InputError(
+                f"counted: {self.statistics()!r}, corpus.yaml says otherwise",
+                where=self.card.name,
+                remedy=remedy,
+            )
+
     def sample_sha256(self) -> str:
         """sha256 of the sample that corpus.yaml declares: 1,000 messages of three sentences, then
         20 texts of ten pieces of each other form that the corpus has, and 20 tools."""

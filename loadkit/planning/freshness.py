@@ -58,8 +58,14 @@ class FreshnessReport:
     def is_fresh(self) -> bool:
         return self.accidental == 0
 
+    @property
+    def hit_rate(self) -> float | None:
+        """All hit tokens / prompt tokens, infinite cache; None without a prompt token."""
+        hits = self.continuation + self.retries + self.shared + self.repeats + self.edge
+        return (hits + self.accidental) / self.prompt_tokens if self.prompt_tokens else None
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"hit_rate": self.hit_rate}
 
     def require_fresh(self, where: str) -> None:
         """InputError if prompts share blocks that the profile declares nothing of."""
