@@ -22,6 +22,7 @@ VERBS = {
     "run": "Send a profile's traffic; measure timing and cached tokens.",
     "report": "A run's report as one offline HTML file.",
     "gate": "Does staging look like production? PASS, FAIL or INCONCLUSIVE.",
+    "compare": "Runs side by side: what changed, and how sure that is.",
     "serve": "The reference server, which says why each cached token hit.",
     "profiles": "List the bundled profiles, or validate and show one.",
     "corpora": "List the bundled corpora, or validate one with samples.",
@@ -82,6 +83,11 @@ def _is_read() -> bool:
         return False
 
 
+def _printable(message: str) -> str:
+    """One line that cannot command a terminal or hide itself: a log's keys may stand in it."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 pass, 1 gate failed, 2 bad input, 3 could not measure.
 
@@ -93,7 +99,7 @@ def main() -> None:
     try:
         _start()
     except LoadkitError as error:
-        print(f"loadkit: {error}", file=sys.stderr)
+        print(f"loadkit: {_printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("loadkit: interrupted", file=sys.stderr)

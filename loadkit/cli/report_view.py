@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rich.table import Table as Screen
 from rich.text import Text
 
@@ -24,12 +26,12 @@ def show(report: Report) -> None:
         out.print(to_screen(table))
 
 
-def to_screen(table: Table) -> Screen:
-    """A table of the report for a terminal."""
+def to_screen(table: Table, justify: Literal["left", "right"] = "right") -> Screen:
+    """A table of the report for a terminal; figures to the right, words to the left."""
     screen = Screen(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     screen.add_column(for_log(table.corner))
     for name in table.columns:
-        screen.add_column(for_log(name), justify="right")
+        screen.add_column(for_log(name), justify=justify)
     for row in table.rows:
         cells = (Text(for_log(cell)) for cell in row.cells)
         screen.add_row(

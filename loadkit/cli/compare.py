@@ -1,0 +1,39 @@
+"""`loadkit compare DIR DIR...`: runs side by side, each against the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="run folders; the first is compared with")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
+) -> None:
+    """Runs side by side: what changed, how sure that is, and which settings differ."""
+    from loadkit.cli.log_input import as_json as to_text
+    from loadkit.cli.rate_tables import console
+    from loadkit.cli.report_view import to_screen
+    from loadkit.report.compare import change_table, compare_runs, setting_table
+    from loadkit.report.tables import split_table
+    from loadkit.report.words import for_log
+
+    found = compare_runs(folders)
+    if as_json:
+        print(to_text(found.to_dict()))
+        return
+    out = console()
+    out.print(to_screen(split_table(found.sides)))
+    for one in found.differences:
+        out.print()
+        out.print(to_screen(change_table(one)))
+        out.print("* more than chance explains (95%, by sessions)", style="dim")
+        if one.settings:
+            out.print()
+            out.print(to_screen(setting_table(one), "left"))
+    for warning in found.warnings:
+        out.print(f"warning: {for_log(warning)}")
