@@ -48,6 +48,12 @@ class Admission:
         self._give_pages(request)
         return True
 
+    def waits_for_own(self, request: Request) -> bool:
+        """Whether it is only the tenant's quota that keeps the request out."""
+        num_full = len(request.tokens) // self.block_size
+        matched = self.tree.match(request.hashes[:num_full])
+        return not self.tree.quota_allows(matched, num_full - len(matched), request.tenant)
+
     def _account(self, request: Request, tiers: Sequence[int]) -> None:
         """Once a request, before its own blocks evict anything; `tiers` of the blocks hit."""
         size = self.block_size
@@ -94,7 +100,11 @@ class Admission:
         if num == 0 or self.tree.pages is None:
             return None
         copy = self.tree.take_working()
-        self.tree.pages.copy(page, copy, num)
+        try:
+            self.tree.pages.copy(page, copy, num)
+        except RuntimeError:  # the tail is computed instead
+            self.tree.give_back(copy, reserved=False)
+            return None
         self._keep(request, index * self.block_size + num)
         return copy
 

@@ -113,10 +113,14 @@ class BlockTree:
 
     def can_admit(self, matched: Sequence[Node], num_reserve: int, tenant: bytes = b"") -> bool:
         """Whether pinning `matched` leaves room to reserve `num_reserve` pages."""
-        idle = [node for node in matched if node.ref == 0]
-        own = sum(node.tenant == tenant for node in idle) + num_reserve
-        fits = self.num_used + len(idle) + num_reserve <= self.num_blocks
-        return fits and self.quotas.allows(tenant, own)
+        idle = sum(node.ref == 0 for node in matched)
+        fits = self.num_used + idle + num_reserve <= self.num_blocks
+        return fits and self.quota_allows(matched, num_reserve, tenant)
+
+    def quota_allows(self, matched: Sequence[Node], num_reserve: int, tenant: bytes) -> bool:
+        """Whether the tenant's running requests may hold that much more."""
+        own = sum(node.ref == 0 and node.tenant == tenant for node in matched)
+        return self.quotas.allows(tenant, own + num_reserve)
 
     # -- taking
 

@@ -92,18 +92,22 @@ class Scheduler:
         return num + len(draft)
 
     def _admit_waiting(self, chunks: list[Chunk], budget: int) -> None:
-        """First come first served, except that whoever waits for a block being filled is passed."""
+        """First come first served, except that whoever waits for a block being filled is passed,
+        and all of a tenant that waits for its own quota."""
         passed: list[Request] = []
+        at_quota: set[bytes] = set()
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             request = self.waiting.popleft()
-            if self._waits_for_another(request):
+            if request.tenant in at_quota or self._waits_for_another(request):
                 passed.append(request)
             elif self.admission.admit(request):
                 self._enter(request)
                 budget -= self._add_chunk(chunks, request, budget)
             else:
                 passed.append(request)
-                break
+                if not self.admission.waits_for_own(request):
+                    break
+                at_quota.add(request.tenant)
         self.waiting.extendleft(reversed(passed))
 
     def _waits_for_another(self, request: Request) -> bool:
@@ -201,10 +205,13 @@ class Scheduler:
             self._stop_filling(block_hash, request)
 
     def _block(self, request: Request, index: int, block_hash: bytes | None) -> Block:
-        """What block `index` of the request holds so far."""
-        parent: Node | None = request.nodes[index - 1] if index else None
+        """What block `index` of the request holds so far; an unfinished one has no hash."""
+        if index:
+            request.block_hash(index - 1)
+        parent: Node | None = request.nodes[index - 1] if index and block_hash else None
         tokens = request.block_tokens(index)[: request.num_computed - index * self.block_size]
-        return Block(block_hash, parent, request.prefix_hash(index), tuple(tokens), request.tenant)
+        prefix_hash = request.prefix_hash(index)
+        return Block(block_hash, parent, prefix_hash, tuple(tokens), request.tenant)
 
     def _preempt_youngest(self) -> Request:
         """Drop the youngest running request's pages and put it first in the queue again.

@@ -62,7 +62,11 @@ class LowerTiers:
         if self.pages is None or not self.tiers:
             self._drop(node)
             return
-        self._push(0, node, self.pages.read(node.place))
+        try:
+            payload = self.pages.read(node.place)
+        except RuntimeError:  # the device's fault: this block is lost, the next step will tell
+            payload = None
+        self._push(0, node, payload)
 
     def _push(self, index: int, node: Node, payload: Any) -> None:
         if payload is None:
@@ -99,13 +103,19 @@ class LowerTiers:
 
     def load(self, node: Node, page: int) -> bool:
         """Bring a block that has left its tier to a device page. False: it was damaged, is gone."""
-        assert self.pages is not None
         payload = self._take(self._of_level[node.tier], node, node.place)
-        if payload is None:
+        if payload is None or not self._write(page, payload):
             self._drop(node)
             return False
-        self.pages.write(page, payload)
         node.tier, node.place = DEVICE, page
+        return True
+
+    def _write(self, page: int, payload: Any) -> bool:
+        assert self.pages is not None
+        try:
+            self.pages.write(page, payload)
+        except RuntimeError:
+            return False
         return True
 
     def forget(self, node: Node) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from reference_server.block_tree import BlockTree
 from reference_server.engine import Engine, EngineSettings
-from reference_server.node import DEVICE
+from reference_server.node import DEVICE, DISK, HOST, Node
 from reference_server.request import Chunk, Request, Sample, SamplingParams
 from reference_server.tiers import LowerTiers
+from reference_server.tiers.lower import Tier
 
 ROOT = b"root"
 SEED = 7
@@ -105,6 +106,39 @@ class CheckingRunner:
         return page, position % self.block_size
 
 
+class DictSlab:
+    """Slots in memory. `damaged` slots lose what they hold; `refuses` says when a put fails."""
+
+    def __init__(self, num_slots: int):
+        self.num_slots = num_slots
+        self.slots: dict[int, tuple[Node, Any]] = {}
+        self.damaged: set[int] = set()
+        self.refuses: Callable[[], bool] = lambda: False
+        self.prefetched: list[int] = []
+
+    def put(self, slot: int, node: Node, payload: Any) -> bool:
+        self.damaged.discard(slot)
+        self.slots[slot] = (node, payload)
+        return not self.refuses()
+
+    def get(self, slot: int, node: Node) -> Any | None:
+        held, payload = self.slots[slot]
+        assert held is node, "a slot was read that holds another block"
+        return None if slot in self.damaged else payload
+
+    def prefetch(self, slot: int, node: Node) -> None:
+        self.prefetched.append(slot)
+
+    def found(self) -> list[Node]:
+        return []
+
+
+def make_lower(*capacities: int) -> LowerTiers:
+    """Host and disk tiers of these capacities, both in memory."""
+    levels = zip((HOST, DISK), capacities, strict=False)
+    return LowerTiers([Tier(level, DictSlab(size + 1), size) for level, size in levels])
+
+
 def _tokens(chunk: Chunk) -> list[int]:
     return [*chunk.request.tokens[: chunk.end], *chunk.draft]
 
@@ -139,10 +173,15 @@ def make_engine(
 
 
 def make_request(
-    engine: Engine, prompt: Sequence[int], max_tokens: int = 1, session: str | None = None
+    engine: Engine,
+    prompt: Sequence[int],
+    max_tokens: int = 1,
+    session: str | None = None,
+    **more: Any,
 ) -> Request:
     params = SamplingParams(max_tokens=max_tokens)
-    return Request(list(prompt), engine.settings.block_size, ROOT, params, session=session)
+    size = engine.settings.block_size
+    return Request(list(prompt), size, ROOT, params, session=session, **more)
 
 
 def run(
@@ -175,4 +214,17 @@ def check_pages(engine: Engine) -> None:
     assert tree.num_resident == len(resident)
     assert tree.num_pinned == len({n.place for r in running for n in r.nodes})
     assert tree.num_reserved >= 0
+    for tier in tree.lower.tiers:
+        assert len(tier.entries) <= tier.capacity
+        assert len(tier.entries) + len(tier.free) == tier.slab.num_slots
+    for node in tree.nodes.values():
+        assert node.tier >= DEVICE
+        assert node.parent is None or node.parent.tier == DEVICE, "a parent left before its child"
+    for request in running:
+        split = request.split
+        assert split is not None
+        parts = split.replay, split.genuine, split.miss_capacity, split.miss_compulsory
+        assert min(parts) >= 0
+        assert sum(parts) == request.num_prompt
+        assert sum(request.tier_tokens) == split.hit or request.leader is not None
     assert not engine.runner.wrong_accesses  # type: ignore[attr-defined]
