@@ -78,6 +78,7 @@ def analyze(
         ),
     ] = None,
     sample: sample_options.Sample = None,
+    engine_distributed: sample_options.Engine = None,
     json: AsJson = False,
     output: OutputFile = None,
 ) -> None:
@@ -89,6 +90,7 @@ def analyze(
     from loadkit.traces import write_hashed
 
     capacity = log_input.capacity_text(capacity, model_config, kv_dtype)
+    sample_options.check_engine(engine_distributed, sample)
     if sample is not None:
         sample_options.check_alone(
             {"--engine": engine != "vllm", "--policy": policy, "--ttl": ttl, "--tiers": tiers,
@@ -96,7 +98,16 @@ def analyze(
              "--hashed-out": hashed_out, "--strict": strict}
         )  # fmt: skip
         sample_options.run(
-            logs, format, sample, capacity, tokenizer, block_size, skip_bad, json, output
+            logs,
+            format,
+            sample,
+            capacity,
+            tokenizer,
+            block_size,
+            skip_bad,
+            json,
+            output,
+            engine_distributed,
         )
         return
     log = simulated.read(

@@ -23,6 +23,14 @@ Sample = Annotated[
         metavar="1%",
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-distributed",
+        help="With --sample: hash the log's files on a cluster (RAY_ADDRESS, else this machine).",
+        metavar="ray",
+    ),
+]
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)%")
 
 
@@ -45,7 +53,7 @@ def analyze_sample(
     block_size: int | None,
     skip_bad: bool,
 ) -> tuple[SampledAnalysis, str]:
-    """The estimate and the log's format. InputError for a text log without a tokenizer."""
+    """The estimate and the log's format, read here. InputError for text without a tokenizer."""
     from loadkit.analysis.sampling import analyze_sampled
     from loadkit.core.tokenizer import load_tokenizer
     from loadkit.traces.reading import Reading
@@ -58,6 +66,35 @@ def analyze_sample(
         reading = Reading(logs, skip_bad=skip_bad, on_progress=told, recognise=recognise)
         found = analyze_sampled(reading, name, rate, _sizes(capacity), block_size, tokenizer=served)
     return found, name
+
+
+def analyze_on_cluster(
+    logs: Sequence[Path],
+    format: str,
+    share: str,
+    capacity: str | None,
+    tokenizer: str | None,
+    block_size: int | None,
+    skip_bad: bool,
+) -> tuple[SampledAnalysis, str]:
+    """The same from shards that a Ray cluster reads, which every one of its nodes can open."""
+    from loadkit.analysis.distributed import Question, analyze_on_ray
+
+    asked = Question(parse_share(share), format, tokenizer, block_size, skip_bad)
+    found = analyze_on_ray(logs, asked, _sizes(capacity))
+    return found.analysis, found.format
+
+
+def check_engine(engine: str | None, share: str | None) -> None:
+    """InputError for an engine that there is not, or one that has nothing to do."""
+    if engine is None:
+        return
+    if engine != "ray":
+        raise InputError(f"unknown engine {engine!r}", where="--engine-distributed", remedy="ray")
+    if share is None:
+        raise InputError(
+            "a cluster takes samples", where="--engine-distributed", remedy="add --sample 1%"
+        )
 
 
 def _sizes(capacity: str | None) -> Callable[[int], Sequence[int | None]]:
@@ -83,6 +120,7 @@ def run(
     skip_bad: bool,
     json: bool,
     output: Path | None,
+    engine: str | None = None,
 ) -> None:
     """Estimate and print, as a person reads it or as one JSON object."""
     from loadkit.cli import sample_view
