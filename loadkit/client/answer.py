@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadkit.client.chunks import UNREADABLE
 from loadkit.client.decoder import Decoded, decode_body
 from loadkit.client.receipt import Receipt
 from loadkit.client.retry_after import retry_after_s
@@ -135,7 +136,7 @@ def _read_refusal(receipt: Receipt, body: bytes, response: Response) -> None:
         return
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         answer = None
     response.error = (
         _error_text(answer)

@@ -68,6 +68,8 @@ class Chunk(msgspec.Struct, gc=False):
 
 _one = msgspec.json.Decoder(Chunk)
 _many = msgspec.json.Decoder(list[Chunk])
+# RecursionError: nesting as deep as only an attack has it.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BETWEEN, _DONE = b"\n\ndata: ", b"[DONE]\n\n"
 
 
@@ -75,7 +77,7 @@ def decode_chunk(data: bytes, index: int = 0) -> Chunk:
     """Malformed when it is not JSON or has another shape."""
     try:
         return _one.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Malformed(f"not a JSON answer: {error}", index) from error
 
 
@@ -110,5 +112,5 @@ def _decode_list(datas: bytes) -> list[Chunk]:
     """[] when it is no list of chunks."""
     try:
         return _many.decode(datas)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return []

@@ -66,6 +66,7 @@ class Receipt:
         except httptools.HttpParserUpgrade:
             self.end("malformed", "the server wants to switch to another protocol")
         except httptools.HttpParserError as error:
+            self.keep_alive = False
             self.end("malformed", f"not HTTP: {error}")
 
     def feed_end(self) -> None:
@@ -77,8 +78,14 @@ class Receipt:
         else:
             self.end("closed")
 
+    def on_message_begin(self) -> None:
+        if self.ended is not None:  # more than one answer: what comes next is nobody's
+            self.keep_alive = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
+        if self.ended is not None:
+            return
         if key in _KEPT_HEADERS:
             self.headers[key] = value
         elif key in (b"content-length", b"transfer-encoding"):
@@ -86,12 +93,16 @@ class Receipt:
 
     def on_headers_complete(self) -> None:
         status: int = self._parser.get_status_code()  # type: ignore[union-attr]
+        if self.ended is not None:
+            return
         if status >= 200:  # interim answers are passed over
             self.status = status
         else:
             self.framed = False
 
     def on_body(self, body: bytes) -> None:
+        if self.ended is not None:
+            return
         self.stamps.append(self.now)
         self.pieces.append(body)
         if not self.framed:
@@ -100,7 +111,7 @@ class Receipt:
                 self.end("complete")
 
     def on_message_complete(self) -> None:
-        if self.status is not None:
+        if self.status is not None and self.ended is None:
             # Only known right now.
             self.keep_alive = bool(self._parser.should_keep_alive())  # type: ignore[union-attr]
             self.end("complete")

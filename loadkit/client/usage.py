@@ -63,7 +63,8 @@ def _count(parent: Mapping[str, Any], key: str) -> int | None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """A number of tokens that can be: no more than a table's 64 bits hold with room to add up."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
 
 
 def _sum(left: int | None, right: int | None) -> int | None:

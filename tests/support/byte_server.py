@@ -4,19 +4,21 @@ after the other; it reads a request, then plays its steps, then closes unless to
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+Step = bytes | float | Callable[[socket.socket], None]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
 class ByteServer:
-    """steps: bytes to send, or floats: seconds to wait. stay: keep the connection for the next
+    """steps: bytes to send, floats: seconds to wait, functions: called with the connection. stay: keep the connection for the next
     request. requests: what was received; sent_at: monotonic time just before each send."""
 
-    def __init__(self, steps: Sequence[bytes | float], *, stay: bool):
+    def __init__(self, steps: Sequence[Step], *, stay: bool):
         self.steps, self.stay = steps, stay
         self.requests: list[bytes] = []
         self.sent_at: list[float] = []
@@ -56,6 +58,8 @@ class ByteServer:
             if isinstance(step, float):
                 if self._closed.wait(step):
                     return
+            elif callable(step):
+                step(connection)
             else:
                 self.sent_at.append(time.monotonic())
                 connection.sendall(step)
@@ -82,12 +86,23 @@ def _read_request(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def byte_server(*steps: bytes | float, stay: bool = False) -> Iterator[ByteServer]:
+def byte_server(*steps: Step, stay: bool = False) -> Iterator[ByteServer]:
     server = ByteServer(steps, stay=stay)
     try:
         yield server
     finally:
         server.close()
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with a RST instead of a FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def half_close(connection: socket.socket) -> None:
+    """Say that no more will come, and stay."""
+    connection.shutdown(socket.SHUT_WR)
 
 
 def chunked(*pieces: bytes) -> list[bytes]:
