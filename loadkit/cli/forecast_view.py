@@ -30,6 +30,12 @@ def show(forecast: Forecast) -> None:
         if forecast.curve:
             out.print("\nThe same in an LRU cache of another size", style="bold")
             out.print(curve_table(forecast.curve))
+        else:
+            out.print(
+                "\nno curve of capacities: without times nothing says what a cache holds between two"
+                " turns",
+                style="dim",
+            )
         for line in _basis(forecast):
             out.print(line, style="dim")
     out.print(_baselines(forecast), style="dim")
@@ -90,6 +96,11 @@ def _basis(forecast: Forecast) -> list[str]:
     burst = check.get("shift_test_points")
     if burst is not None and abs(burst) >= 2:
         lines.append(f"traffic is bursty: spread evenly, the log's own rate moves {burst:+.1f} pt")
+    if check["method"] == "torn_requests":
+        lines.append(
+            "sessions were made of requests drawn one by one, by the earlier turns that their messages"
+            " show: 1 point was added to the half width"
+        )
     if check.get("sessions_inferred"):
         lines.append("sessions are inferred: 8 points were added to the half width")
     return lines

@@ -15,6 +15,9 @@ from loadkit.forecast.question import Question, curve_point, split_of
 
 EXACT = "exact"
 ASSUMES = "if traffic stays as in your log"
+ASSUMES_ORDER = (
+    "if requests come one after another in the order of your log, which has no timestamps"
+)
 
 
 def count_exactly(question: Question) -> Forecast:
@@ -34,8 +37,14 @@ def count_exactly(question: Question) -> Forecast:
         needs=None,
         warnings=question.trace.warnings,
         warm_hit_rate=question.baselines.last_third,
-        assumes=ASSUMES,
+        assumes=_assumes(question),
     )
+
+
+def _assumes(question: Question) -> str:
+    """In a corpus without time a session's turns often stand together, which no server would see."""
+    timed = question.stream.event_time_s is not None
+    return ASSUMES if timed or question.scenario.capacity_blocks is None else ASSUMES_ORDER
 
 
 def exactly(rate: float | None) -> Estimate:
@@ -44,6 +53,9 @@ def exactly(rate: float | None) -> Estimate:
 
 
 def _curve(question: Question) -> tuple[CurvePoint, ...]:
+    """Empty, unless capacities were asked for, for a log without timestamps."""
+    if question.stream.event_time_s is None and question.curve_blocks is None:
+        return ()
     curve = hit_curve(reuse_of(question.trace, question.scenario.engine))
     asked, ttl = question.curve_blocks, question.scenario.ttl_s
     sizes = curve.default_capacities() if asked is None else list(asked)

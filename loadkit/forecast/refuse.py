@@ -141,7 +141,8 @@ def _no_clock(sample: Sample, scenario: Scenario) -> Iterator[str]:
     if asked != (None, None, None) or not scenario.is_pooled:
         yield (
             "the log has no timestamps: only one infinite cache can be forecast,"
-            " without capacity, time to live, horizon or routing"
+            " without capacity, time to live, horizon or routing, since nothing says what a cache"
+            " holds between two turns"
         )
 
 

@@ -15,6 +15,7 @@ from worlds import make_world
 from loadkit.analysis import analyze
 from loadkit.analysis.nodes import node_stream
 from loadkit.analysis.weighted import weighted_hits
+from loadkit.core.errors import InputError
 from loadkit.core.trace import Trace
 from loadkit.forecast import forecast
 
@@ -123,6 +124,33 @@ def test_a_corpus_without_time_is_forecast_for_an_infinite_cache_only() -> None:
     assert answer.hit_rate.estimate == pytest.approx(timed, abs=0.02)
     assert answer.curve == ()
     assert "no timestamps" in (forecast(corpus, 5.0, 3000).needs or "")
+
+
+def test_a_corpus_without_time_has_no_curve_at_1x_and_a_capacity_holds_for_its_order() -> None:
+    corpus = replace(world(), arrival_s=None)
+    assert forecast(corpus, 1.0).curve == ()
+    assert forecast(corpus, 1.0).assumes == "if traffic stays as in your log"
+    counted = forecast(corpus, 1.0, 3000)
+    assert counted.hit_rate.estimate == analyze(corpus, [3000]).curve[0].hit_rate
+    assert "in the order of your log, which has no timestamps" in (counted.assumes or "")
+
+
+def test_the_half_width_in_the_message_is_the_whole_one() -> None:
+    inferred = forecast(replace(world(), sessions_inferred=True), 5.0, target_points=1)
+    half = inferred.self_check["half_width_points"]
+    assert f"±{half:.1f} points wide, asked for were ±1: about" in (inferred.needs or "")
+    assert "session ids in the log would take 8 of the points off" in (inferred.needs or "")
+
+
+def test_engines_differ_in_what_of_a_repeated_prompt_may_hit() -> None:
+    trace = world()
+    rates = {e: forecast(trace, 1.0, engine=e).hit_rate.estimate or 0 for e in ("vllm", "none")}
+    assert rates["vllm"] == analyze(trace, engine="vllm").infinite.hit_rate
+    assert rates["none"] == analyze(trace, engine="none").infinite.hit_rate
+    grown = {e: forecast(trace, 4.0, engine=e).hit_rate.estimate or 0 for e in ("vllm", "none")}
+    assert grown["none"] >= grown["vllm"] > rates["vllm"]
+    with pytest.raises(InputError, match="slots"):
+        forecast(trace, 1.0, engine="llamacpp")
 
 
 def short_log() -> Trace:
