@@ -60,29 +60,39 @@ class ExactLengths:
     def _settle(
         self, pieces: Iterable[str], joint: str, num_tokens: int, count: Callable[[str], int]
     ) -> str:
+        """Correct the sum over words until the count is right. Where that goes back and forth, ever
+        more of the end is made of one-token words."""
         words = _Words(pieces, joint)
         least = count("")
-        asked = num_tokens - least
+        if num_tokens <= least:
+            raise self._impossible(num_tokens, f"is left: the chat template alone takes {least}")
+        asked, tried, filled = num_tokens - least, set[int](), 0
         for _ in range(_ROUNDS):
-            text = self._cut(words, max(0, asked))
+            text = self._cut(words, max(0, asked), filled)
             missing = num_tokens - count(text)
             if not missing:
                 return text
+            tried.add(asked)
             asked += missing
-        raise InputError(
-            f"no text of exactly {num_tokens} tokens was found"
-            + (f": the chat template alone takes {least}" if least >= num_tokens else ""),
+            if asked in tried:
+                filled += 1
+        raise self._impossible(num_tokens, "was found")
+
+    def _impossible(self, num_tokens: int, why: str) -> InputError:
+        return InputError(
+            f"no text of exactly {num_tokens} tokens {why}",
             where="tokenizer",
             remedy="ask for more tokens, or give the length in sentences",
         )
 
-    def _cut(self, words: _Words, num_tokens: int) -> str:
-        """As many words as cost at most `num_tokens`, filled up with words of one token."""
+    def _cut(self, words: _Words, num_tokens: int, num_filled: int) -> str:
+        """As many words as cost at most `num_tokens`, filled up with words of one token, of which
+        there are at least `num_filled`."""
         taken: list[str] = []
         left = num_tokens
         for word in words:
-            cost = self._cost(word)
-            if cost > left:
+            cost = self._cost(word) if taken else self.counter.text(word)
+            if cost > left - num_filled:
                 break
             taken.append(word)
             left -= cost

@@ -96,10 +96,38 @@ def test_an_unknown_option_is_exit_code_2(loadkit: Call) -> None:
 
 def test_profiles_are_listed_as_json(loadkit: Call) -> None:
     listed = json.loads(loadkit("profiles", "--json").out)
-    assert {each["name"]: each["kind"] for each in listed} == {
-        "chat-assistant": "conversation",
-        "replay-smoke": "replay",
-    }
+    kinds = {each["name"]: each["kind"] for each in listed}
+    assert kinds["chat-assistant"] == "conversation"
+    assert kinds["replay-smoke"] == "replay"
+    assert kinds["mixed-production"] == "mixture"
+
+
+def test_a_profile_is_shown_as_a_profile_that_loads_again(loadkit: Call, tmp_path: Path) -> None:
+    shown = loadkit("profiles", "show", "batch-eval", "--set", "seed=7").out
+    (tmp_path / "profile.yaml").write_text(shown, "utf-8")
+    again = json.loads(loadkit("profiles", tmp_path, "--json").out)
+    assert again["profile"]["seed"] == 7
+    assert (again["plan"]["requests"], again["plan"]["wraps"]) == (300, 2)
+    assert "#   wraps: 2" in shown
+
+
+def test_a_plan_that_needs_a_tokenizer_is_shown_with_what_it_needs(loadkit: Call) -> None:
+    tokens = "traffic.prompt_tokens={distribution: constant, mean: 9, max: 9, source: test}"
+    none = "traffic.message_sentences=null"
+    said = loadkit("profiles", "single-turn-organic", "--set", tokens, "--set", none).out
+    assert "not_made: traffic: lengths in tokens need the served tokenizer" in said
+
+
+def test_the_schema_of_profiles_names_every_section_and_describes_it(loadkit: Call) -> None:
+    schema = json.loads(loadkit("profiles", "schema").out)
+    assert {"traffic", "arrivals", "request", "priming", "slo"} <= set(schema["properties"])
+    assert schema["$defs"]["OpenLoop"]["properties"]["burstiness"]["description"]
+
+
+def test_profiles_with_words_of_no_meaning_says_what_it_takes(loadkit: Call) -> None:
+    code, _, err = loadkit("profiles", "hide", "x")
+    assert code == 2
+    assert "`show NAME` or `schema`" in err
 
 
 def test_a_corpus_whose_grammar_was_changed_is_told(loadkit: Call, tmp_path: Path) -> None:
