@@ -56,6 +56,22 @@ def run(
     master_port: Annotated[
         int, typer.Option(metavar="PORT", min=1, max=65535, help="Its port.")
     ] = 5557,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=1, max=65535, help="Prometheus page of the run, on loopback."
+        ),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT", help="Also write export-FORMAT.json: vllm or aiperf; repeatable."
+        ),
+    ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send the figures to an OpenTelemetry collector."),
+    ] = None,
     recover: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Make the run folder of a run that was killed."),
@@ -92,8 +108,10 @@ def run(
     if worker:
         raise typer.Exit(run_modes.work_for((master_host, master_port), api_key_file))
     out = run_modes.given(output, "-o")
+    run_modes.check_exports(export or ())
     if recover is not None:
         result = run_modes.recovered(recover, out)
+        run_modes.send_out(out, export or (), otlp)
         run_view.show(result, out, as_json=json)
         run_view.require_valid(result, out)
         return
@@ -128,7 +146,9 @@ def run(
             on_progress=on_progress,
             master=(master_host, master_port) if master else None,
             token=token,
+            metrics_port=metrics_port,
         )
+    run_modes.send_out(out, export or (), otlp)
     run_view.show(result, out, as_json=json)
     run_view.require_valid(result, out)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,29 @@ def work_for(master: Address, api_key_file: Path | None) -> int:
 
 def recovered(folder: Path, out: Path) -> dict[str, Any]:
     return recover(folder, out)
+
+
+def check_exports(names: Sequence[str]) -> None:
+    """InputError for a format that is none, before anything is sent."""
+    from loadkit.runs.exports import FORMATS
+
+    for name in names:
+        if name not in FORMATS:
+            raise InputError(
+                f"no format {name!r}", where="--export", remedy=f"one of {', '.join(FORMATS)}"
+            )
+
+
+def send_out(folder: Path, names: Sequence[str], collector: str | None) -> None:
+    """The run folder's figures in other formats, and to a collector. The folder stays in any case."""
+    from loadkit.runs.exports import export
+    from loadkit.runs.exports.measured import read_measured
+    from loadkit.runs.exports.otlp import post
+
+    for name in names:
+        export(folder, name)
+    if collector is not None:
+        post(read_measured(folder), collector)
 
 
 def tell_of_abandoned(out: Path) -> None:

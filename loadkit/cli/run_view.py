@@ -109,12 +109,30 @@ def _summary(run: dict[str, Any]) -> Table:
     table.add_row("TTFT", _percentiles(run["latency"]["ttft_s"]))
     table.add_row("end to end", _percentiles(run["latency"]["e2e_s"]))
     table.add_row("schedule delay", _percentiles(run["schedule_delay_s"]))
+    if run["goodput"]:
+        table.add_row("goodput", _goodput(run["goodput"], run["stages"]))
     return table
+
+
+def _goodput(found: dict[str, Any], stages: list[dict[str, Any]]) -> str:
+    """Requests a second that met every limit, their share, and the knee of a staircase."""
+    if found["goodput_per_s"] is None or found["goodput_share"] is None:
+        return "n/a"
+    said = f"{found['goodput_per_s']:.2f} requests/s met every limit ({found['goodput_share']:.1%})"
+    if not stages:
+        return said
+    knee, share = found["knee_per_s"], found["slo"]["share"]
+    if knee is None:
+        return f"{said}; no stage had {share:.0%} of its requests within the limits"
+    return f"{said}; knee at {knee:g} session starts/s ({share:.0%} within the limits)"
 
 
 def _outcomes(run: dict[str, Any]) -> str:
     counts = run["requests"]
-    return ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
+    named = [f"{counts[name]} {name}" for name in OUTCOMES if counts[name]]
+    if run["left"]:
+        named.append(f"{run['left']} of them left by their users as planned")
+    return ", ".join(named)
 
 
 def _hit_rate(run: dict[str, Any]) -> str:

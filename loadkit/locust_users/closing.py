@@ -28,5 +28,6 @@ def closed_context(
         compactions=sum(status.compactions for status in statuses),
         missing_workers=draft.processes - sum(status.finished for status in statuses),
         interrupted=interrupted,
+        stalls=[status.stalls for status in statuses if status.stalls is not None],
         counters_after=after,
     )

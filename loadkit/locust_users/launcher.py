@@ -69,6 +69,7 @@ def run_profile(
     on_progress: Progress | None = None,
     master: Address | None = None,
     token: str | None = None,
+    metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """Drive `plan` at the endpoint, write the run folder `out`, return run.json's content.
 
@@ -77,7 +78,7 @@ def run_profile(
     the browser and ends with Ctrl-C, or when the interface is closed; `expected_hit_rate`
     ({estimate, low, high}) is the band behind its live split. master: the address at which this run
     waits for `processes` workers that are started elsewhere (`run_worker`) with the same token;
-    None: it starts them itself.
+    None: it starts them itself. metrics_port: of a Prometheus page of our own while it runs.
 
     Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again
     with words about what was kept.
@@ -89,7 +90,14 @@ def run_profile(
     if not plan.sessions:
         raise InputError("the plan has no sessions", where=profile.name)
     choices = Choices(
-        model, tokenizer, block_size, processes, web, expected_hit_rate, master is not None
+        model=model,
+        tokenizer=tokenizer,
+        block_size=block_size,
+        processes=processes,
+        web=web,
+        expected_hit_rate=expected_hit_rate,
+        remote=master is not None,
+        metrics_port=metrics_port,
     )
     with ControlPlane(Endpoint.parse(url), key=api_key) as control:
         settings, context = prepare(profile, plan, control, choices, api_key)

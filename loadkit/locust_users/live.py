@@ -85,8 +85,11 @@ class Live:
         self._memory = PromptMemory()
 
     def observe(self, record: Record) -> None:
-        """Add one finished request. Call it once for each, whatever its outcome."""
+        """Add one finished request. Call it once for each, whatever its outcome. What primes the
+        cache or warms it up is remembered, not counted."""
         replay, own = self._memory.note(record) if record.sent_s is not None else (None, 0)
+        if record.phase != "measured":
+            return
         if record.server_split is not None:
             split, source = _server_split(record, replay), "server"
         else:

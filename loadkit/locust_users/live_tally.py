@@ -14,10 +14,10 @@ import msgspec
 from hdrh.histogram import HdrHistogram
 
 from loadkit.core.split import CAUSES, Split
+from loadkit.runs.histograms import histogram, record_seconds
 from loadkit.runs.record import Record
 
 MAX_BUCKETS = 600
-MAX_US = 3_600_000_000
 
 PARTS = ("replay", "continuation", "shared", "miss")
 """Causes as a reader sees them: both kinds of replay together."""
@@ -139,16 +139,6 @@ class Tally:
 
     def _ttft_of(self, part: str) -> HdrHistogram:
         return self.ttft.setdefault(part, histogram())
-
-
-def histogram() -> HdrHistogram:
-    """An empty histogram of microseconds up to one hour, 3 significant digits."""
-    return HdrHistogram(1, MAX_US, 3)
-
-
-def record_seconds(target: HdrHistogram, seconds: float) -> None:
-    """Record a duration; outside 1 us to 1 h it counts at that end."""
-    target.record_value(min(max(1, round(seconds * 1e6)), MAX_US))
 
 
 def percentile_s(source: HdrHistogram, percent: float) -> float | None:

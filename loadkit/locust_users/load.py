@@ -16,6 +16,7 @@ from loadkit.client.guard import REWRITTEN
 from loadkit.locust_users import web_tab
 from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.master import Master
+from loadkit.locust_users.metrics_page import serve_metrics
 from loadkit.locust_users.session import NO_CONNECTION, STOPPED
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.wire import Wire
@@ -51,6 +52,8 @@ class Load:
         """Locust's `init` event: in every process, before any user."""
         web_tab.install(environment, self.settings.expected_hit_rate)
         gevent.spawn(self._watch_parent)
+        if self.settings.metrics_port and not isinstance(environment.runner, WorkerRunner):
+            serve_metrics(self.settings.metrics_port)
         if isinstance(environment.runner, MasterRunner) and self.settings.remote:
             self._master_elsewhere(environment)
         elif isinstance(environment.runner, MasterRunner):
@@ -151,6 +154,7 @@ def make_dispatcher(
         start_at=start_at,
         report=lambda record: fire_request(environment, record, start_at),
     )
+    gevent.spawn(load_worker.monitor.run)
     return Dispatcher(load_worker, on_finish)
 
 

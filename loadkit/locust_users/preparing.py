@@ -20,7 +20,8 @@ from loadkit.locust_users.isolation import reset_and_verify
 from loadkit.locust_users.settings import RetryRule, Settings
 from loadkit.profiles import ClosedLoop, Profile
 from loadkit.profiles.kinds import MixtureTraffic
-from loadkit.runs.context import RunContext
+from loadkit.runs.context import RunContext, Stage
+from loadkit.traffic.arrivals import stage_edges
 from loadkit.traffic.plan import SessionPlan, TrafficPlan
 
 DISTRIBUTIONS = ("loadkit-llm", "locust", "httptools")
@@ -37,6 +38,7 @@ class Choices:
     web: bool = False
     expected_hit_rate: dict[str, float] | None = None
     remote: bool = False
+    metrics_port: int | None = None
 
 
 def prepare(
@@ -167,6 +169,7 @@ def make_settings(
         max_duration_s=profile.max_duration_s,
         return_token_ids=card.returns_token_ids,
         web=choices.web,
+        metrics_port=choices.metrics_port,
         expected_hit_rate=choices.expected_hit_rate,
     )
 
@@ -217,6 +220,7 @@ def _context(
         wraps=plan.wraps,
         truncations=plan.truncations,
         cache=profile.cache,
+        stages=[Stage(*edge) for edge in stage_edges(profile)],
         tokenizer=choices.tokenizer,
         block_size=block_size,
         capacity_blocks=card.num_blocks,

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from loadkit.client.answer import Response
+from loadkit.client.stalls import StallReport
 from loadkit.client.timeouts import Timeouts
 from loadkit.core.errors import InputError
 from loadkit.runs.context import RunContext
@@ -44,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag.
     cache_salt: sent with every request; None: no salt. Time-outs as in `client.timeouts`.
     remote: the workers are on other machines, or at least not ours to start.
+    metrics_port: of a Prometheus page of our own, on loopback.
     expected_hit_rate: estimate, low and high, drawn behind the live split; None: no band."""
 
     url: str
@@ -64,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     return_token_ids: bool = False
     web: bool = False
     remote: bool = False
+    metrics_port: int | None = None
     expected_hit_rate: dict[str, float] | None = None
 
     @property
@@ -84,6 +87,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     mutations: int = 0
     resends: int = 0
     compactions: int = 0
+    stalls: StallReport | None = None
 
 
 class Start(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import read_api_key
+from loadkit.client.stalls import StallMonitor
 from loadkit.client.stream import StreamClient
 from loadkit.locust_users.live import get_live
 from loadkit.locust_users.session import Lane
@@ -46,6 +47,7 @@ class LoadWorker:
         self.lane = Lane(client, settings, worker=worker, start_at=start_at, emit=self._emit)
         self.num_done = 0  # what was never sent is not done, though it has its record
         self.is_finished = False
+        self.monitor = StallMonitor()
         self._report = report
         self._journal = JournalWriter(work.journal(worker))
         self._status_due = 0.0
@@ -78,6 +80,7 @@ class LoadWorker:
             mutations=guard.num_refused,
             resends=guard.num_resent,
             compactions=self.lane.num_compactions,
+            stalls=self.monitor.report(),
         )
 
     def write_status(self) -> None:
@@ -89,6 +92,7 @@ class LoadWorker:
         """All sessions have their records: close the journal and say so. Once is enough."""
         if not self.is_finished:
             self.is_finished = True
+            self.monitor.stop()
             self._journal.close()
             self.lane.client.close()
             self.write_status()

@@ -7,8 +7,17 @@ from typing import Any
 import msgspec
 
 from loadkit.client.prometheus import PrefixCounters
+from loadkit.client.stalls import StallReport
 
-__all__ = ["PrefixCounters", "RunContext"]
+__all__ = ["PrefixCounters", "RunContext", "Stage", "StallReport"]
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """One step of a staircase of rates, in seconds after the run's start; end_s is not in it."""
+
+    start_s: float
+    end_s: float
+    rate_per_s: float
 
 
 class RunContext(msgspec.Struct, kw_only=True):
@@ -20,7 +29,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     server's cache, num_slots one of llama.cpp; without a tokenizer and block size there is no prediction. mutations: requests
     that the append-only guard refused. compactions: histories replaced on purpose. cache: what was
     done about the server's cache before the run ("as_is", "reset" or "salt"). missing_workers: load workers that died or never reported.
-    interrupted: ended by Ctrl-C before its plan was done.
+    interrupted: ended by Ctrl-C before its plan was done. stages: of a saturation search, by rate.
+    stalls: what each worker that reported says about its own loop.
     """
 
     profile: dict[str, Any]
@@ -41,6 +51,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     cache: str = "as_is"
     missing_workers: int = 0
     interrupted: bool = False
+    stages: list[Stage] = []
+    stalls: list[StallReport] = []
     tokenizer: str | None = None
     block_size: int | None = None
     capacity_blocks: int | None = None

@@ -15,7 +15,10 @@ from typing import Any
 import msgspec
 
 from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.runs.client_load import client_load, load_notes, loop_stalls
 from loadkit.runs.context import RunContext
+from loadkit.runs.goodput import goodput, stages
+from loadkit.runs.histograms import write_histograms
 from loadkit.runs.journal import read_journal
 from loadkit.runs.latency import latency
 from loadkit.runs.predicting import make_predictions
@@ -100,10 +103,12 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     run = _run_json(view, context)
     run["tokenizer"] = msgspec.to_builtins(facts)
     warm = warm_note(gathered.records, view.answered, run["reconciliation"])
-    run["notes"] = [*context.notes, *notes, *([warm] if warm else [])]
+    slow = load_notes(context.stalls)
+    run["notes"] = [*context.notes, *notes, *([warm] if warm else []), *slow]
     best = predictions.best if predictions else None
     write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")
+    write_histograms(view.answered, folder / "histograms.json")
     text = msgspec.json.format(msgspec.json.encode(run), indent=2)
     (folder / "run.json").write_bytes(text + b"\n")
     return run
@@ -134,6 +139,10 @@ def _run_json(view: View, context: RunContext) -> dict[str, Any]:
         "duplicate_records": view.gathered.duplicates,
         "missing_workers": context.missing_workers,
         "schedule_delay_s": delay,
+        "loop_stalls": loop_stalls(context.stalls),
+        "client": client_load(context.stalls, view.records),
+        "goodput": goodput(view.records, context),
+        "stages": stages(view.records, context),
         "totals": totals(view.answered),
         "split": total_split(view.splits, view.answered),
         "latency": latency(view.answered, view.splits.splits),

@@ -17,11 +17,17 @@ from loadkit.runs import folder
 from loadkit.runs.folder import finish_run
 
 
-def test_a_run_folder_has_its_four_files_and_is_private(work: Path, tmp_path: Path) -> None:
+def test_a_run_folder_has_its_files_and_is_private(work: Path, tmp_path: Path) -> None:
     journal(work, 0, [answered("a", 0, 0.0)])
     finish_run(work, tmp_path / "run", context(scheduled=1))
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"run.json", "requests.parquet", "server_metrics.parquet", "sent.jsonl.gz"}
+    assert names == {
+        "run.json",
+        "requests.parquet",
+        "server_metrics.parquet",
+        "sent.jsonl.gz",
+        "histograms.json",
+    }
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
     assert {path.name for path in tmp_path.iterdir()} == {"work", "run"}
 
