@@ -23,7 +23,9 @@ VERBS = {
     "report": "A run's report as one offline HTML file.",
     "gate": "Does staging look like production? PASS, FAIL or INCONCLUSIVE.",
     "compare": "Runs side by side: what changed, and how sure that is.",
+    "prelaunch": "Forecast, run, gate and report in one command; resumable.",
     "serve": "The reference server, which says why each cached token hit.",
+    "calibrate": "How exact this machine's client timing is.",
     "profiles": "List the bundled profiles, or validate and show one.",
     "corpora": "List the bundled corpora, or validate one with samples.",
 }

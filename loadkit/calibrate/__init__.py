@@ -1,0 +1,1 @@
+"""How exact this machine's client timing is, against a server that logs the truth."""
