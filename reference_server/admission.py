@@ -37,6 +37,8 @@ class Admission:
             return self.admit(request)
         num_hit = min(len(matched), max_hit_blocks(num_tokens, size))
         is_first = request.split is None
+        if is_first and request.leader is not None and request.leader.split is None:
+            request.leader = None  # it ended before it began: this is the request now
         if is_first:
             self._account(request, tiers[:num_hit])
         if is_first and request.leader is None:

@@ -66,7 +66,7 @@ class BlockTree:
         self.num_pages = num_blocks + num_working + 1
         self.policy = policy or LRU(num_blocks)
         self.lower = lower or LowerTiers()
-        self.lower.gone = self._forget
+        self.lower.gone, self.lower.came = self._forget, self._tell
         self.pages = pages  # None: nothing can be copied
         self.quotas = Quotas(tenant_quota)
         self.nodes: dict[bytes, Node] = {}  # by hash, whatever the tier
@@ -299,7 +299,12 @@ class BlockTree:
         self.num_resident += 1
         self.quotas.count(node.tenant, 1)
         self.continuations.touch(node)
-        self.events.add(STORED, node.hash, node.parent_hash)
+        self._tell(node)
+
+    def _tell(self, node: Node) -> None:
+        """The block is in the tier where it is now."""
+        if node.hash is not None:
+            self.events.add(STORED, node.hash, node.parent_hash, TIER_NAMES[node.tier])
 
     def _unpin(self, node: Node) -> None:
         node.ref -= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loadkit.core.blocks import block_hashes, prompt_hash
 from loadkit.core.split import Split
@@ -109,6 +109,28 @@ class Request:
         self.prompt_key = prompt_hash(self.tokens, self.root)
         self.hashes = block_hashes(self.tokens, self.block_size, self.root)
         self.tenant = self.tenant or self.root
+
+    def another_choice(
+        self,
+        index: int,
+        observe: Callable[[int, str | None], bool] = _observe_nothing,
+        on_finish: Callable[[Request], None] = _finish_silently,
+    ) -> Request:
+        """Choice `index` (1, 2, ...) of this request, before it runs: same prompt, and a seed of
+        its own if there is one. Submit this request first."""
+        seed = self.params.seed
+        params = self.params if seed is None else replace(self.params, seed=seed + index)
+        return Request(
+            self.tokens[: self.num_prompt],
+            self.block_size,
+            self.root,
+            params,
+            session=self.session,
+            observe=observe,
+            on_finish=on_finish,
+            tenant=self.tenant,
+            leader=self,
+        )
 
     @property
     def num_output(self) -> int:

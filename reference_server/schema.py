@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from loadkit.core.chats import for_template
+
 MAX_STOPS, MAX_STOP_CHARS = 16, 256
 MAX_MESSAGES, MAX_TOOLS = 4096, 128
 MAX_NUMBER = 10_000_000
@@ -129,11 +131,7 @@ class Message(Closed):
 
     def for_template(self) -> dict[str, Any]:
         """As chat templates expect it: text parts joined, absent fields left out."""
-        message = self.model_dump(exclude_none=True)
-        if isinstance(self.content, list):
-            message["content"] = "".join(part.text for part in self.content)
-        message.setdefault("content", "")
-        return message
+        return for_template(self.model_dump(exclude_none=True))
 
 
 class ChatRequest(GenerationRequest):

@@ -46,15 +46,17 @@ class Tier:
 
 
 class LowerTiers:
-    """`gone(node)` is called for what leaves the last tier, or could not be stored or read."""
+    """`gone(node)` is called for what leaves the last tier, or could not be stored or read,
+    `came(node)` for what entered a tier."""
 
     def __init__(
         self,
         tiers: Sequence[Tier] = (),
         pages: Pages | None = None,
         gone: Callable[[Node], None] = lambda node: None,
+        came: Callable[[Node], None] = lambda node: None,
     ):
-        self.tiers, self.pages, self.gone = tiers, pages, gone
+        self.tiers, self.pages, self.gone, self.came = tiers, pages, gone, came
         self._of_level = {tier.level: tier for tier in tiers}
 
     def demote(self, node: Node) -> None:
@@ -75,7 +77,9 @@ class LowerTiers:
         tier = self.tiers[index]
         if len(tier.entries) >= tier.capacity:
             self._spill(index)
-        if not tier.put(node, payload):
+        if tier.put(node, payload):
+            self.came(node)
+        else:
             self._drop(node)
 
     def _spill(self, index: int) -> None:

@@ -109,7 +109,7 @@ def test_many_requests_with_damage_everywhere_are_answered_right() -> None:
     chains: list[list[int]] = [[0]]
     for _ in range(300):
         prefix = rng.choice(chains[-40:])
-        prompt = (prefix[: rng.randint(0, 24)] + [rng.randrange(3)])[:24]
+        prompt = [*prefix[: rng.randint(0, 23)], rng.randrange(3)]
         requests.append(make_request(engine, prompt, rng.randint(1, 8)))
         engine.submit(requests[-1])
         for _ in range(rng.randint(0, 4)):
