@@ -18,6 +18,8 @@ from loadkit.core.errors import FormatError, InputError
 MAX_LINE_BYTES = 128 * 1024 * 1024
 # A JSON array or a document over several lines has to be in memory as a whole.
 MAX_DOCUMENT_BYTES = 1024 * 1024 * 1024
+# A few kilobytes of compressed line ends would keep the reader busy for hours.
+MAX_BLANK_LINES = 100_000
 # At most 32,000 times as many come out at once, so that a bomb meets the cap on lines.
 _ZSTD_BYTES_AT_ONCE = 2048
 COMPRESSED = (".gz", ".zst")
@@ -156,7 +158,7 @@ def _lines_or_elements(path: Path, file: BinaryIO) -> Iterator[Line]:
 
 
 def _lines_of(path: Path, file: BinaryIO) -> Iterator[Line]:
-    number = 0
+    number = last = 0
     while data := file.readline(MAX_LINE_BYTES):
         number += 1
         complete = data.endswith(b"\n")
@@ -166,7 +168,12 @@ def _lines_of(path: Path, file: BinaryIO) -> Iterator[Line]:
                 "one JSON object a line is expected",
             )
         if stripped := data.strip():
+            last = number
             yield Line(path, number, stripped, complete)
+        elif number - last > MAX_BLANK_LINES:
+            raise Place(path, number).error(
+                f"{MAX_BLANK_LINES:,} empty lines in a row", "is this a log?"
+            )
 
 
 def _document(first: Line, file: BinaryIO) -> Line:
