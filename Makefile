@@ -1,10 +1,11 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
-# What times nothing runs in as many processes at once.
+# What times nothing runs in two processes, the tests of a file in one: they share its fixtures.
 WORKERS ?= 2
-BROWSER := tests/unit/report/test_report_in_browser.py
-PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore=$(BROWSER)
+PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist loadfile
+# These start servers and browsers, but judge no time.
+BESIDE := $(addprefix tests/e2e/test_,server_api.py run_command.py run_web.py web_tab.py default_model.py canary_key.py)
 
 .PHONY: demo test check lint validate clean
 
@@ -13,12 +14,12 @@ demo: .venv/.server $(WHEEL)
 
 # Everything: format, lint, types, import contracts, unit, contract, validation, fidelity and e2e.
 test: lint $(WHEEL)
-	$(PARALLEL) tests/unit tests/contract tests/validation
-	$(BIN)/pytest $(BROWSER) tests/fidelity tests/e2e
+	$(PARALLEL) tests/unit tests/contract tests/validation $(BESIDE)
+	$(BIN)/pytest tests/fidelity tests/e2e $(BESIDE:%=--ignore=%)
 
 # A minute on two cores: no server, no Locust, no browser, no public traces.
 check: lint
-	$(PARALLEL) tests/unit tests/contract
+	$(PARALLEL) -m "not e2e" tests/unit tests/contract
 
 # Forecasts of public traces ($LOADKIT_DATA) and synthetic worlds against the truth, as a table.
 validate: .venv/.dev
