@@ -1,0 +1,189 @@
+"""`loadkit prelaunch PROFILE --log LOG -o DIR`: forecast, run, gate and report in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loadkit.cli.gate import Baseline, Junit, PolicyFile
+
+if TYPE_CHECKING:
+    from loadkit.prelaunch import Cost, Outcome
+
+
+def prelaunch(
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder of all results; resumable."),
+    ],
+    log: Annotated[
+        list[Path] | None,
+        typer.Option("--log", metavar="LOG", help="Production's request log; repeatable."),
+    ] = None,
+    expected: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A forecast made before, instead of --log.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The endpoint [default: our reference server]."),
+    ] = None,
+    traffic: Annotated[
+        str, typer.Option(metavar="20x", help="Production's traffic as a multiple of the log's.")
+    ] = "1x",
+    horizon: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds from a cold start.")
+    ] = None,
+    capacity: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Cache: 30k blocks, 3Mtok [default: the server's]."),
+    ] = None,
+    format: Annotated[str, typer.Option(metavar="NAME", help="The log's format.")] = "auto",
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model to ask for [default: the only one].")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The served tokenizer: folder or hub name.")
+    ] = None,
+    block_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Tokens a block [default: what the server says]."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
+    ] = None,
+    processes: Annotated[int, typer.Option(metavar="N", min=1, help="Load processes.")] = 1,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the API key; or set LOADKIT_API_KEY."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="500req,2Mtok", help="Refuse a plan that may send more than this."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, its time and tokens; send nothing.")
+    ] = False,
+    baseline: Baseline = None,
+    policy: PolicyFile = None,
+    junit: Junit = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also write the verdict as Markdown here")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Is staging honest, and what will launch day look like? Exit 0: PASS, 1: FAIL, 3: cannot tell.
+
+    Finished stages are kept: the same command again goes on where it was stopped.
+    """
+    from loadkit.cli import gate_view
+    from loadkit.cli.ci import write_verdict
+    from loadkit.cli.interrupt import interruptible
+    from loadkit.cli.log_input import as_json as to_text
+    from loadkit.cli.run_modes import planned
+    from loadkit.cli.run_view import progress
+    from loadkit.client.secret import read_api_key
+    from loadkit.core.units import parse_traffic
+    from loadkit.prelaunch import Job, check_budget, cost_of, parse_budget
+    from loadkit.prelaunch import prelaunch as run_stages
+
+    limit = parse_budget(budget) if budget else None
+    chosen, plan = planned(profile, list(settings or ()))
+    cost = cost_of(plan, chosen, _counter(tokenizer) if dry_run or limit else None)
+    if dry_run:
+        _show_cost(chosen.name, cost, as_json=as_json)
+    if limit:
+        check_budget(cost, limit)
+    if dry_run:
+        return
+    job = Job(
+        chosen,
+        plan,
+        output,
+        logs=tuple(log or ()),
+        expected=expected,
+        log_format=format,
+        traffic=parse_traffic(traffic),
+        horizon_s=horizon,
+        capacity=capacity,
+        url=url,
+        model=model,
+        tokenizer=tokenizer,
+        block_size=block_size,
+        processes=processes,
+        key=read_api_key(api_key_file),
+        policy=policy,
+        baseline=baseline,
+    )
+    kept = f"finished stages are kept in {output}"
+    with interruptible(kept), progress(chosen.name, plan.num_requests) as on_progress:
+        done = run_stages(job, _Show(on_progress))
+    write_verdict(done.verdict, name=chosen.name, junit=junit, markdown=markdown)
+    if as_json:
+        print(to_text(_object(done, cost, output)))
+    else:
+        gate_view.show(done.verdict)
+    _say(f"Report: {done.report}")
+    raise typer.Exit(done.verdict.exit_code)
+
+
+class _Show:
+    """Stages on stderr, a line each; requests on the bar."""
+
+    def __init__(self, on_progress: Any):
+        self.progress = on_progress
+
+    def stage(self, text: str) -> None:
+        _say(text)
+
+
+def _say(text: str) -> None:
+    import sys
+
+    from loadkit.report.words import for_log
+
+    print(f"loadkit: {for_log(text)}", file=sys.stderr)
+
+
+def _counter(tokenizer: str | None) -> Any:
+    """Tokens of a text by the served tokenizer; None where none was named."""
+    if tokenizer is None:
+        return None
+    from loadkit.core.tokenizer import load_tokenizer
+
+    served = load_tokenizer(tokenizer)
+    return lambda text: len(served.encode(text, add_special_tokens=False))
+
+
+def _show_cost(name: str, cost: Cost, *, as_json: bool) -> None:
+    from msgspec import to_builtins
+
+    from loadkit.cli.log_input import as_json as to_text
+
+    if as_json:
+        print(to_text({"schema": "loadkit.prelaunch-plan/1", "profile": name, **to_builtins(cost)}))
+        return
+    how = "about, 4 characters a token" if cost.is_estimate else "by the tokenizer"
+    print(f"{name}: {cost.requests:,} requests in {cost.sessions:,} sessions")
+    print(f"prompt tokens  {cost.prompt_tokens:,} ({how}, history included, cached or not)")
+    print(f"output tokens  at most {cost.output_tokens:,}")
+    print(
+        f"time           at least {cost.at_least_s:,.0f} s, stopped after {cost.at_most_s:,.0f} s"
+    )
+    print("stages         forecast, run, gate, report; nothing was sent")
+
+
+def _object(done: Outcome, cost: Cost, folder: Path) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    return {
+        "schema": "loadkit.prelaunch/1",
+        "folder": str(folder),
+        "stages": done.stages,
+        "cost": to_builtins(cost),
+        "gate": done.verdict.to_dict(),
+        "report": str(done.report),
+    }

@@ -1,0 +1,264 @@
+"""The stages of `loadkit prelaunch`. A finished one is kept and said; the gate and the report are
+made anew each time, since thresholds may have changed and they cost nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from loadkit.client.control import ControlPlane, ModelCard
+from loadkit.client.endpoint import Endpoint
+from loadkit.client.secret import Secret
+from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.core.tokenizer import load_tokenizer
+from loadkit.core.units import parse_capacity
+from loadkit.demo.server import reference_server
+from loadkit.forecast import forecast
+from loadkit.gate import Verdict, decide_folder, read_json
+from loadkit.gate.inputs import Expected, checked, read_run
+from loadkit.gate.policy import policy_of
+from loadkit.locust_users.launcher import run_profile
+from loadkit.locust_users.preparing import choose_model
+from loadkit.prelaunch.state import digest, open_folder
+from loadkit.profiles import Profile
+from loadkit.report import write_report, write_whole
+from loadkit.traces import read_log
+from loadkit.traffic.plan import TrafficPlan
+
+# Of the reference server that is started where no --url is given.
+BLOCK_SIZE, NUM_BLOCKS = 16, 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked. expected: a forecast made before, instead of `logs`. url None: the reference
+    server, started for the run. capacity, tokenizer, block_size, model None: what the server says."""
+
+    profile: Profile
+    plan: TrafficPlan
+    out: Path
+    logs: tuple[Path, ...] = ()
+    expected: Path | None = None
+    log_format: str = "auto"
+    traffic: float = 1.0
+    horizon_s: float | None = None
+    capacity: str | None = None
+    url: str | None = None
+    model: str | None = None
+    tokenizer: str | None = None
+    block_size: int | None = None
+    processes: int = 1
+    key: Secret | None = None
+    policy: Path | None = None
+    baseline: Path | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """All that the forecast and the run depend on; the gate's own files are not among it."""
+        return {
+            "profile": self.profile.model_dump(mode="json", by_alias=True),
+            "logs": {path.name: digest(path) for path in self.logs},
+            "expected": None if self.expected is None else digest(self.expected),
+            **{
+                name: getattr(self, name)
+                for name in (
+                    *("log_format", "traffic", "horizon_s", "capacity", "url", "model"),
+                    *("tokenizer", "block_size", "processes"),
+                )
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """stages: name -> "made" or "kept", in order."""
+
+    verdict: Verdict
+    stages: dict[str, str]
+    report: Path
+
+
+class Show(Protocol):
+    """Where the stages tell how far they are."""
+
+    def stage(self, text: str) -> None:
+        """A stage begins, or was found finished."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Requests finished in the running stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The endpoint, and what the forecast has to be for."""
+
+    url: str
+    card: ModelCard
+    tokenizer: str | None
+
+
+def prelaunch(job: Job, show: Show) -> Outcome:
+    """Forecast, run, gate, report; the verdict's exit code is the command's.
+
+    InputError for what cannot be used, CannotMeasure (nothing is sent) if the forecast is refused,
+    or if the run cannot be made.
+    """
+    if not job.logs and job.expected is None:
+        remedy = "name production's log with --log, or a forecast with --expected"
+        raise InputError("no production to expect", where="--log", remedy=remedy)
+    open_folder(job.out, job.inputs())
+    stages: dict[str, str] = {}
+    expected_file, folder = job.out / "expected.json", job.out / "run"
+    known, ran = expected_file.is_file(), _is_finished(folder)
+    serving = _no_server if known and ran else (lambda: _server(job, show))
+    with serving() as served:
+        if known:
+            show.stage(f"Forecast: kept from before ({expected_file})")
+        else:
+            show.stage("Forecast: what production should see")
+            _write(expected_file, _forecast(job, served))
+        expected = read_json(expected_file)
+        stages["forecast"] = "kept" if known else "made"
+        _require_rate(expected, expected_file)
+        if ran:
+            show.stage(f"Run: kept from before ({folder})")
+        else:
+            assert served is not None
+            _set_aside(folder, show)
+            show.stage(f"Run: {job.plan.num_requests:,} requests of {job.profile.name}")
+            _run(job, served, folder, show.progress)
+        stages["run"] = "kept" if ran else "made"
+    return _judge(job, expected, folder, stages, show)
+
+
+def _judge(
+    job: Job, expected: dict[str, Any], folder: Path, stages: dict[str, str], show: Show
+) -> Outcome:
+    show.stage("Gate and report")
+    verdict = decide_folder(
+        folder,
+        expected,
+        baseline=job.baseline,
+        policy_file=job.policy,
+        where=job.out / "expected.json",
+    )
+    _write(job.out / "gate.json", verdict.to_dict())
+    page = job.out / "report.html"
+    policy = policy_of(read_run(folder), job.policy)
+    write_report(page, staging=folder, expected=expected, gate=verdict.to_dict(), policy=policy)
+    return Outcome(verdict, stages | {"gate": "made", "report": "made"}, page)
+
+
+@contextmanager
+def _no_server() -> Iterator[None]:
+    yield None
+
+
+@contextmanager
+def _server(job: Job, show: Show) -> Iterator[_Served]:
+    """The endpoint that was named, else the reference server for as long as it is needed."""
+    if job.url is not None:
+        yield _Served(job.url, _card(job, job.url), job.tokenizer)
+        return
+    show.stage("Starting the reference server (no --url was given)")
+    with _reference(job) as url:
+        yield _Served(url, _card(job, url), job.tokenizer or job.model or _default_model())
+
+
+def _reference(job: Job) -> AbstractContextManager[str]:
+    return reference_server(
+        job.out / "server.log",
+        model=job.model,
+        num_blocks=NUM_BLOCKS,
+        block_size=job.block_size or BLOCK_SIZE,
+        say=lambda _: None,
+    )
+
+
+def _default_model() -> str:
+    from reference_server.weights import prepare_default_model
+
+    return str(prepare_default_model())
+
+
+def _card(job: Job, url: str) -> ModelCard:
+    with ControlPlane(Endpoint.parse(url), key=job.key) as control:
+        return choose_model(control.list_models(), job.model if job.url else None, url)
+
+
+def _forecast(job: Job, served: _Served | None) -> dict[str, Any]:
+    """The named forecast as it is; else one of the log, for this server's setting."""
+    if job.expected is not None:
+        found = read_json(job.expected)
+        checked(found, Expected, job.expected)
+        return found
+    assert served is not None
+    block_size = job.block_size or served.card.block_size
+    tokenizer = load_tokenizer(served.tokenizer) if served.tokenizer else None
+    log = read_log(
+        list(job.logs), format=job.log_format, tokenizer=tokenizer, block_size=block_size
+    )
+    answer = forecast(
+        log.trace,
+        job.traffic,
+        _capacity(job, served.card, log.trace.block_size),
+        horizon_s=job.horizon_s,
+        tokenizer_fingerprint=log.tokenizer_fingerprint,
+    ).to_dict()
+    answer["log"]["model"] = served.card.id
+    return answer
+
+
+def _capacity(job: Job, card: ModelCard, block_size: int) -> int | None:
+    """In blocks of the log: what was asked for, else what the server says."""
+    if job.capacity is not None:
+        return parse_capacity(job.capacity, block_size)
+    return card.num_blocks
+
+
+def _require_rate(expected: dict[str, Any], where: Path) -> None:
+    """Without a rate to compare with, the run would cost tokens and decide nothing."""
+    if expected.get("status") != "ok":
+        raise CannotMeasure(
+            f"the forecast is {expected.get('status')}: {expected.get('needs')}; nothing was sent",
+            code="forecast_refused",
+            remedy=f"see {where}",
+        )
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a valid run is there. A folder is renamed into place whole, so it is whole."""
+    return folder.exists() and read_run(folder).get("status") == "ok"
+
+
+def _set_aside(folder: Path, show: Show) -> None:
+    """A run that is not valid is kept under another name, and made again."""
+    if not folder.exists():
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.invalid-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    show.stage(f"An earlier run is not valid; kept as {aside}")
+
+
+def _run(job: Job, served: _Served, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+    run_profile(
+        job.profile,
+        job.plan,
+        url=served.url,
+        out=folder,
+        model=served.card.id,
+        tokenizer=served.tokenizer,
+        block_size=job.block_size,
+        processes=job.processes,
+        api_key=job.key,
+        on_progress=on_progress,
+    )
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(data, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,47 @@
+"""What a prelaunch folder was made from, so that another question never reuses its stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from loadkit.core.errors import InputError
+from loadkit.gate import read_json
+from loadkit.gate.baseline import differing
+from loadkit.gate.inputs import check_schema
+from loadkit.report import write_whole
+
+SCHEMA = "loadkit.prelaunch/1"
+FILE = "prelaunch.json"
+
+
+def open_folder(out: Path, inputs: dict[str, Any]) -> None:
+    """Make the folder, or take up the one that was made from the same inputs.
+
+    InputError for a folder that is something else, or was made from other inputs (named).
+    """
+    path = out / FILE
+    if not path.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError("already exists", where=out, remedy="name a new folder")
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(path, json.dumps({"schema": SCHEMA, "inputs": inputs}, indent=2) + "\n")
+        return
+    found = read_json(path)
+    check_schema(found, SCHEMA, path)
+    before = found.get("inputs")
+    keys = differing(inputs, before) if isinstance(before, dict) else ["inputs"]
+    if keys:
+        what = f"was made from other inputs: {', '.join(keys[:6])} changed"
+        raise InputError(what, where=out, remedy="name a new folder, or ask the same again")
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file. InputError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error

@@ -1,0 +1,196 @@
+"""`loadkit prelaunch`: stages, what is kept, budgets, and the gate's exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from command import Answer, Call
+from prelaunch_world import World
+
+from loadkit import profiles
+from loadkit.core.errors import InputError
+from loadkit.prelaunch import Budget, check_budget, cost_of, parse_budget
+from loadkit.traffic.plan import SessionPlan, TrafficPlan, Turn
+
+PROFILE = "replay-smoke"
+
+
+def launch(loadkit: Call, world: World, out: Path, *extra: Any) -> Answer:
+    options = ["--url", "http://127.0.0.1:1", "--tokenizer", world.tokenizer]
+    return loadkit("prelaunch", PROFILE, "-o", out, "--log", world.log, *options, *extra)
+
+
+def test_one_command_makes_forecast_run_verdict_and_report(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    world.gives = [world.staging]
+    out = tmp_path / "out"
+    done = launch(loadkit, world, out, "--json", "--junit", tmp_path / "j.xml")
+    assert done.code == 1, done.err
+    answer = json.loads(done.out)
+    assert answer["gate"]["reasons"][0]["code"] == "replay_mirage"
+    assert answer["stages"] == dict.fromkeys(("forecast", "run", "gate", "report"), "made")
+    assert {path.name for path in out.iterdir()} == {
+        "prelaunch.json", "expected.json", "run", "gate.json", "report.html"
+    }  # fmt: skip
+    assert "replay_mirage" in (out / "report.html").read_text()
+    assert json.loads((out / "gate.json").read_text()) == answer["gate"]
+    expected = json.loads((out / "expected.json").read_text())
+    assert expected["scenario"]["capacity_blocks"] == 1500  # the server's, by itself
+    assert expected["log"]["model"] == "SmolLM2-135M-Instruct"
+    assert (tmp_path / "j.xml").is_file()
+
+
+def test_production_like_traffic_passes(loadkit: Call, world: World, tmp_path: Path) -> None:
+    world.gives = [world.production]
+    done = launch(loadkit, world, tmp_path / "out")
+    assert (done.code, done.out.split()[0]) == (0, "PASS")
+
+
+def test_an_interrupted_run_goes_on_with_the_forecast_kept(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stopped = launch(loadkit, world, out)
+    assert stopped.code == 130
+    world.gives = [world.production]
+    again = launch(loadkit, world, out)
+    assert again.code == 0
+    assert "Forecast: kept from before" in again.err
+    once_more = launch(loadkit, world, out, "--json")
+    assert json.loads(once_more.out)["stages"]["run"] == "kept"
+    assert len(world.asked) == 2
+
+
+def test_a_run_that_is_not_valid_is_kept_aside_and_made_again(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(world.production, broken)
+    run = json.loads((broken / "run.json").read_text())
+    reason = {"code": "interrupted", "message": "the run was interrupted"}
+    (broken / "run.json").write_text(json.dumps(run | {"status": "invalid", "reasons": [reason]}))
+    world.gives = [broken, world.production]
+    assert launch(loadkit, world, tmp_path / "out").code == 3
+    again = launch(loadkit, world, tmp_path / "out")
+    assert (again.code, len(world.asked)) == (0, 2)
+    assert (tmp_path / "out" / "run.invalid-1" / "run.json").is_file()
+
+
+def test_other_inputs_never_reuse_a_stage(loadkit: Call, world: World, tmp_path: Path) -> None:
+    world.gives = [world.production]
+    assert launch(loadkit, world, tmp_path / "out").code == 0
+    other = launch(loadkit, world, tmp_path / "out", "--set", "seed=9", "--processes", 2)
+    assert other.code == 2
+    assert "processes, profile.seed changed" in other.err
+    assert len(world.asked) == 1
+
+
+def test_the_gates_own_files_may_change_between_calls(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    world.gives = [world.production]
+    assert launch(loadkit, world, tmp_path / "out").code == 0
+    (tmp_path / "gate.yaml").write_text("schema: loadkit.gate-policy/1\nmin_sessions: 1000\n")
+    strict = launch(loadkit, world, tmp_path / "out", "--policy", tmp_path / "gate.yaml")
+    assert strict.code == 3
+    assert len(world.asked) == 1
+
+
+def test_a_refused_forecast_costs_no_request(loadkit: Call, world: World, tmp_path: Path) -> None:
+    done = launch(loadkit, world, tmp_path / "out", "--traffic", "20x")  # of 60 sessions
+    assert done.code == 3
+    assert "nothing was sent" in done.err
+    assert world.asked == []
+
+
+def test_a_forecast_made_before_is_taken_as_it_is(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    world.gives = [world.production, world.production]
+    assert launch(loadkit, world, tmp_path / "a").code == 0
+    known = tmp_path / "a" / "expected.json"
+    out = tmp_path / "b"
+    options = ["--url", "http://127.0.0.1:1", "--expected", known, "-o", out]
+    assert loadkit("prelaunch", PROFILE, *options).code == 0
+    assert json.loads((out / "expected.json").read_text()) == json.loads(known.read_text())
+
+
+@pytest.mark.parametrize("extra", [["--dry-run"], ["--budget", "59req"], ["--budget", "1tok"]])
+def test_a_dry_run_and_a_budget_come_before_anything_is_made(
+    loadkit: Call, world: World, tmp_path: Path, extra: list[str]
+) -> None:
+    done = launch(loadkit, world, tmp_path / "out", *extra)
+    assert done.code == (0 if extra == ["--dry-run"] else 2)
+    assert ("60 requests in 60 sessions" in done.out) is (extra == ["--dry-run"])
+    assert not (tmp_path / "out").exists()
+    assert world.asked == []
+
+
+def test_without_a_log_or_forecast_there_is_nothing_to_expect(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    done = loadkit("prelaunch", PROFILE, "-o", tmp_path / "out", "--url", "http://127.0.0.1:1")
+    assert done.code == 2
+    assert "--log" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("dear")
+    done = launch(loadkit, world, tmp_path)
+    assert done.code == 2
+    assert (tmp_path / "mine").read_text() == "dear"
+
+
+def test_a_plans_cost_by_hand() -> None:
+    """8 and 4 characters of message are 2 tokens and 1; replies are at most 10 and 5 tokens."""
+    say = [{"role": "user", "content": text} for text in ("a" * 8, "b" * 4)]
+    live = SessionPlan(
+        "s", 3.0, (Turn((say[0],), 10), Turn((say[1],), 5, think_s=7.0)), name="chat"
+    )
+    recorded = msgspec.structs.replace(
+        live, session="r", start_s=0.0, turns=(Turn((say[0],), 10, recorded_reply="c" * 4), live.turns[1])
+    )  # fmt: skip
+    profile = profiles.load("chat-assistant")
+    cost = cost_of(TrafficPlan("conversation", (live, recorded)), profile)
+    # live: 2, then 2 + 10 + 1; recorded: 2, then 2 + 1 + 1
+    assert (cost.prompt_tokens, cost.output_tokens) == (2 + 13 + 2 + 4, 30)
+    assert (cost.sessions, cost.requests, cost.is_estimate) == (2, 4, True)
+    assert cost.at_least_s == 10.0
+    exact = cost_of(TrafficPlan("conversation", (live,)), profile, len)
+    assert (exact.prompt_tokens, exact.is_estimate) == (8 + 8 + 10 + 4, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("500req", Budget(500, None)),
+        ("2Mtok", Budget(None, 2_000_000)),
+        ("1.5kreq, 3ktok", Budget(1500, 3000)),
+    ],
+)
+def test_budgets_are_read(text: str, budget: Budget) -> None:
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "500", "req", "1req,2req", "-1tok", "1e9tok"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--budget"):
+        parse_budget(text)
+
+
+def test_a_plan_of_exactly_the_budget_is_sent() -> None:
+    say = ({"role": "user", "content": "abcd"},)
+    plan = TrafficPlan("corpus", (SessionPlan("s", 0.0, (Turn(say, 9),), name="n"),))
+    cost = cost_of(plan, profiles.load("chat-assistant"))
+    check_budget(cost, Budget(1, 10))
+    with pytest.raises(InputError, match=r"about 10 tokens, the budget is 9"):
+        check_budget(cost, Budget(None, 9))
