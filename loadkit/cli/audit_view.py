@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -92,7 +93,7 @@ def _causes(causes: Sequence[BrokenBy], unit: str = "pair") -> Table:
 
 
 def _where(example: Example) -> Text:
-    text = Text(f"e.g. request {example.request:,} after {example.previous_request:,}", "dim")
+    text = Text(f"e.g. {_pair(example)}", "dim")
     if example.message_index is not None and example.role == "tools":
         text.append(f", tool {example.message_index + 1}")
     elif example.message_index is not None:
@@ -104,6 +105,16 @@ def _where(example: Example) -> Text:
         if words is not None:
             text.append(f"\n{sign} {words}", "red" if sign == "-" else "green")
     return text
+
+
+def _pair(example: Example) -> str:
+    """`log.jsonl:12 after :9`, or the requests' numbers where there are no files."""
+    if example.place is None or example.previous_place is None:
+        return f"request {example.request:,} after {example.previous_request:,}"
+    path, line = example.place.rsplit(":", 1)
+    other, before = example.previous_place.rsplit(":", 1)
+    named = "" if other == path else Path(other).name
+    return f"{Path(path).name}:{line} after {named}:{before}"
 
 
 def _share(rate: float | None) -> str:

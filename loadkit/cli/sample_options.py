@@ -125,7 +125,8 @@ def run(
     """Estimate and print, as a person reads it or as one JSON object."""
     from loadkit.cli import sample_view
 
-    found, name = analyze_sample(logs, format, share, capacity, tokenizer, block_size, skip_bad)
+    read = analyze_sample if engine is None else analyze_on_cluster
+    found, name = read(logs, format, share, capacity, tokenizer, block_size, skip_bad)
     data = found.to_dict() | {"format": name}
     if output is not None:
         log_input.write_json(output, data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,6 +25,25 @@ MAX_TEXT_BYTES = 512 * 1024 * 1024
 # A prompt given as one string grows from turn to turn; pieces let its turns share what they repeat.
 _PIECE_CHARS = 2048
 _SAFE_DEPTH = 200
+
+
+def for_template(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as chat templates expect it: text parts joined, absent fields left out.
+
+    Content that is null or missing (beside tool calls) is empty text, which templates take, where
+    null would be refused or written out as a word. Parts that are no text stay as they are.
+    """
+    known = {name: value for name, value in message.items() if value is not None}
+    content = known.setdefault("content", "")
+    if isinstance(content, list) and all(map(_is_text_part, content)):
+        known["content"] = "".join(part["text"] for part in content)
+    return known
+
+
+def _is_text_part(part: Any) -> bool:
+    return (
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadkit.core.chats import for_template
 from loadkit.core.errors import InputError
 
 Message = dict[str, Any]
@@ -42,7 +43,10 @@ class Tokenizer:
             )
         try:
             text: str = self.hf.apply_chat_template(
-                list(messages), tools=tools or None, tokenize=False, add_generation_prompt=True
+                [for_template(message) for message in messages],
+                tools=tools or None,
+                tokenize=False,
+                add_generation_prompt=True,
             )
         except Exception as error:  # jinja2 raises what the template's author chose
             raise InputError(

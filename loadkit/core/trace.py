@@ -15,6 +15,19 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where a log's rows stand. n = requests."""
+
+    paths: tuple[str, ...]
+    path: npt.NDArray[np.int32]  # (n,) which of the paths
+    line: IntArray  # (n,) from 1; rows of a table
+
+    def at(self, row: int) -> str:
+        """`file:line` of a request."""
+        return f"{self.paths[self.path[row]]}:{self.line[row]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Requests in order of arrival. n = requests, m = block touches, u = distinct blocks.
 
@@ -25,7 +38,8 @@ class Trace:
     and the full blocks of the reply. None: replies are not in the log, prompt blocks stand for all.
     partial_page says that a request also occupied a page for its unfinished last block, which can
     never hit but takes room in an engine's LRU queue. chats are the requests' texts for the
-    append-only audit; no figure is counted from them.
+    append-only audit; no figure is counted from them. tenants are who the log says shares nothing, or
+    who pays: forecasts can be asked to grow them whole.
     """
 
     block_size: int
@@ -44,6 +58,8 @@ class Trace:
     partial_page: npt.NDArray[np.bool_] | None = None  # (n,)
     warnings: tuple[str, ...] = ()
     chats: Chats | None = None  # n rows; None: the log has no text
+    places: Places | None = None  # None: not read from files
+    tenant: IntArray | None = None  # (n,) dense ids; None: the log names none
 
     @property
     def num_requests(self) -> int:

@@ -117,6 +117,7 @@ class Columns:
             sessions_inferred=inferred,
             output_tokens=self.facts.outputs(order),
             arrival_s=arrival_s,
+            places=self.facts.places(order),
             warnings=(
                 *reading.warnings(),
                 *notes,

@@ -1,7 +1,7 @@
 """loadkit's own log without text: chained block ids, one request a line, times in seconds.
 
 Keys: prompt_tokens, hashes (64-bit, chained: full blocks, or with one for the partial tail);
-timestamp_s, session, tenant (not read: its hashes are salted apart), output_tokens, block_size.
+timestamp_s, session, tenant (its hashes are salted apart already), output_tokens, block_size.
 Written by `write_hashed` where the log knew it: reply_hashes (the full blocks that the reply added
 after the prompt's full ones), completed_s (when they were in the cache), partial_page (the request
 also held an unfinished page), prompt_id (equal for identical whole prompts, the tail included).
@@ -42,6 +42,7 @@ class Row(msgspec.Struct):
     completed_s: Seconds | None = None
     partial_page: bool | None = None
     prompt_id: Name | None = None
+    tenant: Name | None = None
 
 
 def matches(row: dict[str, Any]) -> bool:
@@ -94,6 +95,8 @@ class _Written:
         self._completed, self._partial = array("d"), array("b")
         self._prompts: dict[Name, int] = {}
         self._prompt = array("q")
+        self._tenants: dict[Name | None, int] = {}
+        self._tenant = array("q")
         self._first: tuple[bool, ...] | None = None
 
     def check(self, place: Place, row: Row) -> None:
@@ -111,6 +114,7 @@ class _Written:
 
     def add(self, row: Row) -> None:
         self._first = _optional(row)
+        self._tenant.append(self._tenants.setdefault(row.tenant, len(self._tenants)))
         full = row.prompt_tokens // self._columns.block_size
         if row.reply_hashes is not None:
             self._columns.has_replies = True
@@ -135,6 +139,8 @@ class _Written:
             trace = replace(trace, completed_s=np.array(self._completed, np.float64)[rows])
         if partial:
             trace = replace(trace, partial_page=np.array(self._partial, np.bool_)[rows])
+        if len(self._tenants) > 1:  # rows that name none are one more
+            trace = replace(trace, tenant=np.array(self._tenant, np.int64)[rows])
         if prompts:
             trace = replace(
                 trace, prompt_key=dense_by_appearance(np.array(self._prompt, np.int64)[rows])

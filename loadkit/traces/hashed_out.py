@@ -48,6 +48,7 @@ def hashed_rows(trace: Trace) -> Iterator[dict[str, Any]]:
         known: dict[str, Any] = {
             "timestamp_s": _value(trace.arrival_s, row),
             "session": None if trace.sessions_inferred else int(session[row]),
+            "tenant": _value(trace.tenant, row),
             "output_tokens": _output(trace, row),
             "completed_s": _value(trace.completed_s, row),
             "partial_page": _value(trace.partial_page, row),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loadkit.core.trace import UNKNOWN, FloatArray, IntArray
+from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Places
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name
 
@@ -72,6 +72,13 @@ class RowFacts:
 
     def place(self, row: int) -> Place:
         return Place(self._paths[self._path[row]], self._line[row])
+
+    def places(self, order: IntArray | None = None) -> Places:
+        """Of all rows, in another order if one is given."""
+        path, line = np.array(self._path, np.int32), np.array(self._line, np.int64)
+        if order is not None:
+            path, line = path[order], line[order]
+        return Places(tuple(map(str, self._paths)), path, line)
 
     def arrivals(self) -> FloatArray | None:
         """(n,) in the order read; None if no row has a time."""

@@ -103,8 +103,9 @@ class TokenTraceBuilder:
         self._prompts, self._replies = ChainStore(table), ChainStore(table)
         self._facts = RowFacts()
         self._key, self._length, self._kv_tokens = array("q"), array("q"), array("q")
-        self._latency = array("d")
-        self._num_replies = 0
+        self._latency, self._salt = array("d"), array("q")
+        self._salts: dict[str, int] = {}
+        self._num_replies = self._num_placed = 0
         self._hasher = TokenHasher(block_size)
         self._chats, self._num_texts = Chats(), 0
 
@@ -119,6 +120,7 @@ class TokenTraceBuilder:
         FormatError, naming `place`, if only some requests have an arrival time. request_id is only
         looked at to count repeated ones.
         """
+        self._num_placed += place is not None
         prompt, reply = packed_tokens(request.prompt), packed_tokens(request.reply or ())
         self._facts.add(
             place or Place(_NOWHERE, len(self) + 1),
@@ -128,6 +130,7 @@ class TokenTraceBuilder:
             request_id=request_id,
         )
         self._add_hashes(prompt, reply, self._hasher.root(request))
+        self._salt.append(self._salts.setdefault(request.salt, len(self._salts)))
         self._latency.append(_NAN if request.latency_s is None else request.latency_s)
         self._num_replies += request.reply is not None
         self._add_text(request)
@@ -185,6 +188,8 @@ class TokenTraceBuilder:
                 *self._reply_notes(),
             ),
             chats=self._chats.take(rows) if self._num_texts else None,
+            places=self._facts.places(order) if self._num_placed else None,
+            tenant=np.array(self._salt, np.int64)[rows] if len(self._salts) > 1 else None,
         )
 
     def _resident_chains(

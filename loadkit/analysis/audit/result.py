@@ -14,7 +14,8 @@ from loadkit.core.trace import Trace
 
 
 class Example(msgspec.Struct, frozen=True):
-    """The pair that lost most to a cause. Requests count from 1 in order of arrival.
+    """The pair that lost most to a cause. Requests count from 1 in order of arrival; their places
+    are `file:line`, None for what was not read from files.
 
     Places are None where the log has no text, or the cause has no place. before and after are
     excerpts of the text around the first difference; None unless text was asked for.
@@ -23,6 +24,8 @@ class Example(msgspec.Struct, frozen=True):
     session: int
     request: int
     previous_request: int
+    place: str | None
+    previous_place: str | None
     tokens_lost: int
     message_index: int | None
     role: str | None
@@ -79,16 +82,18 @@ def _broken_by(
         pairs=len(breaks),
         tokens_lost=lost,
         lost_rate=rate(lost, total_tokens),
-        example=_example(worst, int(trace.session[worst.after]), show_text),
+        example=_example(worst, trace, show_text),
     )
 
 
-def _example(worst: Break, session: int, show_text: bool) -> Example:
-    found = worst.found
+def _example(worst: Break, trace: Trace, show_text: bool) -> Example:
+    found, places = worst.found, trace.places
     return Example(
-        session=session,
+        session=int(trace.session[worst.after]),
         request=worst.after + 1,
         previous_request=worst.before + 1,
+        place=None if places is None else places.at(worst.after),
+        previous_place=None if places is None else places.at(worst.before),
         tokens_lost=worst.tokens_lost,
         message_index=found.message_index,
         role=found.role,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from audit_logs import (
     Message,
@@ -23,9 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loadkit.core.chats as chats_module
+from loadkit.analysis.audit.audit import append_only
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
-from loadkit.traces import TokenRequest, token_trace
+from loadkit.traces import TokenRequest, read_trace, token_trace
 
 ASK, ANSWER, MORE = user("Which trains go north?"), assistant("Many do."), user("And south?")
 
@@ -280,3 +283,16 @@ def test_any_messages_are_audited_within_the_bounds(
     missed = per_request_of(reuse_of(trace), None).total().miss
     assert 0 <= found.tokens_lost <= missed
     json.dumps(msgspec.to_builtins(found), allow_nan=False)
+
+
+def test_an_example_is_told_by_file_and_line_of_the_log_however_its_rows_are_ordered(
+    tmp_path: Path,
+) -> None:
+    rows = [(3, [1] * 16 + [2] * 16), (2, [9] * 16), (1, [1] * 32)]
+    path = tmp_path / "log.jsonl"
+    lines = [json.dumps({"timestamp": t, "session_id": 1, "prompt": p}) for t, p in rows]
+    path.write_text("\n\n".join(lines) + "\n")
+    trace = read_trace([path])
+    example = append_only(reuse_of(trace), np.array([0, 0, 0])).causes[0].example
+    assert (example.previous_place, example.place) == (f"{path}:5", f"{path}:1")
+    assert audit(ids(*range(20)), ids(*range(40, 60))).causes[0].example.place is None

@@ -37,7 +37,9 @@ def test_a_url_is_read_and_its_bad_row_is_told_by_the_url(tmp_path: Path) -> Non
     assert str(path.parent) in str(failure.error())
 
 
-def test_text_without_a_tokenizer_and_sessions_with_ids_of_their_own_are_refused(tmp_path: Path) -> None:
+def test_text_without_a_tokenizer_and_sessions_with_ids_of_their_own_are_refused(
+    tmp_path: Path,
+) -> None:
     talk = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
     path = write(tmp_path / "log.jsonl", talk)
     failure, _ = hash_shard(Shard(str(path), 0))

@@ -153,7 +153,7 @@ def test_analyze_says_what_broke_append_only_and_what_carries_the_hits(
     assert "2 turn pairs: 1 kept their prefix (50.0%), 1 rewrote it, 0 cut it off" in out
     assert "the prompt changed after its first block  512 tokens in 1 pair" in out
     assert "fix: This log has no text" in out
-    assert "e.g. request 2 after 1" in out
+    assert "e.g. log.jsonl:2 after :1" in out
     shared = out[out.index("Shared prefixes") :].splitlines()[2].split()
     assert shared == ["100.0%", "512", "0", "2", "4", "in", "request", "1"]
 

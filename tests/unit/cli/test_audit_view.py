@@ -11,8 +11,10 @@ from loadkit.analysis.audit import CAUSES, AppendOnly, BrokenBy, Example
 from loadkit.cli import audit_view
 
 
-def broken_by(code: str, tokens: int, before: str | None = None) -> BrokenBy:
-    example = Example(0, 7, 6, tokens, 0, "system", 3, 10, 10, before, before)
+def broken_by(
+    code: str, tokens: int, before: str | None = None, places: tuple[str | None, ...] = (None, None)
+) -> BrokenBy:
+    example = Example(0, 7, 6, *places, tokens, 0, "system", 3, 10, 10, before, before)
     cause = CAUSES[code]
     return BrokenBy(code, cause.title, cause.remedy, 2, tokens, tokens / 100_000, example)
 
@@ -38,6 +40,13 @@ def test_a_cause_has_its_share_its_remedy_and_its_place() -> None:
     assert "  9.0%  the same tools came in another order  9,000 tokens in 2 pairs" in text
     assert "fix: Sort the tools by name before every request." in text
     assert "e.g. request 7 after 6, message 1 (system), from character 4" in text
+
+
+def test_an_example_from_a_file_is_told_by_file_and_line() -> None:
+    same = broken_by("tools_reordered", 9000, places=("/logs/a.jsonl:12", "/logs/a.jsonl:9"))
+    other = broken_by("tools_reordered", 9000, places=("/logs/b.jsonl:1", "/logs/a.jsonl:9"))
+    assert "e.g. a.jsonl:12 after :9, message 1" in shown(same)
+    assert "e.g. b.jsonl:1 after a.jsonl:9, message 1" in shown(other)
 
 
 def test_markup_in_an_excerpt_stays_text() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadkit.core.chats import NO_PART, Chats
+from loadkit.core.chats import NO_PART, Chats, for_template
 
 HELLO, REPLY, MORE = (
     {"role": "user", "content": "hello"},
@@ -84,3 +84,20 @@ def test_integers_of_any_size_come_back() -> None:
     chats = Chats()
     chats.add_messages([{"role": 10**400}, {"role": 2**70}], None)
     assert [chats.part(part) for part in chats[0].parts] == [{"role": 10**400}, {"role": 2**70}]
+
+
+def test_text_parts_are_joined_and_what_is_absent_is_left_out() -> None:
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    assert for_template({"role": "user", "content": parts}) == {
+        "role": "user",
+        "content": "one two",
+    }
+    assert for_template(
+        {"role": "assistant", "content": None, "tool_calls": [1], "name": None}
+    ) == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [1],
+    }
+    picture = [{"type": "image_url", "image_url": {"url": "x"}}, *parts]
+    assert for_template({"role": "user", "content": picture})["content"] == picture

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadkit.analysis import analyze
+from loadkit.core.blocks import block_hashes, packed_tokens, root_hash
 from loadkit.core.errors import InputError
 from loadkit.core.trace import Trace
 from loadkit.traces import TokenRequest, read_log, read_trace, token_trace, write_hashed
+from loadkit.traces.tokens import TokenHasher
 
 WriteLog = Callable[..., Path]
 
 
 def figures(trace: Trace) -> dict[str, Any]:
-    data = analyze(trace, [1, 3, None]).to_dict()
+    data = analyze(replace(trace, places=None), [1, 3, None]).to_dict()
     return {key: value for key, value in data.items() if key != "warnings"}
 
 
@@ -99,6 +102,50 @@ def test_nothing_of_the_text_or_of_any_id_is_written(write_log: WriteLog, tmp_pa
             "partial_page": True,
         },
     ]
+
+
+def guesses(block_size: int) -> dict[str, set[int]]:
+    """What a stranger tries: the chained hashes of prompts that anyone can think of, as numbers."""
+    common = ["hello", "who are you", "system prompt of acme"]
+    return {
+        text: {
+            int.from_bytes(digest[:8], "little", signed=True)
+            for digest in block_hashes(list(text.encode()), block_size, root_hash())
+        }
+        for text in common
+    }
+
+
+def found_by_guessing(path: Path, block_size: int) -> set[str]:
+    """The guessed prompts whose blocks stand in a log of hashes."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    logged = {value for row in rows for value in (*row["hashes"], row.get("prompt_id"))}
+    return {text for text, hashes in guesses(block_size).items() if hashes <= logged}
+
+
+def test_a_dictionary_finds_prompts_in_a_log_of_plain_hashes_and_none_in_ours(
+    tmp_path: Path,
+) -> None:
+    prompts = ["system prompt of acme", "hello", "something that nobody guesses"]
+    tokens = [list(prompt.encode()) for prompt in prompts]
+    plain = tmp_path / "plain.jsonl"
+    hasher = TokenHasher(2)
+    rows = [
+        {
+            "prompt_tokens": len(prompt),
+            "hashes": list(hasher.chain(packed_tokens(prompt), hasher.root(TokenRequest(prompt)))),
+        }
+        for prompt in tokens
+    ]
+    plain.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert found_by_guessing(plain, 2) == {"hello", "system prompt of acme"}
+
+    ours = tmp_path / "ours.jsonl"
+    trace = token_trace([TokenRequest(prompt) for prompt in tokens], 2)
+    write_hashed(trace, ours)
+    assert found_by_guessing(ours, 2) == set()
+    write_hashed(read_trace([plain], block_size=2), ours)
+    assert found_by_guessing(ours, 2) == set()
 
 
 def test_the_file_is_gzipped_by_its_name_and_never_half_written(tmp_path: Path) -> None:

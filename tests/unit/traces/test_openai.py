@@ -222,3 +222,25 @@ def test_a_reply_with_reasoning_is_known_by_its_token_ids_only(write_log: WriteL
     trace = read_trace([write_log(*rows)], block_size=2)
     assert trace.resident_ptr is not None
     assert trace.resident_ptr.tolist() == [0, 2, 3]
+
+
+def test_text_parts_give_the_tokens_that_the_reference_server_gives(
+    write_log: WriteLog, letters: Tokenizer
+) -> None:
+    from reference_server.schema import ChatRequest
+
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "abc"}, {"type": "text", "text": "de"}],
+        },
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "x"},
+    ]
+    path = write_log({"messages": messages})
+    trace = read_trace([path], tokenizer=letters, block_size=1)
+    asked = ChatRequest.model_validate({"model": "m", "messages": messages})
+    served = letters.encode_chat([message.for_template() for message in asked.messages])
+    joined = letters.encode_chat([{"role": "user", "content": "abcde"}, *messages[1:]])
+    assert served == joined == letters.encode_chat(messages)
+    assert trace.prompt_tokens.tolist() == [len(served)]
