@@ -59,7 +59,8 @@ class _Agents:
         turns = [self._turn((told, task), 0)]
         for step in range(1, max(1, draw_int(traffic.steps, self.rng))):
             if self.rng.random() < traffic.retry_share:
-                turns.append(self.planning.turn((), retry=True))
+                said = turns[-1].recorded_reply
+                turns.append(self.planning.turn((), retry=True, recorded_reply=said))
             turns[-1] = self._with_sub_agents(turns[-1], tools, f"{name}.{step}")
             result = self._result(step)
             every = traffic.compaction.every_steps if traffic.compaction else 0
