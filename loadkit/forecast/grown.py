@@ -10,6 +10,7 @@ from loadkit.forecast.growth import Growth
 from loadkit.forecast.interval import (
     INFERRED_PENALTY,
     MENDED_PENALTY,
+    TENANT_PENALTY,
     Capacities,
     Uncertainty,
     sessions_needed,
@@ -100,6 +101,8 @@ def _assumes(question: Question) -> str:
 def _penalty(question: Question) -> float:
     if question.sampled == "requests":
         return MENDED_PENALTY
+    if question.sampled == "tenants":
+        return TENANT_PENALTY
     return INFERRED_PENALTY if question.trace.sessions_inferred else 0.0
 
 
@@ -109,14 +112,15 @@ def _needs(question: Question, sample: Sample, half: float) -> str:
     penalty, target = 100 * _penalty(question), question.target_points
     width = f"the interval is ±{100 * half:.1f} points wide, asked for were ±{target:g}"
     ids, by_chance = "", 100 * half - penalty
-    if question.trace.sessions_inferred:
+    unit = "tenants" if question.sampled == "tenants" else "sessions"
+    if question.trace.sessions_inferred and unit == "sessions":
         ids = f"session ids in the log would take {penalty:.0f} of the points off"
         if by_chance <= target:
             return f"{width}: {ids}"
         ids = f", and {ids}"
     needed = sessions_needed(sample.num_sessions, by_chance, target)
     return (
-        f"{width}: about {_rounded(needed):,} sessions are needed (an order of magnitude), the log"
+        f"{width}: about {_rounded(needed):,} {unit} are needed (an order of magnitude), the log"
         f" has {sample.num_sessions:,}{ids}"
     )
 

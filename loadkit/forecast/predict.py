@@ -15,6 +15,7 @@ from loadkit.forecast.grown import grow_traffic
 from loadkit.forecast.model import Estimate, Forecast, LogFacts, Scenario, Split
 from loadkit.forecast.question import Question, check_sampled, check_scenario
 from loadkit.forecast.refuse import (
+    NO_TENANTS,
     NO_TURNS,
     prefix_refusals,
     refusals,
@@ -86,6 +87,8 @@ def forecast(
         return _answer(question, sample_of(stream))
     if sampled == "requests":
         return _mended(question, turns)
+    if sampled == "tenants":
+        return _by_tenant(question)
     return _answer(_warned(question), sample_of(stream))
 
 
@@ -98,6 +101,19 @@ def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
         tokenizer_fingerprint=tokenizer_fingerprint,
         prompt_tokens=int(trace.prompt_tokens.sum()),
     )
+
+
+def _by_tenant(question: Question) -> Forecast:
+    """Tenants take the place of sessions: copies are of whole tenants, and so are half samples."""
+    asked, tenant = question.scenario, question.trace.tenant
+    if tenant is None:
+        return _refused(question, [NO_TENANTS])
+    if asked.routing == "sticky" and not asked.is_pooled:
+        return _refused(question, ["sticky routing is by session, and copies would be of tenants"])
+    stream = question.stream
+    sample = sample_of(replace(stream, requests=replace(stream.requests, session=tenant)))
+    reasons = [text.replace("session", "tenant") for text in refusals(sample, asked)]
+    return _refused(question, reasons) if reasons else grow_traffic(question, sample)
 
 
 def _warned(question: Question) -> Question:

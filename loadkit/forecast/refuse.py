@@ -16,6 +16,9 @@ MIN_WINDOW_S = 15 * 60
 MIN_PREFIX_S = 5 * 60  # a longer horizon is judged by what rolling origins missed
 MIN_GAPS_IN_WINDOW = 5
 MAX_TRAFFIC = 100
+NO_TENANTS = (
+    "the log names no tenants: give rows a cache_salt (or `tenant` in loadkit's own format)"
+)
 NO_TURNS = (
     "requests sampled one by one need the turns that came before each: a log of messages, and the"
     " served model's tokenizer"

@@ -71,6 +71,7 @@ def take_requests(trace: Trace, kept: npt.NDArray[np.bool_]) -> Trace:
         output_tokens=trace.output_tokens[kept],
         arrival_s=trace.arrival_s[kept],
         chats=None,
+        tenant=None if trace.tenant is None else trace.tenant[kept],
     )
 
 

@@ -53,6 +53,15 @@ def test_prefix_aware_routing_is_near_one_pooled_cache_and_random_is_not() -> No
     assert random < aware - 0.05
 
 
+def test_sixteen_replicas_all_count_as_holders_of_a_prompt_that_all_share() -> None:
+    # An index that remembers eight of them loses 6.7 points here.
+    stream = node_stream(make_world("library", 2, 0.1))
+    size = stream.distinct_blocks
+    pooled = weighted_hits(stream, [size]).hit_rates()[0]
+    aware = fleet_hits(stream, [size], Fleet(16, "prefix-aware", None, size), 0).hit_rates()[0]
+    assert pooled - aware < 0.03
+
+
 def test_prefix_aware_routing_does_not_send_all_to_one_replica() -> None:
     replica = assign(world(), Fleet(4, "prefix-aware", None, 2000), 0)
     assert np.bincount(replica, minlength=4).min() > len(replica) / 20
