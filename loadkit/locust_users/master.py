@@ -6,7 +6,6 @@ The working folder ends up as after a run with local workers, so everything late
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from locust.runners import STATE_MISSING, MasterRunner
 from loadkit.locust_users import wire
 from loadkit.locust_users.process import TOKEN_VARIABLE
 from loadkit.locust_users.settings import WorkFolder
+from loadkit.locust_users.shipping import append_at
 from loadkit.traffic.plan import TrafficPlan, worker_share
 
 START_LEAD_S = 0.3
@@ -156,18 +156,3 @@ class Master:
             return None
         part = self._parts.get(content.part)  # type: ignore[attr-defined]
         return content if part is not None and msg.node_id in part.workers else None
-
-
-def append_at(work: WorkFolder, worker: int, offset: int, data: bytes) -> int:
-    """Append `data` if it begins where the worker's journal ends; returns the journal's size."""
-    handle = os.open(work.journal(worker), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        size = os.lseek(handle, 0, os.SEEK_END)
-        if offset == size:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            size += len(data)
-        return size
-    finally:
-        os.close(handle)

@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,57 +25,14 @@ from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.load import make_dispatcher
 from loadkit.locust_users.session import STOPPED
 from loadkit.locust_users.settings import WorkFolder
+from loadkit.locust_users.shipping import Send, Shipper
 from loadkit.locust_users.work import WORKER_PREFIX
-from loadkit.locust_users.worker import LoadWorker
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
-CHUNK_BYTES = 256 << 10
-SHIP_INTERVAL_S = 0.25
-RESEND_S = 3.0
 MASTER_SILENT_S = 4.0
 POLL_S = 0.5
 
 logger = logging.getLogger(__name__)
-Send = Callable[[str, Any], None]
-
-
-class Shipper:
-    """Sends a worker's journal to the master, a chunk at a time, each until it is acknowledged."""
-
-    def __init__(self, share: wire.Share, worker: LoadWorker, send: Send):
-        self.share, self.worker, self._send = share, worker, send
-        self.acked = 0
-        self.closed = Event()
-        self._awaited: tuple[int, float] | None = None  # end of the chunk under way, when sent
-
-    def run(self) -> None:
-        """A greenlet's life: until the master has everything and knows it."""
-        while not self.closed.is_set():
-            self.ship()
-            self.closed.wait(SHIP_INTERVAL_S)
-
-    def ship(self) -> None:
-        """Send the next chunk, unless one is under way. A status goes along even without bytes."""
-        now = time.monotonic()
-        if self._awaited is not None and now - self._awaited[1] < RESEND_S:
-            return
-        status = self.worker.status()  # before reading: never ahead of what goes along
-        data = self._read()
-        done = status.finished and len(data) < CHUNK_BYTES
-        chunk = wire.Chunk(self.share.part, self.acked, data, status, done)
-        self._awaited = (self.acked + len(data), now)
-        self._send(wire.JOURNAL, chunk)
-
-    def on_ack(self, ack: wire.Ack) -> None:
-        if ack.size >= self.acked:
-            self.acked, self._awaited = ack.size, None
-        if ack.closed:
-            self.closed.set()
-
-    def _read(self) -> bytes:
-        with self.worker.work.journal(self.worker.worker).open("rb") as journal:
-            journal.seek(self.acked)
-            return journal.read(CHUNK_BYTES)
 
 
 class RemotePart:

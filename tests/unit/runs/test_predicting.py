@@ -70,6 +70,7 @@ def test_a_reply_that_tokenises_otherwise_is_named_and_everything_agrees(
         "requests.parquet",
         "server_metrics.parquet",
         "sent.jsonl.gz",
+        "histograms.json",
     }
 
 
