@@ -113,11 +113,11 @@ def test_sub_agents_that_inherit_share_what_their_parent_knows(tokenizer: Tokeni
 def test_a_corpus_without_declared_sharing_has_no_block_in_common_behind_the_template(
     tokenizer: Tokenizer,
 ) -> None:
-    """The tiny tokenizer has two letters a token: the block that the template's words end in may
-    agree for a pair of openings; no other block does."""
+    """The tiny tokenizer has two letters a token: the block that the template's words end in does
+    agree for two of these 400 openings; no other block does."""
     report = check_fresh(build_plan(profile_of(CORPUS | {"requests": 400})), tokenizer, 16)
     assert (report.continuation, report.repeats, report.accidental) == (0, 0, 0)
-    assert report.shared + report.edge <= 16
+    assert report.shared + report.edge <= 2 * 16
 
 
 SMALL = {
