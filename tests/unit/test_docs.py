@@ -106,3 +106,11 @@ def test_the_map_has_a_row_for_every_room() -> None:
     rooms = [path.parent.name for path in (ROOT / "loadkit").glob("*/__init__.py")]
     assert len(rooms) > 10
     assert [room for room in sorted(rooms) if f"`loadkit/{room}" not in rows] == []
+
+
+def test_every_test_that_security_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 50
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{file}::{test}"
