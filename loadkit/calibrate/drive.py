@@ -64,13 +64,14 @@ class Driver:
         self.sent: list[Sent] = []
 
     def run(self) -> Driven:
-        """Streams start evenly spread over one gap between tokens, on connections opened before."""
+        """Streams start evenly spread over one answer's length, on connections opened before: a
+        thousand that begin and end in the same moment are a storm, not a concurrency."""
         order = self.order
         connections = [self.client.connect() for _ in range(order.streams)]
         monitor = StallMonitor()
         watcher = gevent.spawn(monitor.run)
         begin = time.monotonic() + 0.05
-        step = order.gap_ms / 1000 / order.streams
+        step = order.tokens * order.gap_ms / 1000 / order.streams
         greenlets = [
             gevent.spawn(self._stream, number, connection, begin + number * step)
             for number, connection in enumerate(connections)

@@ -1,0 +1,156 @@
+"""Whole answers of each server, streamed and not, over a real socket: text, tokens, usage."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from byte_server import byte_server, chunked, sized
+from client_faults import CHUNKED
+
+from loadkit.client.answer import Response
+from loadkit.client.endpoint import Endpoint
+from loadkit.client.secret import Secret
+from loadkit.client.stream import StreamClient
+
+
+def event(body: dict[str, Any], name: str | None = None) -> bytes:
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(body)}\n\n".encode()
+
+
+def ask(*steps: bytes) -> Response:
+    with byte_server(*steps) as server:
+        client = StreamClient(Endpoint.parse(server.url), timeout_s=5.0)
+        response = client.send(client.connect(), client.prepare({}, session="s"))
+        client.close()
+    return response
+
+
+def anthropic(*bodies: dict[str, Any]) -> Response:
+    return ask(CHUNKED, *chunked(*(event(body, body["type"]) for body in bodies)))
+
+
+START_USAGE = {
+    "input_tokens": 10,
+    "cache_read_input_tokens": 60,
+    "cache_creation_input_tokens": 30,
+    "output_tokens": 1,
+}
+START = {"type": "message_start", "message": {"id": "m", "content": [], "usage": START_USAGE}}
+STOP = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}  # fmt: skip
+
+
+def delta(**fields: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": fields}
+
+
+def test_anthropics_two_usages_are_halves_of_one() -> None:
+    response = anthropic(
+        START,
+        {"type": "ping"},
+        delta(type="thinking_delta", thinking="hm"),
+        delta(type="text_delta", text="Hi "),
+        delta(type="text_delta", text="you"),
+        delta(type="input_json_delta", partial_json="{"),
+        STOP,
+        {"type": "message_stop"},
+    )
+    assert (response.outcome, response.error) == ("ok", None)
+    assert (response.text, response.reasoning) == ("Hi you", "hm")
+    assert response.finish_reason == "end_turn"
+    assert response.usage[:3] == (100, 5, 60)
+    assert len(response.gaps_s) == 3
+
+
+def test_an_anthropic_stream_without_its_stop_is_cut_and_its_error_is_told() -> None:
+    assert anthropic(START, delta(type="text_delta", text="Hi")).outcome == "cut"
+    failed = anthropic(START, {"type": "error", "error": {"message": "overloaded"}})
+    assert (failed.outcome, failed.error) == ("cut", "error in the answer: overloaded")
+
+
+def test_a_whole_anthropic_answer() -> None:
+    body = {
+        "type": "message",
+        "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hi"}],
+        "stop_reason": "max_tokens",
+        "usage": START_USAGE,
+    }
+    response = ask(sized(json.dumps(body).encode(), kind=b"application/json"))
+    assert (response.outcome, response.text, response.reasoning) == ("ok", "Hi", "hm")
+    assert response.usage[:3] == (100, 1, 60)
+
+
+def test_llama_cpps_own_completion_ends_with_stop_and_timings() -> None:
+    timings = {"cache_n": 40, "prompt_n": 12, "predicted_n": 2}
+    response = ask(
+        CHUNKED,
+        *chunked(
+            event({"content": "a", "stop": False}),
+            event({"content": "b", "stop": False}),
+            event({"content": "", "stop": True, "timings": timings}),
+        ),
+    )
+    assert (response.outcome, response.text) == ("ok", "ab")
+    assert response.usage[:3] == (52, 2, 40)
+    assert len(response.gaps_s) == 1
+
+
+OPENAI = {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101}
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        (OPENAI | {"prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0}}, 64),
+        (OPENAI | {"prompt_tokens_details": None}, None),  # vLLM without its flag
+        (OPENAI | {"prompt_tokens_details": {"cached_tokens": 0}}, 0),
+        (OPENAI | {"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}, 64),  # DeepSeek
+        (OPENAI, None),  # transformers serve
+    ],
+)
+def test_openai_like_usage_of_each_server(usage: dict[str, Any], cached: int | None) -> None:
+    choice = {"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}
+    done = b"data: [DONE]\n\n"
+    response = ask(
+        CHUNKED,
+        *chunked(event({"choices": [choice]}), event({"choices": [], "usage": usage}), done),
+    )
+    assert response.usage[:3] == (100, 1, cached)
+
+
+def test_usage_in_every_event_is_the_last_ones() -> None:
+    """vLLM's continuous_usage_stats."""
+    events = [
+        event(
+            {"choices": [{"delta": {"content": "x"}}], "usage": OPENAI | {"completion_tokens": n}}
+        )
+        for n in (1, 2, 3)
+    ]
+    response = ask(CHUNKED, *chunked(*events, b"data: [DONE]\n\n"))
+    assert (response.text, response.usage.output_tokens) == ("xxx", 3)
+
+
+def test_reasoning_stands_apart_from_the_text_under_either_name() -> None:
+    for name in ("reasoning_content", "reasoning"):
+        first = event({"choices": [{"delta": {name: "let me think", "content": None}}]})
+        second = event({"choices": [{"delta": {"content": "42"}, "finish_reason": "stop"}]})
+        response = ask(CHUNKED, *chunked(first, second, b"data: [DONE]\n\n"))
+        assert (response.reasoning, response.text) == ("let me think", "42")
+        assert len(response.gaps_s) == 1
+
+
+@pytest.mark.parametrize("status", [b"429 X", b"503 X"])
+def test_how_long_to_wait_comes_along(status: bytes) -> None:
+    answer = b"HTTP/1.1 " + status + b"\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+    assert ask(answer).retry_after_s == 7.0
+    assert ask(answer.replace(b"7", b"x")).retry_after_s is None
+
+
+def test_an_anthropic_request_carries_its_version_and_key() -> None:
+    client = StreamClient(Endpoint.parse("http://127.0.0.1:9"), key=Secret("sk-1"))
+    head = client.prepare({}, session="s", path="/v1/messages").partition(b"\r\n\r\n")[0]
+    assert b"\r\nanthropic-version: 2023-06-01\r\nx-api-key: sk-1\r\n" in head
+    assert b"x-api-key" not in client.prepare({}, session="s")
+    client.close()

@@ -1,0 +1,80 @@
+"""Kernel stamps carried over to the monotonic clock, and when they are not believed."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+
+import pytest
+from byte_server import byte_server, chunked
+from client_faults import CHUNKED, EVENTS
+
+from loadkit.client import kernel_time
+from loadkit.client.endpoint import Endpoint
+from loadkit.client.receipt import Receipt
+from loadkit.client.stream import StreamClient
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock stands at 1,000,000.5 s."""
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.5)
+
+
+def stamp(seconds: int, nanoseconds: int) -> bytes:
+    return struct.pack("@qq", seconds, nanoseconds)
+
+
+@pytest.mark.usefixtures("wall")
+def test_a_stamp_of_3_ms_ago_is_3_ms_before_now() -> None:
+    at = kernel_time.arrived_at(stamp(1_000_000, 497_000_000), earliest=70.0, now=77.0)
+    assert at == pytest.approx(76.997, abs=1e-6)
+
+
+@pytest.mark.usefixtures("wall")
+@pytest.mark.parametrize(
+    "bad",
+    [
+        stamp(1_000_000, 500_100_000),  # in the future: the clock was set back meanwhile
+        stamp(999_900, 0),  # before the request was sent: the clock was set forward
+        b"",
+        b"\0" * 8,
+    ],
+)
+def test_a_stamp_that_cannot_be_is_not_believed(bad: bytes) -> None:
+    assert kernel_time.arrived_at(bad, earliest=70.0, now=77.0) == 77.0
+
+
+def lag_of(*, kernel_stamps: bool) -> tuple[float | None, list[float], list[float]]:
+    """(lag, our stamps, when the server sent) of a stream that was let lie for 100 ms."""
+    steps = [CHUNKED, *chunked(*EVENTS)]
+    with byte_server(*steps) as server:
+        client = StreamClient(Endpoint.parse(server.url), kernel_stamps=kernel_stamps)
+        connection, receipt = client.connect(), Receipt()
+        request = client.prepare({}, session="s")
+        pump = client._pump
+
+        def late_pump(exchange: object) -> None:
+            time.sleep(0.1)
+            pump(exchange)  # type: ignore[arg-type]
+
+        client._pump = late_pump
+        client.send(connection, request, receipt)
+        client.close()
+        return receipt.lag_s, receipt.stamps, server.sent_at
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has such stamps")
+def test_a_busy_client_still_knows_when_bytes_came() -> None:
+    lag_s, stamps, sent_at = lag_of(kernel_stamps=True)
+    assert lag_s is not None
+    assert lag_s > 0.05
+    assert stamps[0] < sent_at[0] + 0.09
+    assert stamps[0] >= sent_at[0]
+
+
+def test_without_kernel_stamps_the_time_is_that_of_reading() -> None:
+    lag_s, stamps, sent_at = lag_of(kernel_stamps=False)
+    assert lag_s is None
+    assert stamps[0] >= sent_at[0] + 0.05
