@@ -17,7 +17,7 @@ from loadkit.traces import TokenRequest, token_trace
 @cache
 def production() -> Trace:
     """Each tenant's prompts begin alike, and unlike all others'."""
-    trace = make_world("tenant_blocks", 2, 1.5)
+    trace = make_world("tenant_blocks", 2, 3)
     tenant = np.unique(trace.block_ids[trace.block_ptr[:-1]], return_inverse=True)[1]
     return replace(trace, tenant=tenant.reshape(-1))
 
@@ -32,7 +32,7 @@ def some_tenants(share: float) -> tuple[Trace, float]:
 
 
 def test_copies_of_whole_tenants_forecast_what_copies_of_sessions_overrate() -> None:
-    log, times = some_tenants(0.5)
+    log, times = some_tenants(0.4)
     sizes = capacities_of(production())
     truth = rates_at(production(), sizes)
     off = {}
@@ -45,7 +45,7 @@ def test_copies_of_whole_tenants_forecast_what_copies_of_sessions_overrate() -> 
 
 
 def test_parts_of_the_split_stay_about_sessions() -> None:
-    log, times = some_tenants(0.5)
+    log, times = some_tenants(0.4)
     split = forecast(log, times, sampled="tenants", target_points=50).split
     whole = forecast(production(), 1.0).split
     assert split.continuation is not None
@@ -54,7 +54,7 @@ def test_parts_of_the_split_stay_about_sessions() -> None:
 
 
 def test_a_log_without_tenants_or_with_few_of_them_is_refused() -> None:
-    log, times = some_tenants(0.5)
+    log, times = some_tenants(0.4)
     nobody = forecast(replace(log, tenant=None), times, sampled="tenants")
     assert "names no tenants" in (nobody.needs or "")
     few, times = some_tenants(0.1)
