@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from loadkit.analysis.distributed.shards import (
     Failure,
@@ -23,6 +22,7 @@ from loadkit.analysis.distributed.shards import (
     Summary,
     as_url,
     choose_in_shard,
+    count_in_shard,
     hash_shard,
 )
 from loadkit.analysis.sampling.choose import Chosen, TouchCounter
@@ -34,10 +34,13 @@ from loadkit.analysis.sampling.estimate import (
     estimate,
 )
 from loadkit.analysis.sampling.hashed_rows import Kept, RowColumns
+from loadkit.analysis.sampling.heavy import HeavyBlocks
 from loadkit.analysis.sampling.kept import KeptTouches, in_order
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.traces.reading import Reading
 
+Told = TypeVar("Told")
+Answer = TypeVar("Answer")
 _OPTION = "--engine-distributed"
 _RETRIES = 5  # of a shard whose worker died
 
@@ -103,8 +106,10 @@ def analyze_on_ray(
         columns, counter, warnings = _together(shards, summaries)
         if not len(columns):
             raise Reading(paths).empty()
-        chosen = Chosen(asked.rate, counter.heavy(asked.rate), NUM_GROUPS, asked.seed)
-        touches = _choose_all(ray, ids, chosen)
+        heavy = HeavyBlocks(counter.heavy(asked.rate))
+        heavy.merge(_on_all(ray, count_in_shard, ids, heavy.heavy))
+        chosen = Chosen(asked.rate, heavy.heavy, NUM_GROUPS, asked.seed, heavy.weights())
+        touches = Kept.joined(_on_all(ray, choose_in_shard, ids, chosen))
     kept = in_order(columns, touches, warnings)
     return Distributed(estimate(kept, asked.rate, capacities), name, kept)
 
@@ -141,13 +146,14 @@ def _hash(shard: Shard) -> tuple[Summary | Failure, Ids, Done]:
     return summary, ids, Done(shard.number, ray.get_runtime_context().get_node_id(), os.getpid())
 
 
-def _choose_all(ray: Any, ids: Sequence[Any], chosen: Chosen) -> Kept:
-    """What is kept of all shards, in their order."""
-    task = ray.remote(choose_in_shard).options(max_retries=_RETRIES)
-    told = ray.put(chosen)
-    parts = ray.get([task.remote(one, told) for one in ids])
-    names = Kept.__dataclass_fields__
-    return Kept(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def _on_all(
+    ray: Any, work: Callable[[Ids, Told], Answer], ids: Sequence[Any], told: Told
+) -> list[Answer]:
+    """What some work finds in each shard's ids, in the shards' order."""
+    task = ray.remote(work).options(max_retries=_RETRIES)
+    shared = ray.put(told)
+    answers: list[Answer] = ray.get([task.remote(one, shared) for one in ids])
+    return answers
 
 
 def _one_format(shards: Sequence[Shard], summaries: Sequence[Summary]) -> str:

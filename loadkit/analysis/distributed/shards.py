@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loadkit.analysis.sampling.choose import Chosen, TouchCounter
-from loadkit.analysis.sampling.hashed_rows import Kept, RowColumns, choose_touches, read_rows
+from loadkit.analysis.sampling.hashed_rows import (
+    Kept,
+    RowColumns,
+    choose_touches,
+    count_heavy,
+    read_rows,
+)
+from loadkit.analysis.sampling.heavy import HeavyBlocks
 from loadkit.core.errors import FormatError, InputError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray
@@ -83,6 +90,11 @@ def hash_shard(shard: Shard) -> tuple[Summary | Failure, Ids]:
         where = None if error.where is None else str(error.where)
         failure = Failure(error.what, where, error.remedy)
     return failure, Ids(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def count_in_shard(ids: Ids, heavy: IntArray) -> HeavyBlocks:
+    """How a shard's heavy blocks follow one another."""
+    return count_heavy(ids.num_blocks, _Held([ids.ids]), heavy)
 
 
 def choose_in_shard(ids: Ids, chosen: Chosen) -> Kept:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from loadkit.analysis.sampling.heavy import indices
 from loadkit.core.trace import IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -84,28 +85,35 @@ class TouchCounter:
 class Chosen:
     """The blocks that are kept. Light ones fall into `num_groups` parts, each a sample by itself."""
 
-    def __init__(self, rate: float, heavy: IntArray, num_groups: int, seed: int):
+    def __init__(
+        self,
+        rate: float,
+        heavy: IntArray,
+        num_groups: int,
+        seed: int,
+        weights: IntArray | None = None,
+    ):
+        """weights: what `HeavyBlocks` found of the heavy ones; None: each is a node."""
         self.heavy, self.num_groups = heavy, num_groups
+        self.weights = np.ones(len(heavy), np.int64) if weights is None else weights
         self._rate = rate
         self._seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
 
-    def is_heavy(self, ids: IntArray) -> BoolArray:
-        """Whether each id is one of the heavy ones."""
-        if not len(self.heavy):
-            return np.zeros(len(ids), np.bool_)
-        at = np.minimum(np.searchsorted(self.heavy, ids), len(self.heavy) - 1)
-        found: BoolArray = self.heavy[at] == ids
-        return found
+    def groups(self, ids: IntArray) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32]]:
+        """(groups, weights): -2 left out, -1 heavy, else the group of a light block that is kept.
 
-    def groups(self, ids: IntArray) -> npt.NDArray[np.int8]:
-        """-2 left out, -1 heavy, else the group of a light block that is kept."""
+        Weights are blocks of a node; 0 for heavy blocks that are in their parent's node.
+        """
         # The top 53 bits as a fraction of 1, in which the kept ones fill [0, rate) evenly.
         fraction = (mixed(ids.view(np.uint64), self._seed) >> np.uint64(11)) * 2.0**-53
         group = np.floor(fraction / self._rate * self.num_groups)
         group[fraction >= self._rate] = -2
-        group[self.is_heavy(ids)] = -1
-        found: npt.NDArray[np.int8] = group.astype(np.int8)
-        return found
+        index = indices(self.heavy, ids)
+        heavy = index >= 0
+        group[heavy] = -1
+        weight = np.ones(len(ids), np.int32)
+        weight[heavy] = self.weights[index[heavy]]
+        return group.astype(np.int8), weight
 
 
 def mixed(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:

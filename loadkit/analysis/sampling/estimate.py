@@ -116,8 +116,8 @@ def estimate(kept: KeptTouches, rate: float, capacities: Capacities) -> SampledA
         curve=tuple(hits.point(index + 1, size) for index, size in enumerate(sizes)),
         sampled=Sampling(
             rate=rate,
-            kept_touches=len(kept.ids),
-            heavy_touches=int((kept.group < 0).sum()),
+            kept_touches=int(kept.weight.sum()),
+            heavy_touches=int(kept.weight[kept.group < 0].sum()),
             block_touches=int(kept.num_blocks.sum()),
             standard_error=hits.standard_error(0),
         ),
@@ -193,7 +193,8 @@ class _Facts:
         rule = np.maximum(kept.prompt_tokens - 1, 0) // kept.block_size
         self.max_hit = np.minimum(rule, kept.num_blocks)
         self.row = np.repeat(np.arange(len(kept.prompt_tokens)), np.diff(kept.ptr))
-        self.may_hit = kept.depth < self.max_hit[self.row]
+        hit: IntArray = np.clip(self.max_hit[self.row] - kept.depth, 0, kept.weight)
+        self.may_hit = hit.astype(np.int64)  # (k,) blocks
         _, nodes = np.unique(kept.ids, return_inverse=True)
         self.nodes = nodes.reshape(-1).astype(np.int64)
         self.own = self._own()
@@ -210,13 +211,14 @@ class _Facts:
     def stream(self, part: npt.NDArray[np.bool_]) -> NodeStream:
         """Some of the kept touches as weighted nodes, limits of hits in the same weights."""
         kept, heavy = self.kept, self.kept.group < 0
-        light_blocks = int(self.max_hit.sum()) - int((heavy & self.may_hit).sum())
-        light_kept = int((part & ~heavy & self.may_hit).sum())
+        light_blocks = int(self.max_hit.sum()) - int(self.may_hit[heavy].sum())
+        light_kept = int(self.may_hit[part & ~heavy].sum())
         if not light_kept:  # none may hit, yet all take room
-            light_blocks = int(kept.num_blocks.sum()) - int(heavy.sum())
+            light_blocks = int(kept.num_blocks.sum()) - int(kept.weight[heavy].sum())
             light_kept = int((part & ~heavy).sum())
         light = round(_SCALE * light_blocks / light_kept) if light_kept else 0
-        weight = np.where(heavy, _SCALE, light)[part]
+        each = np.where(heavy, _SCALE, light)[part]
+        weight: IntArray = each * kept.weight[part].astype(np.int64)
         of_node = np.zeros(int(self.nodes.max(initial=-1)) + 1, np.int64)
         of_node[self.nodes[part]] = weight
         total = np.zeros(len(part) + 1, np.int64)
@@ -232,7 +234,7 @@ class _Facts:
             event_time_s=kept.arrival_s,
             requests=NodeRequests(
                 prompt_tokens=kept.prompt_tokens,
-                max_hit_blocks=_summed(self.row[part], weight * self.may_hit[part], num),
+                max_hit_blocks=_summed(self.row[part], each * self.may_hit[part], num),
                 own_blocks=_summed(self.row[part], weight * self.own[part], num),
                 replay=self.replay,
                 prompt_key=self.prompt_key,
@@ -250,8 +252,9 @@ def _summed(row: IntArray, values: IntArray, num_rows: int) -> IntArray:
 def _default_sizes(kept: KeptTouches, rate: float) -> list[int | None]:
     """Log-spaced sizes up to the estimated number of distinct blocks."""
     ids, first = np.unique(kept.ids, return_index=True)
-    heavy = int((kept.group[first] < 0).sum())
-    footprint = heavy + (len(ids) - heavy) / rate
+    is_heavy = kept.group[first] < 0
+    heavy = int(kept.weight[first][is_heavy].sum())
+    footprint = heavy + (len(ids) - int(is_heavy.sum())) / rate
     if footprint < 1:
         return []
     grid = np.geomspace(max(1, footprint / 1000), footprint, _CURVE_POINTS)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from loadkit.analysis.sampling.choose import Chosen, TouchCounter, mixed
+from loadkit.analysis.sampling.heavy import HeavyBlocks
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray
 from loadkit.traces.id_rows import IdRow, as_signed, check_count
@@ -25,7 +25,7 @@ from loadkit.traces.registry import IdStream
 from loadkit.traces.rows import RowFacts, stable_hash
 
 _ROWS_AT_ONCE = 1024
-_TOUCHES_AT_ONCE = 1 << 20
+_TOUCHES_AT_ONCE = 1 << 18  # about 20 MB of columns
 
 
 class IdStore(Protocol):
@@ -35,7 +35,7 @@ class IdStore(Protocol):
         """Put ids after those before."""
 
     def chunks(self, counts: IntArray) -> Iterator[IntArray]:
-        """The ids of consecutive rows, `counts[k]` of them in the k-th array; called once."""
+        """The ids of consecutive rows, `counts[k]` of them in the k-th array, from the first."""
 
 
 class SpillFile:
@@ -134,40 +134,70 @@ def read_rows(
 ) -> RowColumns:
     """Read a log to its end: facts of the rows, ids into `store`, touches counted."""
     columns = RowColumns(stream.default_block_size, block_size, one_clock=stream.one_clock)
-    while piece := list(islice(stream.rows, _ROWS_AT_ONCE)):
-        before = len(columns)
-        ids = array("q")
-        for row in piece:
-            with reading.row():
-                ids.extend(columns.add(row))
-        flat = np.array(ids, np.int64)
-        store.append(flat)
-        counter.add(flat, _positions(columns, before))
+    first, ids = 0, array("q")
+    for row in stream.rows:
+        with reading.row():
+            ids.extend(columns.add(row))
+        if len(ids) >= _TOUCHES_AT_ONCE or len(columns) - first >= _ROWS_AT_ONCE:
+            _put_aside(columns, first, ids, store, counter)
+            first, ids = len(columns), array("q")
+    _put_aside(columns, first, ids, store, counter)
     return columns
+
+
+def _put_aside(
+    columns: RowColumns, first: int, ids: array[int], store: IdStore, counter: TouchCounter
+) -> None:
+    flat = np.array(ids, np.int64)
+    store.append(flat)
+    counter.add(flat, _positions(columns, first))
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The chosen touches of some rows; n = rows, k = kept touches."""
+    """The chosen touches of some rows; n = rows, k = kept touches.
+
+    A touch is of one light block, or of a node of heavy ones (see `HeavyBlocks`).
+    """
 
     counts: IntArray  # (n,)
-    ids: IntArray  # (k,)
+    ids: IntArray  # (k,) of a node its first block's
+    weight: npt.NDArray[np.int32]  # (k,) blocks
     depth: npt.NDArray[np.int32]  # (k,) blocks above it in its chain
     group: npt.NDArray[np.int8]  # (k,) -1 heavy, else the group of a light block
 
+    @staticmethod
+    def joined(parts: Sequence[Kept]) -> Kept:
+        """The rows of all parts, in their order; of none without a part."""
+        nothing = np.zeros(0, np.int64)
+        empty = _chosen_of(nothing, nothing, Chosen(1.0, nothing, 1, 0))
+        names = Kept.__dataclass_fields__
+        return Kept(
+            *(np.concatenate([getattr(part, name) for part in parts or [empty]]) for name in names)
+        )
+
+
+def count_heavy(num_blocks: IntArray, store: IdStore, heavy: IntArray) -> HeavyBlocks:
+    """Go through the ids of rows with so many blocks each and look how heavy ones follow another."""
+    found = HeavyBlocks(heavy)
+    for counts, ids in _in_pieces(num_blocks, store):
+        found.add(counts, ids)
+    return found
+
 
 def choose_touches(num_blocks: IntArray, store: IdStore, chosen: Chosen) -> Kept:
-    """Go through the ids of rows with so many blocks each and keep the chosen ones."""
+    """Go through the ids again and keep the chosen ones."""
+    parts = [_chosen_of(counts, ids, chosen) for counts, ids in _in_pieces(num_blocks, store)]
+    return Kept.joined(parts)
+
+
+def _in_pieces(num_blocks: IntArray, store: IdStore) -> Iterator[tuple[IntArray, IntArray]]:
+    """Rows of some _TOUCHES_AT_ONCE touches at a time: blocks of each, and their ids."""
     ends = np.cumsum(num_blocks)
     cut = _cuts(ends)
-    bounds = np.concatenate([[0], ends])[cut]
-    parts = [
-        _chosen_of(num_blocks[cut[k] : cut[k + 1]], ids, chosen)
-        for k, ids in enumerate(store.chunks(np.diff(bounds)))
-    ]
-    if not parts:
-        return Kept(num_blocks, *_chosen_of(num_blocks, np.zeros(0, np.int64), chosen)[1:])
-    return Kept(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    chunks = store.chunks(np.diff(np.concatenate([[0], ends])[cut]))
+    for first, last, ids in zip(cut[:-1].tolist(), cut[1:].tolist(), chunks, strict=True):
+        yield num_blocks[first:last], ids
 
 
 def _cuts(ends: IntArray) -> IntArray:
@@ -180,16 +210,19 @@ def _cuts(ends: IntArray) -> IntArray:
     return cuts
 
 
-def _chosen_of(
-    counts: IntArray, ids: IntArray, chosen: Chosen
-) -> tuple[IntArray, IntArray, npt.NDArray[np.int32], npt.NDArray[np.int8]]:
+def _chosen_of(counts: IntArray, ids: IntArray, chosen: Chosen) -> Kept:
     ends = np.cumsum(counts)
     depth = np.arange(len(ids)) - np.repeat(ends - counts, counts)
-    group = chosen.groups(ids)
-    keep = group >= -1
+    group, weight = chosen.groups(ids)
+    keep = (group >= -1) & (weight > 0)
     row = np.repeat(np.arange(len(counts)), counts)[keep]
-    kept = np.bincount(row, minlength=len(counts)).astype(np.int64)
-    return kept, ids[keep], depth[keep].astype(np.int32), group[keep]
+    return Kept(
+        counts=np.bincount(row, minlength=len(counts)).astype(np.int64),
+        ids=ids[keep],
+        weight=weight[keep],
+        depth=depth[keep].astype(np.int32),
+        group=group[keep],
+    )
 
 
 def _positions(columns: RowColumns, first: int) -> npt.NDArray[np.uint64]:

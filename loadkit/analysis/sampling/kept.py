@@ -15,6 +15,7 @@ from loadkit.analysis.sampling.hashed_rows import (
     RowColumns,
     SpillFile,
     choose_touches,
+    count_heavy,
     read_rows,
 )
 from loadkit.core.tokenizer import Tokenizer
@@ -41,7 +42,8 @@ class KeptTouches:
     session: IntArray  # (n,) dense
     arrival_s: FloatArray | None
     ptr: IntArray  # (n + 1,)
-    ids: IntArray  # (k,) as logged
+    ids: IntArray  # (k,) as logged; of a node of heavy blocks its first one's
+    weight: npt.NDArray[np.int32]  # (k,) blocks: 1 for a light one
     depth: npt.NDArray[np.int32]  # (k,) blocks above it in its chain
     group: npt.NDArray[np.int8]  # (k,) -1 heavy, else the group of a light block
     warnings: tuple[str, ...]
@@ -67,8 +69,10 @@ def keep(
         columns = read_rows(stream, reading, block_size, store, counter)
         if not len(columns):
             raise reading.empty()
-        chosen = Chosen(rate, counter.heavy(rate), num_groups, seed)
-        touches = choose_touches(np.array(columns.num_blocks, np.int64), store, chosen)
+        num_blocks = np.array(columns.num_blocks, np.int64)
+        heavy = count_heavy(num_blocks, store, counter.heavy(rate))
+        chosen = Chosen(rate, heavy.heavy, num_groups, seed, heavy.weights())
+        touches = choose_touches(num_blocks, store, chosen)
     return in_order(columns, touches, [*reading.warnings(), *stream.notes()])
 
 
@@ -87,6 +91,7 @@ def in_order(columns: RowColumns, touches: Kept, notes: Sequence[str]) -> KeptTo
         arrival_s=arrival_s,
         ptr=ptr,
         ids=touches.ids[touch],
+        weight=touches.weight[touch],
         depth=touches.depth[touch],
         group=touches.group[touch],
         warnings=(

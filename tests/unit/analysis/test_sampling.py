@@ -125,7 +125,7 @@ def test_counting_stays_within_its_room_and_still_finds_the_heavy_block() -> Non
 
 def test_light_blocks_are_kept_at_the_rate_and_dealt_evenly() -> None:
     chosen = Chosen(0.05, np.array([3]), num_groups=5, seed=1)
-    groups = chosen.groups(np.arange(100_000))
+    groups, _ = chosen.groups(np.arange(100_000))
     counts = np.bincount(groups + 2, minlength=7)
     assert counts[1] == 1
     assert abs(counts[2:].sum() - 5000) < 5 * np.sqrt(5000)

@@ -13,6 +13,8 @@ import pytest
 from loadkit.analysis import analyze
 from loadkit.analysis.sampling import analyze_sampled
 from loadkit.analysis.sampling.choose import TouchCounter
+from loadkit.analysis.sampling.heavy import HeavyBlocks
+from loadkit.analysis.sampling.kept import keep
 from loadkit.core.errors import FormatError, InputError
 from loadkit.traces import read_trace
 from loadkit.traces.reading import Reading
@@ -131,3 +133,39 @@ def test_text_needs_a_tokenizer_and_bad_rows_are_told_or_skipped(tmp_path: Path)
     found = analyze_sampled(Reading([path], skip_bad=True), "openai", 0.5)
     assert found.requests == 1
     assert "2 bad rows were skipped" in found.warnings
+
+
+def test_heavy_blocks_that_are_always_together_are_one_kept_touch(tmp_path: Path) -> None:
+    # A system prompt of 30 blocks in all 40 requests, of which half go on with a tool block of 10.
+    rows = []
+    for row in range(40):
+        ids = [*range(30), *(range(100, 110) if row % 2 else ()), 1000 + row]
+        rows.append({"timestamp": row, "input_length": 512 * len(ids), "hash_ids": ids})
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = keep(Reading([path]), "mooncake", 0.01, 5)
+    heavy = kept.group < 0
+    assert (kept.ids[heavy] == 0).sum() == 40
+    assert set(kept.ids[heavy].tolist()) == {0, 100}
+    assert set(kept.weight[kept.ids == 0].tolist()) == {30}
+    assert set(kept.weight[kept.ids == 100].tolist()) == {10}
+    found = analyze_sampled(Reading([path]), "mooncake", 0.01, lambda size: [39, 40])
+    exact = analyze(read_trace([path]), [39, 40])
+    assert found.infinite.hit_rate == pytest.approx(exact.infinite.hit_rate)
+
+
+def test_ids_that_follow_several_parents_are_not_merged_and_shards_agree() -> None:
+    heavy = np.array([1, 2, 3, 4])
+    chains = [[1, 2, 3], [1, 2, 3], [2, 1, 4], [9, 4]]
+    whole = HeavyBlocks(heavy)
+    parts = [HeavyBlocks(heavy) for _ in chains]
+    for part, chain in zip(parts, chains, strict=True):
+        part.add(np.array([len(chain)]), np.array(chain))
+    whole.add(np.array([len(chain) for chain in chains]), np.concatenate(chains))
+    merged = HeavyBlocks(heavy)
+    merged.merge(parts)
+    # 3 follows 2 alone but has fewer touches; 1, 2 and 4 follow several.
+    assert whole.weights().tolist() == merged.weights().tolist() == [1, 1, 1, 1]
+    plain = HeavyBlocks(heavy)
+    plain.add(np.array([4, 0, 4]), np.array([1, 2, 3, 4, 1, 2, 3, 4]))
+    assert plain.weights().tolist() == [4, 0, 0, 0]
