@@ -117,8 +117,16 @@ def run(
         return
     overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
     overrides += ["cache=reset"] if reset else []
-    chosen, plan = run_modes.planned(run_modes.given(profile, "PROFILE"), overrides)
     key = read_api_key(api_key_file)
+    chosen, plan = run_modes.planned(
+        run_modes.given(profile, "PROFILE"),
+        overrides,
+        tokenizer=tokenizer,
+        block_size=block_size,
+        url=url,
+        key=key,
+        model=model,
+    )
     band = _band(expected)
     check_free(out)
     run_modes.tell_of_abandoned(out)

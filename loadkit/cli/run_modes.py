@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from loadkit.client.secret import read_api_key
+from loadkit.client.secret import Secret, read_api_key
 from loadkit.core.errors import InputError
 from loadkit.locust_users.process import TOKEN_VARIABLE, Address, run_worker
 from loadkit.locust_users.recover import abandoned, recover
@@ -26,13 +26,25 @@ def given(value: T | None, name: str) -> T:
     return value
 
 
-def planned(profile: str, overrides: list[str]) -> tuple[Profile, TrafficPlan]:
-    """The profile with its overrides, and its plan."""
+def planned(
+    profile: str,
+    overrides: list[str],
+    *,
+    tokenizer: str | None = None,
+    block_size: int | None = None,
+    url: str | None = None,
+    key: Secret | None = None,
+    model: str | None = None,
+) -> tuple[Profile, TrafficPlan]:
+    """The profile with its overrides, and its plan: refused if a tokenizer shows it not fresh."""
     from loadkit import profiles
-    from loadkit.traffic.build import build_plan
+    from loadkit.planning import plan_for_run
 
     chosen = profiles.load(profile, overrides)
-    return chosen, build_plan(chosen)
+    plan = plan_for_run(
+        chosen, tokenizer=tokenizer, block_size=block_size, url=url, key=key, model=model
+    )
+    return chosen, plan
 
 
 def token(master: Address, workers: int) -> str:

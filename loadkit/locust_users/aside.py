@@ -24,8 +24,8 @@ from loadkit.locust_users.closing import closed_context
 from loadkit.locust_users.preparing import Choices, kinds_of, observe_before, prepare
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.work import make_work_folder
+from loadkit.planning import plan_for_run
 from loadkit.runs.folder import check_free, finish_run
-from loadkit.traffic.build import build_plan
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -56,8 +56,15 @@ def prepare_work(spec: Spec) -> WorkFolder:
             where=profile.name,
             remedy="derive it from the user class of that kind, or from LoadkitUser for any",
         )
-    plan = build_plan(profile)
     key = read_api_key()
+    plan = plan_for_run(
+        profile,
+        tokenizer=spec.tokenizer,
+        block_size=spec.block_size,
+        url=spec.url,
+        key=key,
+        model=spec.model,
+    )
     choices = Choices(spec.model, spec.tokenizer, spec.block_size, max(1, spec.processes), spec.web)
     with ControlPlane(Endpoint.parse(spec.url), key=key) as control:
         settings, context = prepare(profile, plan, control, choices, key)

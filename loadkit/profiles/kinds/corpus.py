@@ -39,6 +39,11 @@ class CorpusTraffic(Part):
         None, ge=1, description="longest prompt to send (None: no limit); needs the tokenizer"
     )
     too_long: TooLong = Field("refuse", description="what to do with longer ones; counted")
+    sharing: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="whether prompts of a file may begin alike (an instruction that all of them "
+        "have): where a tokenizer is given, undeclared sharing is refused before sending",
+    )
     wrap: Wrap = Field(
         "refuse", description="what to do when a finite corpus runs out (a wrap makes replay)"
     )

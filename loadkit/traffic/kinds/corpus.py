@@ -69,12 +69,21 @@ def _from_file(traffic: CorpusTraffic, count: int, planning: Planning) -> Planne
     rows = planning.rng.sample(rows, min(count, len(rows)))
     limit = Limit(traffic.max_prompt_tokens, traffic.too_long, planning)
     sessions = limit.applied(
-        [logged_session(number, row, planning) for number, row in enumerate(rows)]
+        [
+            logged_session(number, row, planning, shared=_shared(traffic, row))
+            for number, row in enumerate(rows)
+        ]
     )
     wraps = planning.check_wrap(traffic.wrap, len(sessions) + limit.dropped, count)
     if wraps:
         sessions = again(sessions, count, planning)
     return Planned(sessions, wraps, limit.truncations, limit.dropped)
+
+
+def _shared(traffic: CorpusTraffic, row: LoggedPrompt) -> int:
+    """All of a prompt, where those of the file may have in common what they like. A text is one
+    message unless it stays a text: its length covers both."""
+    return len(row.prompt or row.messages) if traffic.sharing == "allow" else 0
 
 
 def first_of_each(prompts: list[LoggedPrompt]) -> list[LoggedPrompt]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +149,17 @@ def test_the_mirages_are_nearly_all_repeats(tokenizer: Tokenizer) -> None:
         report = check_fresh(build_plan(profiles.load(name)), tokenizer, 16)
         assert report.repeats / report.prompt_tokens > 0.9 * share
         assert report.accidental == 0
+
+
+@pytest.mark.parametrize(("sharing", "accidental"), [("refuse", True), ("allow", False)])
+def test_a_files_own_instruction_is_accidental_until_the_profile_allows_it(
+    sharing: str, accidental: bool, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    text = "Please label the following review by its mood, with one word: "
+    rows = [{"messages": [{"role": "user", "content": text + str(n) * 9}]} for n in range(3)]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    traffic = {"kind": "corpus", "corpus": str(path), "requests": 3, "sharing": sharing}
+    report = check_fresh(build_plan(profile_of(traffic)), tokenizer, 16)
+    assert (report.accidental > 0) == accidental
+    assert (report.shared > 50) == (not accidental)
