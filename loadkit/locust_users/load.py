@@ -17,7 +17,7 @@ from loadkit.locust_users import web_tab
 from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.master import Master
 from loadkit.locust_users.metrics_page import serve_metrics
-from loadkit.locust_users.session import NO_CONNECTION, STOPPED
+from loadkit.locust_users.session import NO_CONNECTION, STOPPED, sleep_until
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.wire import Wire
 from loadkit.locust_users.worker import LoadWorker
@@ -154,8 +154,14 @@ def make_dispatcher(
         start_at=start_at,
         report=lambda record: fire_request(environment, record, start_at),
     )
-    gevent.spawn(load_worker.monitor.run)
+    gevent.spawn(_observe_stalls, load_worker)
     return Dispatcher(load_worker, on_finish)
+
+
+def _observe_stalls(worker: LoadWorker) -> None:
+    """From the run's start: until then users are made, which holds nothing up that matters."""
+    sleep_until(worker.lane.start_at)
+    worker.monitor.run()
 
 
 def fire_request(environment: Environment, record: Record, start_at: float) -> None:

@@ -62,6 +62,7 @@ def test_the_locustfile_imports_no_tokenizer_torch_or_datasets(tmp_path: Path) -
 def test_user_classes_are_found_lazily() -> None:
     loaded = modules_after("import loadkit.locust_users as users; users.ReplayUser")
     assert "locust" in loaded
+    assert not {*HEAVY, "pyarrow", "numba"} & loaded
 
 
 @pytest.mark.parametrize(

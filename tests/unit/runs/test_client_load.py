@@ -18,7 +18,7 @@ def report(p99_s: float, *, cpu_s: float = 1.0) -> StallReport:
 
 
 @pytest.mark.parametrize(
-    ("p99_s", "codes", "noted"), [(0.01, [], 0), (0.1, [], 1), (0.3, ["invalid_timing"], 0)]
+    ("p99_s", "codes", "noted"), [(0.01, [], 0), (0.1, [], 1), (1.1, ["invalid_timing"], 0)]
 )
 def test_the_worst_worker_decides(
     work: Path, tmp_path: Path, p99_s: float, codes: list[str], noted: int
