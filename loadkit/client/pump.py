@@ -22,7 +22,7 @@ def choose_pump() -> Pump:
     """The one for this process: gevent's when sockets are patched, and gevent is not imported for
     the question."""
     monkey = sys.modules.get("gevent.monkey")
-    return pump_in_hub if monkey is not None and monkey.is_module_patched("socket") else pump_plain
+    return HubPump() if monkey is not None and monkey.is_module_patched("socket") else pump_plain
 
 
 def pump_plain(exchange: Exchange) -> None:
@@ -38,24 +38,26 @@ def pump_plain(exchange: Exchange) -> None:
             exchange.on_writable() if sending else exchange.on_readable()
 
 
-def pump_in_hub(exchange: Exchange) -> None:
+class HubPump:
     """The same for one greenlet of a patched process. A kill passes through and leaves no trace."""
-    from gevent.hub import get_hub
 
-    loop = get_hub().loop
-    while exchange.is_sending:
-        _HubWait(loop, exchange, WRITE).run()
-    if exchange.receipt.ended is None:
-        _HubWait(loop, exchange, READ).run()
+    def __init__(self) -> None:
+        from gevent.hub import Waiter, get_hub
+
+        self._loop, self._waiter = get_hub().loop, Waiter
+
+    def __call__(self, exchange: Exchange) -> None:
+        while exchange.is_sending:
+            _HubWait(self._loop, self._waiter(), exchange, WRITE).run()
+        if exchange.receipt.ended is None:
+            _HubWait(self._loop, self._waiter(), exchange, READ).run()
 
 
 class _HubWait:
     """Lets the hub call on_readable (or on_writable, once) and on_due until the wait is over."""
 
-    def __init__(self, loop: Any, exchange: Exchange, events: int):
-        from gevent.hub import Waiter
-
-        self._loop, self._exchange, self._waiter = loop, exchange, Waiter()
+    def __init__(self, loop: Any, waiter: Any, exchange: Exchange, events: int):
+        self._loop, self._exchange, self._waiter = loop, exchange, waiter
         self._io = loop.io(exchange.fd, events)
         self._on_io = exchange.on_readable if events == READ else self._write
         self._timer = self._limit_timer()

@@ -30,6 +30,7 @@ class Receipt:
         self.lag_s: float | None = None
         self.stamps: list[float] = []
         self.pieces: list[bytes] = []
+        self.on_body = self.pieces.append  # no call of ours for each of a thousand chunks
         self.num_bytes = 0
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}
@@ -38,6 +39,7 @@ class Receipt:
         self.ended: End | None = None
         self.error: str | None = None
         self._tail = b""
+        self._num_pieces: int | None = None  # at the end of the answer
         self._parser: httptools.HttpResponseParser | None = None
 
     @property
@@ -68,6 +70,24 @@ class Receipt:
         except httptools.HttpParserError as error:
             self.keep_alive = False
             self.end("malformed", f"not HTTP: {error}")
+        self._stamp_pieces()
+
+    def _stamp_pieces(self) -> None:
+        """The pieces that the parser has just found all arrived now."""
+        pieces, stamps = self.pieces, self.stamps
+        if self._num_pieces is not None:
+            del pieces[self._num_pieces :]  # of a second answer that nobody asked for
+        num_old = len(stamps)
+        stamps += [self.now] * (len(pieces) - num_old)
+        if not self.framed and self.ended is None:
+            self._look_for_done(pieces[num_old:])
+
+    def _look_for_done(self, pieces: list[bytes]) -> None:
+        """A close-delimited stream says itself when it is complete."""
+        last = b"".join(piece[-_DONE_WINDOW:] for piece in pieces[-_DONE_WINDOW:])
+        self._tail = (self._tail + last)[-_DONE_WINDOW:]
+        if _DONE_AT_END.search(self._tail):
+            self.end("complete")
 
     def feed_end(self) -> None:
         """The server has closed the connection."""
@@ -100,18 +120,9 @@ class Receipt:
         else:
             self.framed = False
 
-    def on_body(self, body: bytes) -> None:
-        if self.ended is not None:
-            return
-        self.stamps.append(self.now)
-        self.pieces.append(body)
-        if not self.framed:
-            self._tail = (self._tail + body[-_DONE_WINDOW:])[-_DONE_WINDOW:]
-            if _DONE_AT_END.search(self._tail):
-                self.end("complete")
-
     def on_message_complete(self) -> None:
         if self.status is not None and self.ended is None:
             # Only known right now.
             self.keep_alive = bool(self._parser.should_keep_alive())  # type: ignore[union-attr]
+            self._num_pieces = len(self.pieces)
             self.end("complete")
