@@ -50,9 +50,11 @@ class Dispatcher:
         if self.finished.is_set():  # started again in the web interface: a plan is sent once
             self._on_finish()
             return
+        number = self._num_users
         self._num_users += 1
         try:
             if self.worker.settings.loop == "closed":
+                sleep_until(self._begin_of(number))
                 self._drive_closed(play)
             elif not self._is_driven:
                 self._is_driven = True
@@ -90,9 +92,17 @@ class Dispatcher:
                 self._start(play, session, start_at + session.start_s)
         self._playing.join()
 
+    def _begin_of(self, number: int) -> float:
+        """When this worker's user `number` (from 0) begins: the users of all workers follow each
+        other over `ramp_up_s`."""
+        settings, start_at = self.worker.settings, self.worker.lane.start_at
+        if not settings.ramp_up_s:
+            return start_at
+        overall = number * settings.processes + self.worker.worker
+        return start_at + overall * settings.ramp_up_s / settings.users
+
     def _drive_closed(self, play: Player) -> None:
         """Each session in a greenlet of the group, so that `stop` reaches it like an open one."""
-        sleep_until(self.worker.lane.start_at)
         while (session := self._next_free()) is not None:
             self._busy.add(session.session)
             try:

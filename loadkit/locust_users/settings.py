@@ -42,7 +42,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one run. users: closed loop only. return_token_ids: the server knows the flag.
+    """Settings of one run. users, ramp_up_s: closed loop only. return_token_ids: the server knows the flag.
     cache_salt: sent with every request; None: no salt. Time-outs as in `client.timeouts`.
     remote: the workers are on other machines, or at least not ours to start.
     metrics_port: of a Prometheus page of our own, on loopback.
@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     loop: str
     users: int = 1
+    ramp_up_s: float = 0.0
     processes: int = 1
     temperature: float = 0.0
     ignore_eos: bool = False

@@ -96,6 +96,17 @@ def test_closed_loop_users_share_the_sessions_and_never_exceed_their_number() ->
     assert worker.num_finished == 1
 
 
+def test_users_of_a_closed_loop_begin_one_after_the_other_over_the_ramp() -> None:
+    """The second of two workers has users 1 and 3 of 4, which begin at 2 and 6 of 8 s."""
+    dispatcher, worker = make("closed", session("s0", "a"))
+    worker.settings = Settings(
+        url="u", model="m", loop="closed", users=4, processes=2, ramp_up_s=8.0
+    )
+    worker.worker = 1  # type: ignore[attr-defined]
+    begins = [dispatcher._begin_of(number) - START for number in range(2)]
+    assert begins == [2.0, 6.0]
+
+
 def test_closed_loop_plays_rows_of_one_session_one_after_the_other() -> None:
     dispatcher, _ = make("closed", *(session(name, "x") for name in ("a", "a", "b", "a", "b")))
     playing: list[str] = []
