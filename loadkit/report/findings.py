@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from loadkit.report.charts import NAMES
-from loadkit.report.fit import Fit
+from loadkit.report.fit import Fit, Mark
 from loadkit.report.model import Facts
 from loadkit.report.objectives import Objectives
 from loadkit.report.sent import Sent
@@ -36,25 +36,29 @@ def time_table(times: Timeline) -> Table:
 
 
 def fit_table(found: Fit, facts: Sequence[Facts]) -> Table:
-    """One row a side: what the line says, beside what a run of that side measured."""
+    """One column a side: what the line says there, below it what a run of that side measured."""
     measured = {one.label: one.run["latency"]["ttft_s"]["mean"] for one in facts}
-    rows = []
-    for mark in found.marks:
-        said = UNKNOWN if mark.ttft_s is None else milliseconds(mark.ttft_s)
-        if mark.ttft_s is None:
-            said = "outside what was seen"
-        elif mark.low_s is not None and mark.high_s is not None:
-            said += f" ({milliseconds(mark.low_s)} – {milliseconds(mark.high_s)})"
-        mean = measured.get(mark.label)
-        cells = (
-            percent(mark.hit_rate),
-            count(mark.uncached_tokens),
-            said,
-            "–" if mean is None else milliseconds(mean),
-        )
-        rows.append(Row(mark.label, cells))
-    columns = ("hit rate", "uncached tokens", "mean TTFT by the line", "measured")
-    return Table("", columns, tuple(rows), found.label)
+    marks = found.marks
+    means = tuple(measured.get(mark.label) for mark in marks)
+    rows = (
+        Row("hit rate", tuple(percent(mark.hit_rate) for mark in marks)),
+        Row("uncached tokens", tuple(count(mark.uncached_tokens) for mark in marks)),
+        Row("mean TTFT by the line", tuple(map(_said, marks)), style="total"),
+        Row("interval", tuple(map(_ends, marks))),
+        Row("measured", tuple("–" if mean is None else milliseconds(mean) for mean in means)),
+    )
+    labels = tuple(mark.label.removesuffix(" in production").removesuffix(" run") for mark in marks)
+    return Table("a request", labels, rows, found.label)
+
+
+def _said(mark: Mark) -> str:
+    return "outside what was seen" if mark.ttft_s is None else milliseconds(mark.ttft_s)
+
+
+def _ends(mark: Mark) -> str:
+    if mark.low_s is None or mark.high_s is None:
+        return "–"
+    return f"{milliseconds(mark.low_s)} – {milliseconds(mark.high_s)}"
 
 
 def broken_table(sent: Sent, slope_s: float | None) -> Table | None:
@@ -68,9 +72,9 @@ def broken_table(sent: Sent, slope_s: float | None) -> Table | None:
     for cause in causes:
         lost, pairs = cause["tokens_lost"], cause["pairs"]
         wait = "–" if slope_s is None or not pairs else milliseconds(slope_s * lost / pairs)
-        cells = (count(pairs), count(lost), percent(cause["lost_rate"]), wait, cause["remedy"])
+        cells = (count(pairs), count(lost), percent(cause["lost_rate"]), wait)
         rows.append(Row(cause["title"], cells))
-    columns = ("turns", "tokens lost", "of the prompt", "TTFT a turn", "what to do")
+    columns = ("turns", "tokens lost", "of all", "TTFT a turn")
     return Table("what broke it", columns, tuple(rows), sent.label)
 
 
@@ -80,18 +84,17 @@ def prefix_table(sent: Sent) -> Table | None:
         return None
     shows_words = any(place.get("words") for place in places)
     rows = []
-    for number, place in enumerate(places[:MAX_PREFIXES], 1):
+    for place in places[:MAX_PREFIXES]:
+        start, tokens = place["start_token"], place["tokens"]
         cells = (
-            f"{place['start_token']:,}",
-            count(place["tokens"]),
             count(place["sessions"]),
             count(place["requests"]),
             percent(place["hit_share"]),
             *([place.get("words") or "–"] if shows_words else []),
         )
-        rows.append(Row(f"{number}.", cells))
-    columns = ("from token", "tokens", "sessions", "requests", "of shared hits")
-    return Table("", columns + (("begins",) if shows_words else ()), tuple(rows), sent.label)
+        rows.append(Row(f"{start:,} – {start + tokens:,}", cells))
+    columns = ("sessions", "requests", "of shared hits", *(["begins"] if shows_words else []))
+    return Table("tokens of the prompt", columns, tuple(rows), sent.label)
 
 
 def diversity_table(every: Sequence[Sent]) -> Table | None:

@@ -30,6 +30,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}"
 
 HOSTILE = (
     "<script>alert(1)</script>\" onload='x' | [a](javascript:b) \u202e\x1b[31m {{7*7}} </style>"
+    " </title><img src=http://127.0.0.1:9/i onerror=alert(2)><svg onload=alert(3)> ]]> &#60;b&#62;"
 )
 
 
@@ -185,11 +186,11 @@ def _answer(
     return answered
 
 
-def hostile_run(out: Path, tokenizer: str) -> dict[str, Any]:
+def hostile_run(out: Path, tokenizer: str, records: list[Record] | None = None) -> dict[str, Any]:
     """A run whose every foreign string is an attack; returns a verdict full of them too."""
     make_run(
         out,
-        production_records(6, 1),
+        records or production_records(6, 1),
         tokenizer=tokenizer,
         capacity_blocks=500,
         model=HOSTILE,
