@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from loadkit.analysis.nodes import node_stream
 from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import Reuse
 from loadkit.analysis.simulate.concurrent import simulate_concurrent
 from loadkit.analysis.simulate.policies import simulate
 from loadkit.analysis.simulate.slots import DEFAULT_SIMILARITY, simulate_slots
 from loadkit.analysis.simulate.tiers import TIER_NAMES, simulate_tiers
+from loadkit.analysis.weighted import WeightedHits, weighted_hits
+from loadkit.core.split import Split
 from loadkit.core.trace import Trace
 
 # Without capacities the policies are compared at these shares of the log's distinct blocks.
@@ -57,14 +61,17 @@ class Rates(msgspec.Struct, frozen=True):
 
 def rates_of(requests: PerRequest) -> Rates:
     """The rates of all requests together."""
-    split = requests.total()
+    return _rates_from(requests.total(), requests.organic_hit_rate())
+
+
+def _rates_from(split: Split, organic_hit_rate: float | None) -> Rates:
     parts = [
         name for name in Rates.__struct_fields__ if name not in ("hit_rate", "organic_hit_rate")
     ]
     return Rates(
         hit_rate=split.rate("hit"),
         **{part: split.rate(part) for part in parts},
-        organic_hit_rate=requests.organic_hit_rate(),
+        organic_hit_rate=organic_hit_rate,
     )
 
 
@@ -99,16 +106,39 @@ def _policies(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
 
 
 def _ttls(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
+    capacities = asked.capacities or (None,)
+    known = _refreshed(reuse, capacities, asked.ttls_s)
     each = [(ttl, True) for ttl in asked.ttls_s] + [(ttl, False) for ttl in asked.fixed_ttls_s]
-    for ttl_s, refresh in each:
-        for capacity in asked.capacities or (None,):
-            result = simulate(reuse, "lru", capacity, ttl_s=ttl_s, refresh=refresh)
+    for at, (ttl_s, refresh) in enumerate(each):
+        for index, capacity in enumerate(capacities):
+            if refresh and known is not None:
+                split, organic = known.split(index, at), known.organic_rate(index, at)
+                rates = msgspec.structs.asdict(_rates_from(split, organic))
+            else:
+                result = simulate(reuse, "lru", capacity, ttl_s=ttl_s, refresh=refresh)
+                rates = _rates(result.requests)
             yield {
                 "ttl_s": ttl_s,
                 "refreshed_on_use": refresh,
                 **_capacity(reuse, capacity),
-                **_rates(result.requests),
+                **rates,
             }
+
+
+def _refreshed(
+    reuse: Reuse, capacities: Sequence[int | None], ttls_s: Sequence[float]
+) -> WeightedHits | None:
+    """One pass for all capacities and all TTLs that use prolongs.
+
+    None where it cannot answer: without times, or if a partial last block may hit (rule `none`).
+    """
+    trace = reuse.trace
+    partial = reuse.max_hit_blocks * trace.block_size > trace.prompt_tokens
+    if not ttls_s or trace.arrival_s is None or partial.any():
+        return None
+    stream = node_stream(trace)
+    requests = replace(stream.requests, max_hit_blocks=reuse.max_hit_blocks)
+    return weighted_hits(replace(stream, requests=requests), capacities, ttls_s)
 
 
 def _tiers(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from loadkit.analysis.nodes import node_stream
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.answers import Asked, Rates, answers, rates_of
 from loadkit.analysis.simulate.policies import POLICIES, simulate
 from loadkit.analysis.weighted import weighted_hits
 from loadkit.core.errors import CannotMeasure, InputError
@@ -338,6 +339,24 @@ def test_a_ttl_with_refresh_equals_the_weighted_pass(
     simulated = simulate(reuse_of(trace), "lru", capacity, ttl_s=ttl_s, refresh=True)
     weighted = weighted_hits(node_stream(trace), [capacity], [ttl_s])
     assert simulated.requests.total() == weighted.split(0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(), st.sampled_from(["vllm", "sglang", "none"]))
+def test_all_ttls_that_use_prolongs_come_from_one_pass_and_are_what_simulation_finds(
+    log: tuple[int, list[Served]], engine: str
+) -> None:
+    block_size, served = log
+    reuse = reuse_of(trace_of(served, block_size), engine)
+    asked = Asked(capacities=(1, 3, None), ttls_s=(4.0, 0.5))
+    known = [
+        rates_of(simulate(reuse, "lru", capacity, ttl_s=ttl_s, refresh=True).requests)
+        for ttl_s in asked.ttls_s
+        for capacity in asked.capacities
+    ]
+    found = answers(reuse, asked)["ttl"]
+    told = [Rates(**{name: point[name] for name in Rates.__struct_fields__}) for point in found]
+    assert told == known
 
 
 def test_use_does_not_prolong_a_fixed_ttl() -> None:
