@@ -91,7 +91,9 @@ def prelaunch(
     from loadkit.prelaunch import prelaunch as run_stages
 
     limit = parse_budget(budget) if budget else None
-    chosen, plan = planned(profile, list(settings or ()))
+    chosen, plan = planned(
+        profile, list(settings or ()), tokenizer=tokenizer, block_size=block_size
+    )
     cost = cost_of(plan, chosen, _counter(tokenizer) if dry_run or limit else None)
     if dry_run:
         _show_cost(chosen.name, cost, as_json=as_json)
