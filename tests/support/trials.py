@@ -178,3 +178,18 @@ def request_trial(production: Trace, share: float, seed: int, **asked: Any) -> T
     truth = rates_at(production, sizes)
     naive = [None if c is None else max(1, round(c * share)) for c in sizes]
     return _judged(answer, log, truth, rates_at(log, sizes), rates_at(log, naive))
+
+
+def tenant_trial(production: Trace, count: int, seed: int, unit: str) -> Trial:
+    """Forecast production from all sessions of some tenants, whose prompts begin alike and unlike
+    all others', with copies of tenants or, wrongly, of sessions."""
+    opening = production.block_ids[production.block_ptr[:-1]]
+    tenant = np.unique(opening, return_inverse=True)[1].reshape(-1)
+    total = int(tenant.max()) + 1
+    chosen = np.random.default_rng([seed, 6]).permutation(total)[:count]
+    log = take_requests(replace(production, tenant=tenant), np.isin(tenant, chosen))
+    sizes = capacities_of(production)
+    answer = forecast(log, total / count, None, curve_blocks=sizes, sampled=unit)
+    naive = [None if c is None else max(1, round(c * count / total)) for c in sizes]
+    truth = rates_at(production, sizes)
+    return _judged(answer, log, truth, rates_at(log, sizes), rates_at(log, naive))

@@ -1,7 +1,7 @@
 """`make validate`: forecasts of public traces and synthetic worlds against the truth, as a table.
 
-A production trace is hidden but for a share of its sessions, or for the first part of its window;
-the forecast from the rest is compared with the exact rates of the whole. All figures are points of
+A production trace is hidden but for a share of its sessions, requests or tenants, or for the first part
+of its window; the forecast from the rest is compared with the exact rates of the whole. All figures are points of
 the token-weighted hit rate, over four capacities: 3, 10, 25 and 200% of production's distinct
 blocks. Public traces are looked for in $LOADKIT_DATA and left out, with a note, when absent.
 """
@@ -21,14 +21,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+from fresh_worlds import FRESH, make_fresh_world
 from public_data import CONVERSATION, DATA, SYNTHETIC, WEKA, missing
-from trials import Trial, prefix_trial, session_trial
+from trials import Trial, prefix_trial, request_trial, session_trial, tenant_trial
 from worlds import DESIGN, REVISION, UNSEEN, make_world
 
 from loadkit.core.trace import Trace
 from loadkit.traces import read_trace
 
 SESSIONS = (150, 350, 700, 1400, 2800)
+TORN = (350, 1000)  # as many sessions' worth of requests drawn one by one
+TENANTS = (120, 250)
+TENANT_WORLDS = ("tenant_blocks", "helpdesk")
 PREFIXES = (0.12, 0.25, 0.5)
 SEEDS = 2
 
@@ -44,20 +48,44 @@ class Case:
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Every trace with every number of sessions and every part of its window."""
+    """Every trace with every number of sessions and requests, and every part of its window."""
     for source in sources(quick):
         drawn = [source.draw(seed) for seed in range(1 if quick else SEEDS)]
-        for sessions in SESSIONS:
-            if 100 <= sessions <= 0.6 * drawn[0].num_sessions:
-                tried = [
-                    session_trial(trace, sessions / trace.num_sessions, 100 + seed)
-                    for seed, trace in enumerate(drawn)
-                ]
-                yield Case(source.name, source.used, f"{sessions} sessions", tried)
+        yield from _samples(source, drawn, SESSIONS, "sessions", session_trial)
+        yield from _samples(source, drawn, TORN, "sessions as torn requests", request_trial)
         for share in PREFIXES:
             whole = drawn if source.is_world else drawn[:1]
             tried = [prefix_trial(trace, share) for trace in whole]
             yield Case(source.name, source.used, f"first {share:.0%}", tried)
+    yield from tenant_cases(quick)
+
+
+def _samples(
+    source: Source,
+    drawn: list[Trace],
+    counts: tuple[int, ...],
+    unit: str,
+    trial: Callable[[Trace, float, int], Trial],
+) -> Iterator[Case]:
+    for sessions in counts:
+        if 100 <= sessions <= 0.6 * drawn[0].num_sessions:
+            tried = [
+                trial(trace, sessions / trace.num_sessions, 100 + seed)
+                for seed, trace in enumerate(drawn)
+            ]
+            yield Case(source.name, source.used, f"{sessions} {unit}", tried)
+
+
+def tenant_cases(quick: bool) -> Iterator[Case]:
+    """Samples of tenants, forecast as that and, to see the difference, as samples of sessions."""
+    for name in TENANT_WORLDS[: 1 if quick else 2]:
+        draw = make_fresh_world if name in FRESH else make_world
+        drawn = [draw(name, 2026 + seed, 6 if name in FRESH else 3) for seed in range(SEEDS)]
+        for count in TENANTS:
+            for unit in ("tenants", "sessions"):
+                tried = [tenant_trial(trace, count, seed, unit) for seed, trace in enumerate(drawn)]
+                used = "design" if unit == "tenants" else "control"
+                yield Case(name, used, f"{count} tenants as {unit}", tried)
 
 
 @dataclass(frozen=True)
@@ -80,13 +108,16 @@ def sources(quick: bool) -> Iterator[Source]:
         trace = replace(read_trace([DATA / name]), sessions_inferred=False)
         yield Source(name.split(".")[0], "design", False, lambda _, trace=trace: trace)
     scale = 0.3 if quick else 1.0
-    for group, used in ((DESIGN, "design"), (REVISION, "revision"), (UNSEEN, "unseen")):
+    for group, used in (
+        (DESIGN, "design"), (REVISION, "revision"), (UNSEEN, "unseen"), (FRESH, "fresh"),
+    ):  # fmt: skip
         for name in group:
             yield Source(name, used, True, partial(_draw, name, scale))
 
 
 def _draw(name: str, scale: float, seed: int) -> Trace:
-    return make_world(name, 2026 + seed, scale)
+    draw = make_fresh_world if name in FRESH else make_world
+    return draw(name, 2026 + seed, scale)
 
 
 def row(case: Case) -> list[str]:
@@ -122,15 +153,23 @@ HEAD = ["world", "used for", "log", "answered", "MAE", "own rate", "C x p or las
         "half width", "coverage", "called ok", "wrongly ok"]  # fmt: skip
 
 
+KINDS = {
+    "session samples": lambda asked: asked.endswith(" sessions") and "tenants" not in asked,
+    "torn requests": lambda asked: "torn" in asked,
+    "time prefixes": lambda asked: "first" in asked,
+    "tenants": lambda asked: "tenants as tenants" in asked,
+    "tenants as sessions": lambda asked: "tenants as sessions" in asked,
+}
+
+
 def totals(found: list[Case]) -> Iterator[list[str]]:
     """One row a use and way of asking, and how often ok was said wrongly."""
-    for used in ("design", "revision", "unseen"):
-        for kind in ("sessions", "first"):
-            chosen = [c for c in found if c.used == used and kind in c.asked]
+    for used in ("design", "revision", "unseen", "fresh", "control"):
+        for label, belongs in KINDS.items():
+            chosen = [c for c in found if c.used == used and belongs(c.asked)]
             trials = [t for case in chosen for t in case.trials]
             answered = [t for t in trials if t.refused is None]
             if answered:
-                label = "session samples" if kind == "sessions" else "time prefixes"
                 head = ["all", used, label, f"{len(answered)}/{len(trials)}"]
                 yield head + figures(answered)
 
