@@ -70,7 +70,7 @@ _one = msgspec.json.Decoder(Chunk)
 _many = msgspec.json.Decoder(list[Chunk])
 # RecursionError: nesting as deep as only an attack has it.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_BETWEEN, _DONE = b"\n\ndata: ", b"[DONE]\n\n"
+_BETWEEN, DONE = b"\n\ndata: ", b"data: [DONE]\n\n"
 
 
 def decode_chunk(data: bytes, index: int = 0) -> Chunk:
@@ -98,7 +98,7 @@ def decode_plain_stream(body: bytes) -> list[Chunk] | None:
     """
     datas = body[6:].split(_BETWEEN)
     if (
-        datas.pop() != _DONE
+        datas.pop() != DONE[6:]
         or body[:6] != b"data: "
         or body.count(b"\n") != 2 * (len(datas) + 1)
         or b"\r" in body

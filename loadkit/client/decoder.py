@@ -7,6 +7,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from loadkit.client.chunks import (
+    DONE,
     Choice,
     Chunk,
     Malformed,
@@ -15,6 +16,7 @@ from loadkit.client.chunks import (
     decode_plain_stream,
 )
 from loadkit.client.receipt import Receipt
+from loadkit.client.repeats import split_repeats
 from loadkit.client.sse import data_events
 from loadkit.client.usage import Usage, read_usage
 
@@ -132,30 +134,43 @@ def decode_body(receipt: Receipt, body: bytes, *, streamed: bool, is_whole: bool
     try:
         if not streamed:
             decoded.add(decode_chunk(body), None)
-        elif (chunks := decode_plain_stream(body)) is not None:
-            _add_plain(decoded, chunks, _times_of_lines(receipt, len(chunks) + 1))
-        else:
+        elif not (_add_repeats(decoded, receipt, body) or _add_plain(decoded, receipt, body)):
             _add_any(decoded, receipt, body, is_whole=is_whole)
     except Malformed as error:
         decoded.malformed = str(error)
     return decoded
 
 
-def _add_plain(decoded: Decoded, chunks: Sequence[Chunk], times: Iterator[float]) -> None:
-    """The same as `add` for each, with the usual event done in place."""
+def _add_repeats(decoded: Decoded, receipt: Receipt, body: bytes) -> bool:
+    """Read a stream that is nearly all one event with other words. False: it is not, nothing done."""
+    repeats = split_repeats(body)
+    if repeats is None:
+        return False
+    head, tail = decode_plain_stream(repeats.head + DONE), decode_plain_stream(repeats.tail)
+    if head is None or tail is None:
+        return False
     decoded.is_done = True
-    texts, token_times = decoded.texts, decoded.token_times
-    for chunk, at in zip(chunks, times, strict=False):
-        if chunk.is_plain and chunk.choices:
-            choice = chunk.choices[0]
-            part = choice.delta
-            if part is not None and part.content and choice.token_ids is None:
-                texts.append(part.content)
-                token_times.append(at)
-                if choice.finish_reason is not None:
-                    decoded.finish_reason = choice.finish_reason
-                continue
+    texts = repeats.texts
+    times = _times_of_lines(receipt, len(head) + len(texts) + len(tail) + 1)
+    for chunk, at in zip(head, times, strict=False):
         decoded.add(chunk, at)
+    decoded.texts += texts
+    decoded.token_times += [at for text, at in zip(texts, times, strict=False) if text]
+    for chunk, at in zip(tail, times, strict=False):
+        decoded.add(chunk, at)
+    return True
+
+
+def _add_plain(decoded: Decoded, receipt: Receipt, body: bytes) -> bool:
+    """The same for events of any content, one line each."""
+    chunks = decode_plain_stream(body)
+    if chunks is None:
+        return False
+    decoded.is_done = True
+    times = _times_of_lines(receipt, len(chunks) + 1)
+    for chunk, at in zip(chunks, times, strict=False):
+        decoded.add(chunk, at)
+    return True
 
 
 def _add_any(decoded: Decoded, receipt: Receipt, body: bytes, *, is_whole: bool) -> None:

@@ -107,15 +107,21 @@ class Exchange:
         connection, receipt = self.connection, self.receipt
         if connection.stamped:
             data, extras, _, _ = connection.sock.recvmsg(RECEIVE_BYTES, ANCILLARY_BYTES)
-            now = time.monotonic()
-            at = arrived_at(extras[0][2], receipt.now, now) if extras else now
-            if receipt.lag_s is None or now - at > receipt.lag_s:
-                receipt.lag_s = now - at
-            receipt.now = at
+            receipt.now = self._stamp(extras, time.monotonic())
         else:
             data = connection.sock.recv(RECEIVE_BYTES)
             receipt.now = time.monotonic()
         return self._plain(data) if connection.tls is not None else data or None
+
+    def _stamp(self, extras: list[tuple[int, int, bytes]], now: float) -> float:
+        """Arrival of what was read just now; the kernel leaves a stamp out now and then."""
+        if not extras:
+            return now
+        receipt = self.receipt
+        at = arrived_at(extras[0][2], receipt.now, now)
+        if receipt.lag_s is None or now - at > receipt.lag_s:
+            receipt.lag_s = now - at
+        return at
 
     def _plain(self, data: bytes) -> bytes | None:
         tls = self.connection.tls

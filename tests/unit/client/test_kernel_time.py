@@ -56,6 +56,8 @@ def lag_of(*, kernel_stamps: bool) -> tuple[float | None, list[float], list[floa
         pump = client._pump
 
         def late_pump(exchange: object) -> None:
+            while len(server.sent_at) < len(steps):
+                time.sleep(0.01)
             time.sleep(0.1)
             pump(exchange)  # type: ignore[arg-type]
 
@@ -70,11 +72,11 @@ def test_a_busy_client_still_knows_when_bytes_came() -> None:
     lag_s, stamps, sent_at = lag_of(kernel_stamps=True)
     assert lag_s is not None
     assert lag_s > 0.05
-    assert stamps[0] < sent_at[0] + 0.09
+    assert stamps[0] < sent_at[-1] + 0.09
     assert stamps[0] >= sent_at[0]
 
 
 def test_without_kernel_stamps_the_time_is_that_of_reading() -> None:
     lag_s, stamps, sent_at = lag_of(kernel_stamps=False)
     assert lag_s is None
-    assert stamps[0] >= sent_at[0] + 0.05
+    assert stamps[0] >= sent_at[-1] + 0.05
