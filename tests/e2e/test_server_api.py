@@ -110,6 +110,10 @@ def test_a_chat_answer_has_text_usage_and_the_split(
         "shared": 0,
         "miss_capacity": 0,
         "miss_compulsory": len(prompt),
+        "device": 0,
+        "host": 0,
+        "disk": 0,
+        "kept_tail": 0,
     }
 
 
