@@ -54,7 +54,7 @@ def open_run(folder: Path) -> Run:
 
 def changes(new: Run, old: Run, confidence: float) -> tuple[Change, ...]:
     """Hit rate, organic hit rate, share without an answer, times (geometric means)."""
-    paired = _paired(new.requests, old.requests)
+    paired = _paired(new.requests, old.requests) if _same_plan(new.data, old.data) else None
     return (
         _change("hit_rate", _hits, new, old, paired, confidence),
         _change("organic_hit_rate", _organic, new, old, paired, confidence),
@@ -115,6 +115,16 @@ class _Pairs:
 
     new: np.ndarray
     old: np.ndarray
+
+
+def _same_plan(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Sessions of another seed or traffic have the same names, but other contents."""
+    plans = []
+    for data in (new, old):
+        profile = data.get("profile")
+        traffic = profile.get("traffic") if isinstance(profile, dict) else None
+        plans.append((data.get("seed"), traffic))
+    return bool(plans[0] == plans[1])
 
 
 def _paired(new: Requests, old: Requests) -> _Pairs | None:

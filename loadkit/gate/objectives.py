@@ -25,9 +25,9 @@ def missed(requests: Requests, policy: Policy) -> Iterator[Reason]:
         return
     sent, met = judged(requests, policy)
     total, good = int(sent.sum()), int((met & sent).sum())
-    if not total:
-        message = "no request was sent that could meet an objective"
-        yield Reason("slo_missed", message, None, policy.slo.share, "send some", None, INCONCLUSIVE)
+    if total < (least := policy.thresholds.min_requests):
+        message = f"objectives need {least} requests, {total} were sent"
+        yield Reason("slo_missed", message, total, least, "send more", None, INCONCLUSIVE)
         return
     share, target = good / total, policy.slo.share
     if share >= target:

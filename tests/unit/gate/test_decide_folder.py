@@ -114,6 +114,20 @@ def test_an_answer_of_one_token_has_no_tpot_to_miss(tmp_path: Path) -> None:
     assert judge(tmp_path, with_slo(tpot_s=0.1), None).verdict == "PASS"
 
 
+def test_a_handful_of_requests_misses_no_objective_for_sure(tmp_path: Path) -> None:
+    few = with_slo() | {"requests": {"scheduled": 3, "ok": 3}}
+    few["split"] = few["split"] | {"requests": 3, "sessions": 3}
+    answer = judge(tmp_path, few, rows(few, ttft_s=9.0))
+    assert answer.verdict == "INCONCLUSIVE"
+    assert {reason.code for reason in answer.reasons} == {"too_few_samples", "slo_missed"}
+
+
+def test_sessions_of_another_seed_are_not_the_same_sessions(tmp_path: Path) -> None:
+    old = folder(tmp_path / "old", run(seed=1), rows(run()))
+    answer = judge(tmp_path, run(seed=2), rows(run(), ttft_s=0.4), baseline=old)
+    assert "(other sessions in both runs)" in answer.reasons[0].message
+
+
 def baseline(base: Path, **changes: Any) -> Path:
     return folder(base / "old", run(), rows(run(), **changes))
 
