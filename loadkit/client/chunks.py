@@ -70,7 +70,7 @@ _one = msgspec.json.Decoder(Chunk)
 _many = msgspec.json.Decoder(list[Chunk])
 # RecursionError: nesting as deep as only an attack has it.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_BETWEEN, DONE = b"\n\ndata: ", b"data: [DONE]\n\n"
+_BETWEEN, _DONE = b"\n\ndata: ", b"[DONE]\n\n"
 
 
 def decode_chunk(data: bytes, index: int = 0) -> Chunk:
@@ -89,23 +89,22 @@ def decode_chunks(datas: Sequence[bytes]) -> list[Chunk]:
     return chunks
 
 
-def decode_plain_stream(body: bytes) -> list[Chunk] | None:
-    """Chunks of a stream in the shape of nearly all: one `data: ` line an event, a blank line after
-    each, `[DONE]` as the last. None for any other body, however right it may be.
+def plain_datas(body: bytes) -> list[bytes] | None:
+    """Data of each event of a stream in the shape of nearly all: one `data: ` line an event, a blank
+    line after each, `[DONE]` as the last (left out). None for any other body, however right.
 
     JSON holds no raw line break, so a blank line always ends an event, and the count of lines shows
     that there are none but these.
     """
     datas = body[6:].split(_BETWEEN)
     if (
-        datas.pop() != DONE[6:]
+        datas.pop() != _DONE
         or body[:6] != b"data: "
         or body.count(b"\n") != 2 * (len(datas) + 1)
         or b"\r" in body
     ):
         return None
-    chunks = _decode_list(b"[" + b",".join(datas) + b"]")
-    return chunks if len(chunks) == len(datas) else None
+    return datas
 
 
 def _decode_list(datas: bytes) -> list[Chunk]:

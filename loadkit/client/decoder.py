@@ -7,16 +7,15 @@ from itertools import chain, repeat
 from typing import Any
 
 from loadkit.client.chunks import (
-    DONE,
     Choice,
     Chunk,
     Malformed,
     decode_chunk,
     decode_chunks,
-    decode_plain_stream,
+    plain_datas,
 )
 from loadkit.client.receipt import Receipt
-from loadkit.client.repeats import split_repeats
+from loadkit.client.repeats import read_events
 from loadkit.client.sse import data_events
 from loadkit.client.usage import Usage, read_usage
 
@@ -134,43 +133,32 @@ def decode_body(receipt: Receipt, body: bytes, *, streamed: bool, is_whole: bool
     try:
         if not streamed:
             decoded.add(decode_chunk(body), None)
-        elif not (_add_repeats(decoded, receipt, body) or _add_plain(decoded, receipt, body)):
+        elif (datas := plain_datas(body)) is not None:
+            _add_plain(decoded, receipt, datas)
+        else:
             _add_any(decoded, receipt, body, is_whole=is_whole)
     except Malformed as error:
         decoded.malformed = str(error)
     return decoded
 
 
-def _add_repeats(decoded: Decoded, receipt: Receipt, body: bytes) -> bool:
-    """Read a stream that is nearly all one event with other words. False: it is not, nothing done."""
-    repeats = split_repeats(body)
-    if repeats is None:
-        return False
-    head, tail = decode_plain_stream(repeats.head + DONE), decode_plain_stream(repeats.tail)
-    if head is None or tail is None:
-        return False
+def _add_plain(decoded: Decoded, receipt: Receipt, datas: Sequence[bytes]) -> None:
+    """A whole stream, one line an event, that ended with `[DONE]`."""
     decoded.is_done = True
-    texts = repeats.texts
-    times = _times_of_lines(receipt, len(head) + len(texts) + len(tail) + 1)
-    for chunk, at in zip(head, times, strict=False):
-        decoded.add(chunk, at)
-    decoded.texts += texts
-    decoded.token_times += [at for text, at in zip(texts, times, strict=False) if text]
-    for chunk, at in zip(tail, times, strict=False):
-        decoded.add(chunk, at)
-    return True
-
-
-def _add_plain(decoded: Decoded, receipt: Receipt, body: bytes) -> bool:
-    """The same for events of any content, one line each."""
-    chunks = decode_plain_stream(body)
-    if chunks is None:
-        return False
-    decoded.is_done = True
-    times = _times_of_lines(receipt, len(chunks) + 1)
-    for chunk, at in zip(chunks, times, strict=False):
-        decoded.add(chunk, at)
-    return True
+    malformed: Malformed | None = None
+    try:
+        events = read_events(datas)
+    except Malformed as error:
+        malformed, events = error, [*decode_chunks(datas[: error.index])]
+    texts, token_times = decoded.texts, decoded.token_times
+    for event, at in zip(events, _times_of_lines(receipt, len(datas) + 1), strict=False):
+        if not isinstance(event, str):
+            decoded.add(event, at)
+        elif event:
+            texts.append(event)
+            token_times.append(at)
+    if malformed is not None:
+        raise malformed
 
 
 def _add_any(decoded: Decoded, receipt: Receipt, body: bytes, *, is_whole: bool) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from loadkit.client.answer import Response, decode
+from loadkit.client.chunks import Chunk
 from loadkit.client.receipt import Receipt
-from loadkit.client.repeats import split_repeats
+from loadkit.client.repeats import read_events
 
 TRICKY = ["a", "", 'say "hi"', "\\", "\n\ndata: x", "wörld 🌍", '","', "\u2028", '"}}]}', "]"]
 
@@ -38,20 +39,21 @@ def read(pieces: list[bytes]) -> Response:
     return decode(receipt)
 
 
-def test_the_run_is_cut_out_and_what_stands_around_it_is_left() -> None:
-    repeats = split_repeats(b"".join(stream(["x"] * 20)))
-    assert repeats is not None
-    assert repeats.texts == ["x"] * 20
-    assert repeats.head == event({"role": "assistant", "content": ""})
-    assert repeats.tail == event({}, finish_reason="stop") + b"data: [DONE]\n\n"
+def datas_of(events: list[bytes]) -> list[bytes]:
+    return [event[len(b"data: ") :].strip() for event in events if b"[DONE]" not in event]
 
 
-def test_a_last_event_with_text_and_a_reason_is_none_of_the_run() -> None:
-    events = [*[event({"content": "x"})] * 20, event({"content": "y"}, finish_reason="length")]
-    repeats = split_repeats(b"".join(events) + b"data: [DONE]\n\n")
-    assert repeats is not None
-    assert (repeats.head, repeats.texts) == (b"", ["x"] * 20)
-    assert repeats.tail == events[-1] + b"data: [DONE]\n\n"
+def test_events_that_say_one_text_are_that_text_and_others_are_decoded() -> None:
+    events = read_events(datas_of(stream(["x"] * 20)))
+    assert events[1:-1] == ["x"] * 20
+    assert [isinstance(event, Chunk) for event in (events[0], events[-1])] == [True, True]
+
+
+def test_a_last_event_with_text_and_a_reason_is_decoded() -> None:
+    last = event({"content": "y"}, finish_reason="length")
+    events = read_events(datas_of([*[event({"content": "x"})] * 20, last]))
+    assert events[:-1] == ["x"] * 20
+    assert isinstance(events[-1], Chunk)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -80,12 +82,12 @@ def test_texts_and_times_are_those_of_the_events(seed: int) -> None:
 )
 @pytest.mark.parametrize("place", [0, 1, 10, 20])
 def test_an_event_of_another_kind_in_the_run_is_not_lost(odd: bytes, place: int) -> None:
-    """Whatever way it is read, as when the template is broken by a space in every other event."""
+    """The second stream is read event by event: a space in every other one breaks the template, or
+    leaves it to half of them."""
     texts = ["a"] * 20
     events = stream(texts)
     events.insert(1 + place, odd)
     spaced = [e.replace(b'"id": ', b'"id":  ') if n % 2 else e for n, e in enumerate(events)]
-    assert split_repeats(b"".join(spaced)) is None
     assert read(events) == read(spaced)
 
 
