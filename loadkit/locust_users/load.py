@@ -130,6 +130,7 @@ class Load:
             gevent.sleep(POLL_S)
         logger.error("the parent process has gone; stopping")
         if self._dispatcher is not None:
+            self._dispatcher.worker.is_orphaned = True
             self._dispatcher.stop(STOPPED)
         os._exit(1)
 

@@ -169,6 +169,8 @@ class RemoteWorker:
     def _leave(self) -> None:
         logger.error("the master has gone; stopping")
         for part in self._parts.values():
+            if part.dispatcher is not None:
+                part.dispatcher.worker.is_orphaned = True
             part.stop()
             if part.folder.exists():
                 logger.error("records that it does not have are kept in %s", part.folder)

@@ -47,6 +47,7 @@ class LoadWorker:
         self.lane = Lane(client, settings, worker=worker, start_at=start_at, emit=self._emit)
         self.num_done = 0  # what was never sent is not done, though it has its record
         self.is_finished = False
+        self.is_orphaned = False  # stopped because its parent or master died, not as planned
         self.monitor = StallMonitor()
         self._report = report
         self._journal = JournalWriter(work.journal(worker))
@@ -76,7 +77,7 @@ class LoadWorker:
             worker=self.worker,
             done=self.num_done,
             elapsed_s=time.monotonic() - self.lane.start_at,
-            finished=self.is_finished,
+            finished=self.is_finished and not self.is_orphaned,
             mutations=guard.num_refused,
             resends=guard.num_resent,
             compactions=self.lane.num_compactions,
