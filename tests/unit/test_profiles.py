@@ -119,7 +119,7 @@ def test_a_python_object_in_yaml_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_profile_that_does_not_exist_lists_those_that_do() -> None:
-    with pytest.raises(InputError, match="chat-assistant, replay-smoke"):
+    with pytest.raises(InputError, match="chat-assistant, coding-agent"):
         profiles.load("no-such-profile")
 
 
@@ -157,3 +157,80 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"name: \xff\n")
     with pytest.raises(InputError, match="not UTF-8"):
         profiles.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (
+            "traffic.parts.0.traffic.turns.mean=x",
+            r"--set traffic\.parts\.0\.traffic\.turns\.mean: expected a number, got 'x'$",
+        ),
+        (
+            "traffic.parts.1.traffic.stepz=3",
+            r"--set traffic\.parts\.1\.traffic\.stepz: unknown key \(did you mean `steps`\?\)",
+        ),
+        (
+            "traffic.parts.0.traffic.kind=mixture",
+            r"--set traffic\.parts\.0\.traffic\.kind: expected one of 'conversation'.*'mixture'$",
+        ),
+        ("traffic.parts.9.weight=1", "'9' in 'traffic.parts.9.weight' is not one of 0 to 4"),
+        ("traffic.parts.first.weight=1", "'first' in .* is not one of 0 to 4"),
+        ("arrivals.diurnal.hourly=[1, x]", r"arrivals\.diurnal\.hourly\.1: expected a number"),
+        ("arrivals.stages=[{rate_per_s: 1}]", r"arrivals\.stages\.0\.duration_s: missing"),
+    ],
+)
+def test_a_mistake_deep_in_a_mixture_is_named_as_it_stands_in_the_file(
+    setting: str, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        profiles.load("mixed-production", [setting])
+
+
+def test_a_list_is_changed_by_the_number_of_its_entry() -> None:
+    changed = profiles.load("mixed-production", ["traffic.parts.1.weight=20"])
+    assert changed.traffic.parts[1].weight == 20  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "says"),
+    [
+        ("chat-assistant", "traffic.sessions=null", "--set traffic.sessions: missing$"),
+        ("batch-eval", "traffic.runs=null", "--set traffic.runs: missing$"),
+        ("batch-eval", "warmup_s=3", "--set warmup_s: a closed loop has no planned times"),
+        ("chat-assistant", "request.api=completions", "--set request.api: completions have no"),
+        (
+            "chat-assistant",
+            "traffic.message_tokens={distribution: constant, mean: 9, max: 9, source: x}",
+            "exactly one of `message_sentences` and `message_tokens` is needed, not both",
+        ),
+        (
+            "chat-assistant",
+            "traffic.system_prompts.tokens=9",
+            "give `sentences` or `tokens`, not both",
+        ),
+        (
+            "chat-assistant",
+            "traffic.turns={distribution: choice, values: [1, 2], weights: [1], max: 2, source: x}",
+            "as many `weights` as `values`",
+        ),
+        ("mixed-production", "traffic.sessions=null", "`sessions` is missing"),
+    ],
+)
+def test_sections_that_do_not_fit_together_are_named_by_the_key_to_change(
+    name: str, setting: str, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        profiles.load(name, [setting])
+
+
+def test_the_schema_accepts_every_bundled_profile_and_refuses_a_misspelt_key() -> None:
+    """Checked by another library than the one that made it, where that is installed."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = profiles.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for name in profiles.names():
+        assert not list(validator.iter_errors(profiles.load_yaml(profiles.find(name))))
+    wrong = profiles.load_yaml(profiles.find("batch-eval")) | {"seeed": 3}
+    assert list(validator.iter_errors(wrong))
