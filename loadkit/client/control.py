@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -13,10 +14,13 @@ import msgspec
 from loadkit.client.answer import printable
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.prometheus import PrefixCounters, parse_prefix_counters
+from loadkit.client.proxies import ignored_proxy
 from loadkit.client.secret import Secret
+from loadkit.client.tls import tls_context
 from loadkit.core.errors import InputError
 
 CONTROL_TIMEOUT_S = 10.0
+logger = logging.getLogger(__name__)
 Reset = Literal["reset", "unsupported", "refused"]
 
 
@@ -32,17 +36,23 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class ControlPlane:
-    """httpx client for the few calls around a run. Goes direct, as the load does: no proxy."""
+    """httpx client for the few calls around a run. Goes direct, as the load does, and warns when the
+    environment names a proxy. ca_file: certificates to trust instead of the system's."""
 
-    def __init__(self, endpoint: Endpoint, *, key: Secret | None = None):
+    def __init__(
+        self, endpoint: Endpoint, *, key: Secret | None = None, ca_file: Path | None = None
+    ):
         self.endpoint, self._key = endpoint, key
+        self._proxy_note = ignored_proxy(endpoint)
+        if self._proxy_note is not None:
+            logger.warning("loadkit: %s", self._proxy_note)
         headers = {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
         self._client = httpx.Client(
             base_url=endpoint.url,
             headers=headers,
             timeout=CONTROL_TIMEOUT_S,
             trust_env=False,
-            verify=ssl.create_default_context(),
+            verify=tls_context(ca_file),
         )
 
     def __enter__(self) -> ControlPlane:
@@ -115,7 +125,7 @@ class ControlPlane:
             raise InputError(
                 f"no answer from the server: {printable(str(error)) or type(error).__name__}",
                 where=self.endpoint.url,
-                remedy="is it running, and is the address right?",
+                remedy=self._proxy_note or "is it running, and is the address right?",
             ) from error
 
     def _check(self, answer: httpx.Response) -> None:
