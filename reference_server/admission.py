@@ -42,7 +42,7 @@ class Admission:
         if is_first:
             self._account(request, tiers[:num_hit])
         if is_first and request.leader is None:
-            self.tree.use(matched, is_new_prompt=request.is_new_prompt)
+            self.tree.order.use(matched, is_new_prompt=request.is_new_prompt)
         self.tree.touch(matched)
         request.num_blocks_used = max(request.num_blocks_used, num_full)
         request.nodes = matched
@@ -54,7 +54,7 @@ class Admission:
         """Whether it is only the tenant's quota that keeps the request out."""
         num_full = len(request.tokens) // self.block_size
         matched = self.tree.match(request.hashes[:num_full])
-        return not self.tree.quota_allows(matched, num_full - len(matched), request.tenant)
+        return not self.tree.pool.quota_allows(matched, num_full - len(matched), request.tenant)
 
     def _account(self, request: Request, tiers: Sequence[int]) -> None:
         """Once a request, before its own blocks evict anything; `tiers` of the blocks hit."""
@@ -66,7 +66,7 @@ class Admission:
             request.is_new_prompt = False
             return
         request.is_new_prompt = not self.history.is_replay(request)
-        self.tree.policy.arrived(is_replay=not request.is_new_prompt)
+        self.tree.order.policy.arrived(is_replay=not request.is_new_prompt)
         usable = request.hashes[: max_hit_blocks(request.num_prompt, size)]
         num_evicted = self.tree.num_evicted(usable[len(tiers) :])
         request.split = self.history.admit(

@@ -22,19 +22,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from reference_server.bounded import BoundedSet
 from reference_server.continuations import Continuations
-from reference_server.eviction import IdleLeaves
+from reference_server.eviction import EvictionOrder
 from reference_server.kv_events import CLEARED, REMOVED, STORED, KVEvents
 from reference_server.node import DEVICE, GONE, TIER_NAMES, Node
+from reference_server.page_pool import SCRATCH_PAGE, PagePool
 from reference_server.policies import Policy
 from reference_server.policies.lru import LRU
-from reference_server.tenants import Quotas
 from reference_server.tiers import LowerTiers, Pages
 
-SCRATCH_PAGE = 0
+__all__ = ["SCRATCH_PAGE", "Block", "BlockTree"]
 MAX_GHOSTS = 1_000_000
 
 
@@ -62,40 +62,18 @@ class BlockTree:
         lower: LowerTiers | None = None,
         pages: Pages | None = None,
     ):
-        self.num_blocks = num_blocks
-        self.num_pages = num_blocks + num_working + 1
-        self.policy = policy or LRU(num_blocks)
+        self.pool = PagePool(num_blocks, num_working, tenant_quota)
+        self.order = EvictionOrder(policy or LRU(num_blocks), num_blocks)
         self.lower = lower or LowerTiers()
         self.lower.gone, self.lower.came = self._forget, self._tell
         self.pages = pages  # None: nothing can be copied
-        self.quotas = Quotas(tenant_quota)
         self.nodes: dict[bytes, Node] = {}  # by hash, whatever the tier
         self.ghosts: BoundedSet[bytes] = BoundedSet(max_ghosts)
         self.continuations = Continuations()
         self.events = KVEvents()
-        self.num_resident = self.num_dead = self.num_reserved = self.num_pinned = 0
-        self._free = list(range(self.num_pages - 1, SCRATCH_PAGE, -1))
-        self._leaves = IdleLeaves(num_blocks)
-        self._ticks = itertools.count(1)
-        self._clock = self._next_clock = 0.0
-
         self._adopt(self.lower.found())
 
     # -- reading
-
-    @property
-    def num_free_pages(self) -> int:
-        return len(self._free)
-
-    @property
-    def num_counted(self) -> int:
-        """Pages that fill the capacity: resident, dead and reserved."""
-        return self.num_resident + self.num_dead + self.num_reserved
-
-    @property
-    def num_used(self) -> int:
-        """Pages that running requests hold: pinned and reserved."""
-        return self.num_pinned + self.num_reserved
 
     def match(self, hashes: Sequence[bytes]) -> list[Node]:
         """Nodes of the longest prefix of a chain that any tier holds. Touches nothing."""
@@ -113,41 +91,20 @@ class BlockTree:
 
     def can_admit(self, matched: Sequence[Node], num_reserve: int, tenant: bytes = b"") -> bool:
         """Whether pinning `matched` leaves room to reserve `num_reserve` pages."""
-        idle = sum(node.ref == 0 for node in matched)
-        fits = self.num_used + idle + num_reserve <= self.num_blocks
-        return fits and self.quota_allows(matched, num_reserve, tenant)
-
-    def quota_allows(self, matched: Sequence[Node], num_reserve: int, tenant: bytes) -> bool:
-        """Whether the tenant's running requests may hold that much more."""
-        own = sum(node.ref == 0 and node.tenant == tenant for node in matched)
-        return self.quotas.allows(tenant, own + num_reserve)
+        allowed = self.pool.quota_allows(matched, num_reserve, tenant)
+        return allowed and self.pool.fits(matched, num_reserve)
 
     # -- taking
 
     def pin(self, nodes: Sequence[Node]) -> None:
         """Keep these blocks until `release`; they must be a prefix of one chain."""
-        for node in nodes:
-            if node.ref == 0:
-                self.num_pinned += 1
-                self.quotas.use(node.tenant, 1)
-            node.ref += 1
-
-    def use(self, nodes: Iterable[Node], *, is_new_prompt: bool) -> None:
-        """A request uses these blocks of earlier ones: count it once a request."""
-        for node in nodes:
-            node.num_uses += 1
-            node.num_prompts += is_new_prompt
-            self.policy.used(node)
+        self.pool.pin(nodes)
 
     def touch(self, nodes: Sequence[Node]) -> None:
-        """A request's blocks become the most recent ones, tail first, so that a parent outlives
-        its child, and get their scores anew."""
+        """A request uses this chain: it becomes the most recent one."""
+        self.order.touch(nodes)
         for node in reversed(nodes):
-            self._touch(node, next(self._ticks))
-        for fallen in self.policy.fallen():
-            node = cast(Node, fallen)
-            node.last, node.score = next(self._ticks), self.policy.score(node, self._clock)
-            self._offer_if_idle(node)
+            self.continuations.touch(node)
 
     def promote(self, nodes: Sequence[Node]) -> int:
         """Bring pinned blocks of one chain to the device. Returns how many of them are there: one
@@ -158,9 +115,9 @@ class BlockTree:
             if node.tier == DEVICE:
                 continue
             self._require_room(node.tenant)
-            page = self._free.pop()
+            page = self.pool.take()
             if not self.lower.load(node, page):
-                self._free.append(page)
+                self.pool.give(page)
                 self._give_up(nodes[index:])
                 return index
             self._settle(node, nodes[index - 1] if index else None)
@@ -170,12 +127,12 @@ class BlockTree:
         """Pages for full prompt blocks to come. Ask `can_admit` before."""
         for _ in range(num):
             self._require_room(tenant)
-            self._count_reserved(tenant, 1)
-        return [self._free.pop() for _ in range(num)]
+            self.pool.reserved(tenant, 1)
+        return [self.pool.take() for _ in range(num)]
 
     def take_working(self) -> int:
         """A page for an unfinished last block; at most one a running request."""
-        return self._free.pop()
+        return self.pool.take()
 
     def publish(self, block: Block, page: int, *, reserved: bool) -> tuple[Node, bool] | None:
         """A page is full: make it findable, pinned for the caller. (node, whether it was new).
@@ -196,7 +153,7 @@ class BlockTree:
                 self._forget(node)
             return None
         if reserved:
-            self._count_reserved(block.tenant, -1)
+            self.pool.reserved(block.tenant, -1)
         is_new = node is None
         if node is None:
             node = Node(
@@ -214,8 +171,8 @@ class BlockTree:
     def give_back(self, page: int, *, reserved: bool, tenant: bytes = b"") -> None:
         """A page whose content nobody needs is free again."""
         if reserved:
-            self._count_reserved(tenant, -1)
-        self._free.append(page)
+            self.pool.reserved(tenant, -1)
+        self.pool.give(page)
 
     def retire(self, block: Block, page: int, *, reserved: bool) -> None:
         """The page of an unfinished block becomes dead: it stays in LRU order until evicted.
@@ -223,37 +180,34 @@ class BlockTree:
         Call it before `release` of the same request's blocks, which must become more recent.
         """
         if reserved:
-            self._count_reserved(block.tenant, -1)
+            self.pool.reserved(block.tenant, -1)
         elif not self._make_room(block.tenant, settle_clock=False):
-            self._free.append(page)  # everything else is in use: the dead page goes itself
+            self.pool.give(page)  # everything else is in use: the dead page goes itself
             return
         node = Node(None, None, block.parent_hash, block.tokens, page, block.tenant)
-        node.last, node.score = next(self._ticks), self._clock
-        self.num_dead += 1
-        self.quotas.count(node.tenant, 1)
+        self.pool.filled(node, 1)
         self.continuations.touch(node)
-        self._leaves.offer(node)
+        self.order.enter_dead(node)
 
     def release(self, nodes: Sequence[Node]) -> None:
         """Unpin a request's chain and touch it."""
-        for node in nodes:
-            self._unpin(node)
+        self.pool.unpin(nodes)
         self.touch(nodes)
         for node in reversed(nodes):
-            self._offer_if_idle(node)
-        self._clock = max(self._clock, self._next_clock)
+            self.order.offer(node)
+        self.order.settle()
 
     def clear(self) -> None:
         """Drop every idle block, dead page and ghost in all tiers. Only when no request runs."""
-        if self.num_used:
+        if self.pool.num_used:
             raise RuntimeError("clear while requests run")
         self.lower.clear()
-        while (leaf := self._leaves.pop()) is not None:
+        while (leaf := self.order.pop()) is not None:
             self._leave_device(leaf)
             self._forget(leaf)
         self.ghosts.clear()
         self.continuations.clear()
-        self._clock = self._next_clock = 0.0
+        self.order.reset_clock()
         self.events.add(CLEARED)
 
     # -- evicting
@@ -261,9 +215,9 @@ class BlockTree:
     def _make_room(self, tenant: bytes, *, settle_clock: bool = True) -> bool:
         """Room for one more counted page; free pages are used before anything is evicted. A tenant
         at its quota makes room among its own, if it has any that is idle."""
-        if self.quotas.is_full(tenant) and self._evict(tenant, settle_clock):
+        if self.pool.quotas.is_full(tenant) and self._evict(tenant, settle_clock):
             return True
-        return self.num_counted < self.num_blocks or self._evict(None, settle_clock)
+        return self.pool.num_counted < self.pool.num_blocks or self._evict(None, settle_clock)
 
     def _require_room(self, tenant: bytes) -> None:
         if not self._make_room(tenant):
@@ -271,24 +225,14 @@ class BlockTree:
 
     def _evict(self, tenant: bytes | None, settle_clock: bool) -> bool:
         """The idle leaf with the lowest score leaves the device; False if all are in use."""
-        leaf = self._leaves.pop(tenant)
+        leaf = self.order.pop(tenant, settle=settle_clock)
         if leaf is None:
             return False
-        if self.policy.ages:
-            self._next_clock = max(self._next_clock, leaf.score)
-            if settle_clock:
-                self._clock = self._next_clock
         self._leave_device(leaf)
         self.lower.demote(leaf)
         return True
 
     # -- one node's changes
-
-    def _touch(self, node: Node, tick: int) -> None:
-        node.last = tick
-        self.policy.touched(node)
-        node.score = self.policy.score(node, self._clock)
-        self.continuations.touch(node)
 
     def _settle(self, node: Node, parent: Node | None) -> None:
         """The node's page is resident from now on."""
@@ -296,8 +240,7 @@ class BlockTree:
         node.depth = parent.depth + 1 if parent else 0
         if parent is not None:
             parent.num_children += 1
-        self.num_resident += 1
-        self.quotas.count(node.tenant, 1)
+        self.pool.filled(node, 1)
         self.continuations.touch(node)
         self._tell(node)
 
@@ -306,37 +249,25 @@ class BlockTree:
         if node.hash is not None:
             self.events.add(STORED, node.hash, node.parent_hash, TIER_NAMES[node.tier])
 
-    def _unpin(self, node: Node) -> None:
-        node.ref -= 1
-        if node.ref == 0:
-            self.num_pinned -= 1
-            self.quotas.use(node.tenant, -1)
-
     def _give_up(self, nodes: Sequence[Node]) -> None:
         """Nodes of a chain that left their tier and cannot be reached: the first one is damaged."""
+        self.pool.unpin(nodes)
         for node in nodes:
-            self._unpin(node)
             if node.tier != GONE:
                 self.lower.forget(node)
                 node.tier = GONE
                 self._forget(node)
 
     def _leave_device(self, leaf: Node) -> None:
-        self._free.append(leaf.place)
-        self.quotas.count(leaf.tenant, -1)
+        self.pool.give(leaf.place)
+        self.pool.filled(leaf, -1)
         if leaf.hash is None:
-            self.num_dead -= 1
             return
-        self.num_resident -= 1
-        self.policy.evicted(leaf)
+        self.order.policy.evicted(leaf)
         parent, leaf.parent = leaf.parent, None
         if parent is not None:
             parent.num_children -= 1
-            self._offer_if_idle(parent)
-
-    def _offer_if_idle(self, node: Node) -> None:
-        if node.ref == 0 and node.num_children == 0 and node.tier == DEVICE:
-            self._leaves.offer(node)
+            self.order.offer(parent)
 
     def _forget(self, node: Node) -> None:
         """No tier holds it any more."""
@@ -354,8 +285,3 @@ class BlockTree:
             assert node.hash is not None
             self.nodes[node.hash] = node
             self.continuations.touch(node)
-
-    def _count_reserved(self, tenant: bytes, num: int) -> None:
-        self.num_reserved += num
-        self.quotas.count(tenant, num)
-        self.quotas.use(tenant, num)

@@ -123,7 +123,7 @@ class Engine:
     @property
     def cache_usage(self) -> float:
         """Share of the pool in use by running requests, 0..1 (vLLM's kv_cache_usage_perc)."""
-        return self.tree.num_used / self.tree.num_blocks
+        return self.tree.pool.num_used / self.tree.pool.num_blocks
 
     def _check_queue(self, request: Request) -> None:
         """An empty queue takes a request of any size."""

@@ -199,7 +199,7 @@ class Scheduler:
             if index >= request.num_blocks_used and request.leader is None:
                 request.num_blocks_used = index + 1
                 if not is_new:
-                    self.tree.use((node,), is_new_prompt=request.is_new_prompt)
+                    self.tree.order.use((node,), is_new_prompt=request.is_new_prompt)
             request.pages[index] = node.place
             request.nodes.append(node)
             self._stop_filling(block_hash, request)

@@ -206,14 +206,14 @@ def check_pages(engine: Engine) -> None:
     running = engine.scheduler.running
     resident = device_pages(tree)
     held = [page for r in running for page in r.pages[len(r.nodes) :]]
-    free = tree.num_free_pages
-    assert free + len(resident) + tree.num_dead + len(held) + 1 == tree.num_pages
+    free = tree.pool.num_free
+    assert free + len(resident) + tree.pool.num_dead + len(held) + 1 == tree.pool.num_pages
     assert len(set(resident + held)) == len(resident) + len(held)
-    assert tree.num_counted <= tree.num_blocks
+    assert tree.pool.num_counted <= tree.pool.num_blocks
     assert all(node.ref >= 0 for node in tree.nodes.values())
-    assert tree.num_resident == len(resident)
-    assert tree.num_pinned == len({n.place for r in running for n in r.nodes})
-    assert tree.num_reserved >= 0
+    assert tree.pool.num_resident == len(resident)
+    assert tree.pool.num_pinned == len({n.place for r in running for n in r.nodes})
+    assert tree.pool.num_reserved >= 0
     for tier in tree.lower.tiers:
         assert len(tier.entries) <= tier.capacity
         assert len(tier.entries) + len(tier.free) == tier.slab.num_slots

@@ -117,24 +117,30 @@ class FaultyEngine(RuleBasedStateMachine):
     def reset(self) -> None:
         idle = not self.engine.scheduler.running
         assert self.engine._reset() == idle
-        assert not idle or self.engine.tree.num_free_pages == self.engine.tree.num_pages - 1
+        assert not idle or self.engine.tree.pool.num_free == self.engine.tree.pool.num_pages - 1
 
     @invariant()
     def pages_are_kept(self) -> None:
         if hasattr(self, "engine"):
             check_pages(self.engine)
             tree = self.engine.tree
-            assert tree.num_counted == tree.num_resident + tree.num_dead + tree.num_reserved
-            assert tree.num_used <= tree.num_blocks
+            assert (
+                tree.pool.num_counted
+                == tree.pool.num_resident + tree.pool.num_dead + tree.pool.num_reserved
+            )
+            assert tree.pool.num_used <= tree.pool.num_blocks
 
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
             return
         run_all(self.engine)
         tree = self.engine.tree
-        assert tree.num_used == 0
+        assert tree.pool.num_used == 0
         assert all(node.ref == 0 for node in tree.nodes.values())
-        assert tree.num_free_pages + tree.num_resident + tree.num_dead == tree.num_pages - 1
+        assert (
+            tree.pool.num_free + tree.pool.num_resident + tree.pool.num_dead
+            == tree.pool.num_pages - 1
+        )
         assert sorted(map(id, self.finished)) == sorted(map(id, self.requests))
         for request in self.requests:
             prompt = request.tokens[: request.num_prompt]

@@ -59,12 +59,12 @@ def test_a_kept_tail_changes_nothing_in_what_is_evicted() -> None:
     run(engine, [1, 2, 0, 1, 2])  # a block and a dead page
     copied, _ = computed(engine, [1, 2, 0, 1, 2])  # another dead page
     assert copied.num_kept_tail == 0  # 5 tokens: the tail is the last token itself
-    assert (len(engine.tree.nodes), engine.tree.num_dead) == (1, 2)
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead) == (1, 2)
     again, _ = computed(engine, [1, 2, 0, 1, 2, 2])
     assert again.num_kept_tail == 1
-    assert (len(engine.tree.nodes), engine.tree.num_dead) == (1, 3)
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead) == (1, 3)
     run(engine, [0, 0])  # a fourth dead page: the oldest goes
-    assert (len(engine.tree.nodes), engine.tree.num_dead) == (1, 3)
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead) == (1, 3)
 
 
 def test_a_tail_that_room_is_made_of_is_copied_before() -> None:

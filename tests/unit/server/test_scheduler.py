@@ -89,8 +89,8 @@ def test_an_abort_frees_what_the_request_held() -> None:
     engine.abort(waiting)
     run_all(engine)
     assert (running.finish_reason, waiting.finish_reason) == ("abort", "abort")
-    assert engine.tree.num_used == 0
-    assert (len(engine.tree.nodes), engine.tree.num_dead) == (1, 1)  # 6 tokens were computed
+    assert engine.tree.pool.num_used == 0
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead) == (1, 1)  # 6 tokens were computed
     assert engine.num_waiting == 0
 
 
@@ -149,7 +149,7 @@ def test_reset_drops_everything_when_idle_and_nothing_while_requests_run() -> No
     assert engine._reset() is False
     run_all(engine)
     assert engine._reset() is True
-    assert (len(engine.tree.nodes), engine.tree.num_dead, len(engine.tree.ghosts)) == (0, 0, 0)
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead, len(engine.tree.ghosts)) == (0, 0, 0)
     again = run(engine, [1, 2, 0, 1, 1], session="a")
     assert again.split.hit == again.split.miss_capacity == 0  # type: ignore[union-attr]
     assert busy.finish_reason == "length"
@@ -208,7 +208,7 @@ def test_random_traffic_with_aborts_and_faults_keeps_every_page_accounted_for(se
         engine.step()
         check_pages(engine)
     run_all(engine)
-    assert engine.tree.num_used == 0
+    assert engine.tree.pool.num_used == 0
     assert not engine.scheduler.has_work
     assert {r.finish_reason for r in requests} <= {"length", "abort", "error"}
     for request in requests:

@@ -47,9 +47,9 @@ def test_a_tenant_never_holds_more_than_its_quota_when_it_comes_alone() -> None:
     engine = make_engine(40, vocabulary=50, tenant_quota_blocks=10)
     for start in range(30):
         serve(engine, [start] * 33, b"one")
-        assert engine.tree.quotas.num_counted(b"one") <= 10
+        assert engine.tree.pool.quotas.num_counted(b"one") <= 10
     serve(engine, [1] * 33, b"other")
-    assert engine.tree.quotas.num_counted(b"one") == 10
+    assert engine.tree.pool.quotas.num_counted(b"one") == 10
 
 
 def test_a_prompt_longer_than_the_quota_is_said_not_to_fit() -> None:

@@ -87,14 +87,14 @@ def test_requests_in_turn_leave_exactly_what_a_stack_lru_holds(
         chains.append(prompt + reply)
         hashes = {block_hashes(list(p), block_size, ROOT)[-1] for p in oracle.resident}  # type: ignore[call-overload]
         assert set(engine.tree.nodes) == hashes
-        assert engine.tree.num_dead == len(oracle.entries) - len(oracle.resident)
+        assert engine.tree.pool.num_dead == len(oracle.entries) - len(oracle.resident)
 
 
 def test_the_oracle_and_the_tree_really_evict_in_that_test() -> None:
     engine = make_engine(12)
     for start in range(20):
         run(engine, [start] * 30)
-    assert len(engine.tree.nodes) + engine.tree.num_dead == 12
+    assert len(engine.tree.nodes) + engine.tree.pool.num_dead == 12
     assert len(engine.tree.ghosts) > 50
 
 
@@ -132,6 +132,6 @@ def test_the_unfinished_last_block_takes_a_place_in_the_queue_until_evicted() ->
     """
     engine = make_engine(3)
     run(engine, [1, 1, 1, 1, 2])
-    assert (len(engine.tree.nodes), engine.tree.num_dead) == (1, 1)
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead) == (1, 1)
     run(engine, [2, 2, 2, 2, 0, 0, 0, 0])
-    assert (len(engine.tree.nodes), engine.tree.num_dead) == (3, 0)
+    assert (len(engine.tree.nodes), engine.tree.pool.num_dead) == (3, 0)
