@@ -57,13 +57,13 @@ def analyze_sample(
     from loadkit.analysis.sampling import analyze_sampled
     from loadkit.core.tokenizer import load_tokenizer
     from loadkit.traces.reading import Reading
-    from loadkit.traces.registry import detect, recognise
+    from loadkit.traces.registry import detect, other_than
 
     rate = parse_share(share)
     name = detect(logs, skip_bad=skip_bad) if format == "auto" else format
     served = None if tokenizer is None else load_tokenizer(tokenizer)
     with log_input.progress_bar() as told:
-        reading = Reading(logs, skip_bad=skip_bad, on_progress=told, recognise=recognise)
+        reading = Reading(logs, skip_bad=skip_bad, on_progress=told, recognise=other_than(name))
         found = analyze_sampled(reading, name, rate, _sizes(capacity), block_size, tokenizer=served)
     return found, name
 

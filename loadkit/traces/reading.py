@@ -126,7 +126,12 @@ class Reading:
             self._on_progress(Progress(self._num_rows, min(1.0, share)))
 
     def _misfit(self, place: Place, data: bytes, error: Exception) -> FormatError:
-        """The error of a line that is JSON but not what the format asks for."""
+        """The error of a line that is JSON but not what the format asks for.
+
+        A text that no key asks for is passed over undecoded, so bytes that are no UTF-8 show here.
+        """
+        if not _is_utf8(data):
+            return place.error("the line is not UTF-8", "convert the log to UTF-8")
         if not data.startswith(b"{"):
             remedy = "a log is one JSON object a line"
             return place.error("the line is no JSON object", remedy)

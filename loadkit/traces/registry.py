@@ -72,7 +72,7 @@ def read_log(
     """
     _check_options(block_size, strict, skip_bad)
     name = detect(paths, skip_bad=skip_bad) if format == "auto" else _known(format)
-    reading = Reading(paths, skip_bad=skip_bad, on_progress=on_progress, recognise=recognise)
+    reading = Reading(paths, skip_bad=skip_bad, on_progress=on_progress, recognise=other_than(name))
     if name in _ID_FORMATS:
         trace = _ID_FORMATS[name].read(reading, block_size)
     else:
@@ -160,6 +160,16 @@ def recognise(row: dict[str, Any]) -> str | None:
         if module.matches(row):
             return name
     return None
+
+
+def other_than(format: str) -> Callable[[dict[str, Any]], str | None]:
+    """`recognise` for a log in this format: None for a row that looks like its own."""
+
+    def other(row: dict[str, Any]) -> str | None:
+        name = recognise(row)
+        return None if name == format else name
+
+    return other
 
 
 def text_requests(name: str, reading: Reading) -> tuple[Requests, Callable[[], Sequence[str]]]:

@@ -102,8 +102,8 @@ class RowFacts:
         if not repeated:
             return []
         return [
-            f"{repeated} rows have the request id of an earlier row: if they were logged twice, "
-            "they show as replay"
+            f"{repeated} {'rows have' if repeated > 1 else 'row has'} the request id of an earlier"
+            " row: what was logged twice shows as replay"
         ]
 
     def _check_time(self, place: Place, arrival_s: float | None) -> None:

@@ -31,7 +31,7 @@ from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray
 from loadkit.traces import weka
 from loadkit.traces.reading import Reading
-from loadkit.traces.registry import SESSION_ROWS, IdStream, detect, id_stream, recognise
+from loadkit.traces.registry import SESSION_ROWS, IdStream, detect, id_stream, other_than
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(?=[^/])")
 _LOCAL_SCHEMES = ("file", "local")
@@ -137,7 +137,7 @@ def _hashed(shard: Shard, path: Path) -> tuple[Summary, Ids]:
     if name is None:
         columns, warnings = RowColumns(16, shard.block_size), []
     else:
-        reading = Reading([path], skip_bad=shard.skip_bad, recognise=recognise)
+        reading = Reading([path], skip_bad=shard.skip_bad, recognise=other_than(name))
         stream = _apart(shard, id_stream(name, reading, tokenizer, shard.block_size), name)
         columns = read_rows(stream, reading, shard.block_size, store, counter)
         warnings = [*reading.warnings(), *stream.notes()]

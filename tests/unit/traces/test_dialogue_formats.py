@@ -63,7 +63,7 @@ def test_sharegpt_counts_conversations_without_a_human_turn(
 def test_sharegpt_counts_repeated_conversations_once(write_log: WriteLog, read: Read) -> None:
     turns = ("human", "a"), ("gpt", "b"), ("human", "c")
     trace = read(write_log(talk(*turns, id="x"), talk(*turns, id="x"), talk(*turns, id="y")))
-    assert trace.warnings[0].startswith("1 rows have the request id of an earlier row")
+    assert trace.warnings[0].startswith("1 row has the request id of an earlier row")
 
 
 def test_sharegpt_names_an_unknown_speaker(write_log: WriteLog, read: Read) -> None:
@@ -120,7 +120,7 @@ def test_openai_batch_reads_the_bodies(write_log: WriteLog, read: Read) -> None:
 
 def test_openai_batch_counts_repeated_custom_ids(write_log: WriteLog, read: Read) -> None:
     trace = read(write_log(body(), body()))
-    assert trace.warnings[0].startswith("1 rows have the request id of an earlier row")
+    assert trace.warnings[0].startswith("1 row has the request id of an earlier row")
 
 
 def test_openai_batch_refuses_other_endpoints(write_log: WriteLog, read: Read) -> None:

@@ -161,3 +161,25 @@ def test_several_zst_frames_are_one_file(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl.zst"
     path.write_bytes(zstandard.compress(ROW + b"\n") * 3)
     assert read_log([path]).trace.num_requests == 3
+
+
+def test_a_bad_row_of_the_logs_own_format_is_not_said_to_be_of_that_format(
+    tmp_path: Path,
+) -> None:
+    good = {"input_length": 600, "hash_ids": [1, 2]}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(good | {"input_length": -4}) + "\n")
+    with pytest.raises(FormatError) as caught:
+        read_log([path])
+    assert caught.value.line == 2
+    assert "looks like" not in str(caught.value)
+    path.write_text(json.dumps(good) + '\n{"prompt": [1]}\n')
+    with pytest.raises(FormatError, match="looks like `openai`"):
+        read_log([path])
+
+
+def test_bytes_that_are_no_utf8_are_told_in_a_row_of_another_format_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"input_length": 600, "hash_ids": [1, 2]}\n{"prompt": "caf\xe9"}\n')
+    with pytest.raises(FormatError, match=r"log.jsonl:2: the line is not UTF-8"):
+        read_log([path])
