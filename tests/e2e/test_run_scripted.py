@@ -119,6 +119,67 @@ def test_think_time_passes_between_turns(tmp_path: Path, records: list[Record]) 
     assert second.intended_s >= first.completed_s + 0.3
 
 
+def user(text: str, **fields: Any) -> Turn:
+    return Turn(({"role": "user", "content": text},), 4, **fields)
+
+
+def test_agents_retries_compaction_and_users_who_leave_are_sent_as_planned(
+    tmp_path: Path, records: list[Record]
+) -> None:
+    """Tokens at 20, 25, 30 and 35 ms; the one who leaves does so after two or three of them."""
+    agents = tuple(
+        SessionPlan(name, 0.0, (user(name), user("more")), "agent", inherits_history=True)
+        for name in ("x", "y")
+    )
+    turns = (
+        user("task", sub_agents=agents),
+        Turn((), 4, retry=True),
+        user("summary", compacts=True),
+        user("leave", leaves_after_s=0.029),
+        user("last"),
+    )
+    warm = SessionPlan("warm", 0.0, (user("warm up"),), "agent", phase="warmup")
+    plan = TrafficPlan("agent", (warm, SessionPlan("main", 0.1, turns, "agent")))
+    with scripted_server(tmp_path) as server:
+        run = launcher.run_profile(profile(), plan, url=server.url, out=tmp_path / "out")
+        server.truth_of(9)
+    by_turn = {(record.session, record.turn): record for record in records}
+    assert len(by_turn) == len(records) == plan.num_requests == 10
+    said = {key: [m["content"] for m in one.messages] for key, one in by_turn.items()}
+    reply = "w0 w1 w2 w3 "
+    assert said["x", 0] == ["task", reply, "x"]
+    assert said["y", 1] == ["task", reply, "y", reply, "more"]
+    assert said["main", 1] == ["task"]
+    assert said["main", 2] == ["summary"]
+    assert said["main", 4][:3] == ["summary", reply, "leave"]
+    assert reply.startswith(said["main", 4][3])
+    assert by_turn["main", 3].left
+    ends = [by_turn[name, 1].completed_s or 0.0 for name in ("x", "y")]
+    assert (by_turn["main", 1].sent_s or 0.0) > max(ends)
+    assert (run["requests"]["scheduled"], run["requests"]["ok"], run["left"]) == (9, 8, 1)
+    assert (run["compactions"], run["mutations"], run["status"]) == (1, 0, "ok")
+    assert run["phases"]["warmup"]["ok"] == 1
+    assert run["totals"]["cached_tokens"] == sum(
+        one.cached_tokens or 0 for one in records if one.outcome == "ok" and one.session != "warm"
+    )
+
+
+def test_a_stopped_worker_is_late_and_the_run_says_so(tmp_path: Path) -> None:
+    """SIGSTOP for 2 s while 10 sessions a second are due."""
+
+    def stop_for_a_while(work: WorkFolder) -> None:
+        (pid,) = locust_processes(work.path)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.0)
+        os.kill(pid, signal.SIGCONT)
+
+    plan = conversations(50, 1, every_s=0.1)
+    run = run_with_interference(tmp_path, stop_for_a_while, plan, processes=1)
+    assert run["requests"]["ok"] == 50
+    assert run["loop_stalls"]["longest_s"] > 1.5
+    assert [reason["code"] for reason in run["reasons"]] == ["invalid_timing"]
+
+
 def test_a_cut_stream_is_a_failure_and_ends_its_session(
     tmp_path: Path, records: list[Record]
 ) -> None:

@@ -359,3 +359,16 @@ def test_the_wait_before_another_attempt(
     rule: dict[str, Any], response: Response, attempts: int, wait_s: float | None
 ) -> None:
     assert RetryRule(**rule).wait_s(response, attempts) == wait_s
+
+
+def test_a_wall_clock_that_steps_changes_no_time_of_a_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall = iter([1e9, 2e9, 0.0, -1e9] * 1000)
+    monkeypatch.setattr(time, "time", lambda: next(wall))
+    records, _ = play(session("s", "a", "b", think_s=0.02), "A", "B")
+    first, second = records
+    assert first.sent_s is not None
+    assert second.sent_s is not None
+    assert 0 <= first.sent_s < second.sent_s < 5
+    assert second.sent_s >= second.intended_s >= 0.02

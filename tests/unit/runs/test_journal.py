@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadkit.runs.journal import JournalWriter, read_journal
@@ -158,3 +159,37 @@ def test_a_killed_writer_keeps_every_record_it_acknowledged(tmp_path: Path) -> N
     journal = read_journal(tmp_path / "j")
     assert [r.turn for r in journal.records] == acknowledged == list(range(50))
     assert journal.torn_bytes == 0
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from run_builders import answered
+from loadkit.runs.journal import JournalWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+written = 0
+try:
+    with JournalWriter(Path(sys.argv[1])) as journal:
+        for turn in range(1000):
+            journal.append(answered("a", turn, 0.0))
+            written += 1
+except OSError:
+    print(written)
+"""
+
+
+def test_a_file_that_may_not_grow_keeps_every_record_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "worker-0.journal"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    journal = read_journal(path)
+    assert 0 < int(done.stdout) == len(journal.records) < 1000
+    assert journal.torn_bytes == 5000 - sum(
+        8 + len(msgspec.msgpack.encode(record)) for record in journal.records
+    )
