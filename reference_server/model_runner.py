@@ -11,10 +11,13 @@ from torch import Tensor
 from loadkit.core.errors import InputError
 from reference_server.attention import ATTENTION_NAME, Row, Step, choose_backend
 from reference_server.block_tree import SCRATCH_PAGE
+from reference_server.cuda_graphs import DecodeGraphs
 from reference_server.fused_linear import fuse
 from reference_server.kv_pool import KVPool
 from reference_server.request import Chunk, Request, Sample, SamplingParams
 from reference_server.sampling import Sampler
+
+MAX_GRAPH_BATCH = 64
 
 
 class TransformersRunner:
@@ -37,10 +40,14 @@ class TransformersRunner:
         self.pages = KVPool(config, num_pages, block_size, model.dtype, self.device)
         self._offsets = torch.arange(block_size)
         self._sampler = Sampler()
+        self.graphs = self._make_graphs(MAX_GRAPH_BATCH)
 
     @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> list[list[Sample]]:
         """One forward pass over all chunks as one flat batch."""
+        logits = self.graphs.logits(chunks) if self.graphs is not None else None
+        if logits is not None:
+            return [[sample] for sample in self._sampler.sample(logits, chunks)]
         rows = self._rows(chunks)
         step = Step(
             self.backend,
@@ -49,7 +56,7 @@ class TransformersRunner:
             self.backend.prepare(rows),
         )
         wanted = [_wanted(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
-        logits = self._forward(chunks, [i for places in wanted for i in places] or [0], step)
+        logits = self._compute(chunks, [i for places in wanted for i in places] or [0], step)
         sampling = [chunk for chunk, places in zip(chunks, wanted, strict=True) for _ in places]
         samples = iter(self._sampler.sample(logits, sampling) if sampling else ())
         return [[next(samples) for _ in places] for places in wanted]
@@ -60,22 +67,45 @@ class TransformersRunner:
         request.pages = [SCRATCH_PAGE]
         self.execute([Chunk(request, 0, 1)])
 
-    def _forward(self, chunks: Sequence[Chunk], wanted: list[int], step: Step) -> Tensor:
+    def _compute(self, chunks: Sequence[Chunk], wanted: list[int], step: Step) -> Tensor:
         """Logits (len(wanted), vocab) of these rows of the flat batch."""
         ids: list[int] = []
         positions: list[int] = []
         for chunk in chunks:
             ids += chunk.token_ids
             positions += range(chunk.start, chunk.end_computed)
+        return self.forward(
+            torch.tensor(ids, device=self.device),
+            torch.tensor(positions, device=self.device),
+            torch.tensor(wanted, device=self.device),
+            step,
+        )
+
+    def forward(self, ids: Tensor, positions: Tensor, wanted: Tensor, step: Step) -> Tensor:
+        """ids and positions (tokens,), wanted (n,) rows whose logits (n, vocab) are returned."""
         output = self.model(
-            input_ids=torch.tensor([ids], device=self.device),
-            position_ids=torch.tensor([positions], device=self.device),
+            input_ids=ids[None],
+            position_ids=positions[None],
             use_cache=False,
-            logits_to_keep=torch.tensor(wanted, device=self.device),
+            logits_to_keep=wanted,
             paged_step=step,
         )
         logits: Tensor = output.logits[0]
         return logits
+
+    def _make_graphs(self, max_batch: int) -> DecodeGraphs | None:
+        """CUDA with block tables only: other backends build their state anew every step."""
+        if self.device.type != "cuda" or self.backend.name != "varlen":
+            return None
+        return DecodeGraphs(
+            self.forward,
+            self.backend,
+            self.pages.layers,
+            block_size=self.block_size,
+            max_len=self.max_model_len,
+            max_batch=max_batch,
+            device=self.device,
+        )
 
     def _rows(self, chunks: Sequence[Chunk]) -> list[Row]:
         rows, begin = [], 0
