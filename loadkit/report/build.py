@@ -7,30 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from loadkit.core.errors import InputError
 from loadkit.core.trace import FloatArray
 from loadkit.gate.inputs import Expected, Measured, check_schema, checked
 from loadkit.gate.inputs import read_run as gate_read_run
 from loadkit.gate.policy import Policy, policy_of
 from loadkit.gate.rates import hit_rate, organic_rate
 from loadkit.gate.requests import Requests, read_requests
+from loadkit.report import shown
 from loadkit.report.fit import Rate, fit
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Report, Side, Waits
 from loadkit.report.objectives import objectives
 from loadkit.report.sent import sent
+from loadkit.report.shown import fitting
 from loadkit.report.timeline import timeline
 from loadkit.report.words import percent, points
 
 STAGING, PRODUCTION, EXPECTED = "Staging", "Production-like run", "Expected in production"
 _MAX_ECDF_POINTS = 200
-_NEEDED = (
-    *("profile", "seed", "versions", "endpoint.url", "endpoint.model", "tokenizer", "block_size"),
-    *("capacity_blocks", "duration_s", "processes", "loop", "kind", "status", "reasons"),
-    *("requests.scheduled", "requests.ok", "wraps", "truncations", "mutations", "torn_bytes"),
-    *("schedule_delay_s.p99", "totals.prompt_tokens", "split.hit_rate", "split.source"),
-    *("latency.ttft_s.p99", "latency.ttft_s_by_cause.miss", "latency.e2e_s.p99"),
-    *("reconciliation.usage", "reconciliation.prometheus", "reconciliation.prediction"),
-)
 
 
 def build(
@@ -50,10 +43,11 @@ def build(
     few words of prompts. InputError for a folder that is no run folder.
     """
     if expected is not None:
-        check(expected, "loadkit.forecast/1", ("hit_rate",), "--expected")
         checked(expected, Expected, "--expected")
+        fitting(expected, shown.Forecast, "--expected")
     if gate is not None:
-        check(gate, "loadkit.gate/1", ("verdict", "reasons"), "--gate")
+        check_schema(gate, "loadkit.gate/1", "--gate")
+        fitting(gate, shown.Gate, "--gate")
     folders = {STAGING: staging} | ({PRODUCTION: production} if production else {})
     runs = {label: read_run(folder) for label, folder in folders.items()}
     requests = {label: read_requests(folder) for label, folder in folders.items()}
@@ -92,25 +86,12 @@ def _rates(sides: list[Side]) -> list[Rate]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run folder. InputError if it is not there, of another version, or has a rate
-    above 1."""
-    path = folder / "run.json"
+    """run.json of a run folder. InputError if it is not there, of another version, or not what it
+    should be: a rate above 1, a word for a number."""
     run = gate_read_run(folder)
-    check(run, "loadkit.run/1", _NEEDED, path)
-    checked(run, Measured, path)
+    checked(run, Measured, folder / "run.json")
+    fitting(run, shown.Run, folder / "run.json")
     return run
-
-
-def check(data: Any, schema: str, needed: tuple[str, ...], where: str | Path) -> None:
-    """InputError unless `data` is an object of that schema with those keys (`a.b` is nested)."""
-    check_schema(data, schema, where)
-    for key in needed:
-        node: Any = data
-        for name in key.split("."):
-            if not isinstance(node, dict) or name not in node:
-                remedy = "the file is damaged, or of another version: make it again"
-                raise InputError(f"the key `{key}` is missing", where=where, remedy=remedy)
-            node = node[name]
 
 
 def measured_side(

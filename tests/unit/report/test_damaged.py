@@ -1,0 +1,71 @@
+"""Damaged files: a hundred seeded mutations of a run, a forecast and a verdict, none a traceback."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_builders import Example
+
+from loadkit.core.errors import InputError
+from loadkit.gate import decide_folder
+from loadkit.report import build, render, render_markdown
+
+GONE = object()
+VALUES = (None, "x", -1, [], {}, 1e300, True, GONE)
+
+
+def paths(node: Any, under: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node[:2])
+    for key, value in items:
+        yield (*under, key)
+        if isinstance(value, dict | list):
+            yield from paths(value, (*under, key))
+
+
+def mutated(data: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    changed = copy.deepcopy(data)
+    *parents, last = rng.choice(list(paths(data)))
+    node: Any = changed
+    for key in parents:
+        node = node[key]
+    value = rng.choice(VALUES)
+    if value is GONE:
+        del node[last]
+    else:
+        node[last] = value
+    return changed
+
+
+@pytest.mark.parametrize("which", ["run", "expected", "gate"])
+def test_what_does_not_fit_is_named_and_never_a_traceback(
+    example: Example, tmp_path: Path, which: str
+) -> None:
+    at = tmp_path / "run"
+    shutil.copytree(example.staging, at)
+    (at / "sent.jsonl.gz").unlink()
+    files = {
+        "run": json.loads((at / "run.json").read_text()),
+        "expected": example.expected,
+        "gate": example.gate,
+    }
+    rng, places = random.Random(which), list[str]()
+    for _ in range(35):
+        now = files | {which: mutated(files[which], rng)}
+        (at / "run.json").write_text(json.dumps(now["run"]))
+        try:
+            gate = now["gate"] if which == "gate" else None
+            gate = gate or decide_folder(at, now["expected"]).to_dict()
+            report = build(at, expected=now["expected"], gate=gate)
+            assert render(report)
+            assert render_markdown(report)
+        except InputError as error:
+            places.append(str(error.where))
+    assert len(places) > 3
+    assert all(places)
