@@ -21,7 +21,7 @@ class LocalCounter:
         self._tokenizer = tokenizer
 
     def text(self, text: str) -> int:
-        return len(self._tokenizer.encode_batch([text])[0])
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         return self.text(self._tokenizer.render_chat(messages, tools))

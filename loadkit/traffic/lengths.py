@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from loadkit.core.errors import InputError
 from loadkit.traffic.plan import Message
 
@@ -36,11 +38,12 @@ class ExactLengths:
         self.counter = counter
         self._costs: dict[str, int] = {}
         self._alone: int | None = None
+        self._least: dict[bytes, int] = {}
         self._fillers: list[str] | None = None
 
     def fit(self, pieces: Iterable[str], joint: str, num_tokens: int) -> str:
         """A text that begins with these pieces and counts `num_tokens` tokens by itself."""
-        return self._settle(pieces, joint, num_tokens, self.counter.text)
+        return self._settle(pieces, joint, num_tokens, self.counter.text, 0)
 
     def fit_prompt(
         self,
@@ -55,15 +58,22 @@ class ExactLengths:
         def count(text: str) -> int:
             return self.counter.chat([*before, {"role": "user", "content": text}], tools)
 
-        return self._settle(pieces, joint, num_tokens, count)
+        around = msgspec.json.encode((list(before), list(tools)))
+        if around not in self._least:
+            self._least[around] = count("")
+        return self._settle(pieces, joint, num_tokens, count, self._least[around])
 
     def _settle(
-        self, pieces: Iterable[str], joint: str, num_tokens: int, count: Callable[[str], int]
+        self,
+        pieces: Iterable[str],
+        joint: str,
+        num_tokens: int,
+        count: Callable[[str], int],
+        least: int,
     ) -> str:
         """Correct the sum over words until the count is right. Where that goes back and forth, ever
         more of the end is made of one-token words."""
         words = _Words(pieces, joint)
-        least = count("")
         if num_tokens <= least:
             raise self._impossible(num_tokens, f"is left: the chat template alone takes {least}")
         asked, tried, filled = num_tokens - least, set[int](), 0

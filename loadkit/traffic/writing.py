@@ -60,26 +60,35 @@ class Writer:
     def fresh(self, what: What, pieces: Distribution | None, tokens: Distribution | None) -> str:
         """A text that begins like none before. When the corpus seems to have no more, any text.
 
-        A few tokens may be cut off within the opening, so the finished text is looked at there.
+        A few tokens may be cut off within the opening, so the finished text is looked at too.
         """
         for _ in range(FRESH_TRIES):
-            opening = self.corpus.opening(what, self.rng)
-            if tokens is None and not self._is_new(opening):
-                continue
-            text = self.drawn(what, pieces, tokens, opening=opening)
-            if tokens is None or self._is_new(text):
-                return text
+            if opening := self._new_opening(what):
+                text = self.drawn(what, pieces, tokens, opening=opening)
+                if self._is_new(text):
+                    return text
         return self.drawn(what, pieces, tokens)
 
     def fresh_prompt(self, tokens: Distribution, before: tuple[Message, ...]) -> str:
         """A message that makes the whole prompt exactly as long as drawn."""
         for _ in range(FRESH_TRIES):
-            count = max(1, draw_int(tokens, self.rng))
-            pieces = self.corpus.pieces("message", self.rng)
-            text = self.exact.fit_prompt(pieces, FORMS["message"].joint, count, before)
-            if self._is_new(text):
-                break
-        return text
+            if opening := self._new_opening("message"):
+                text = self._prompt(tokens, before, opening)
+                if self._is_new(text):
+                    return text
+        return self._prompt(tokens, before, None)
+
+    def _prompt(
+        self, tokens: Distribution, before: tuple[Message, ...], opening: str | None
+    ) -> str:
+        pieces = self.corpus.pieces("message", self.rng, opening)
+        count = max(1, draw_int(tokens, self.rng))
+        return self.exact.fit_prompt(pieces, FORMS["message"].joint, count, before)
+
+    def _new_opening(self, what: What) -> str | None:
+        """An opening that no text has yet; None if the one that was drawn is known."""
+        opening = self.corpus.opening(what, self.rng)
+        return None if opening[:OPENING_CHARS] in self._openings else opening
 
     def _is_new(self, text: str) -> bool:
         opening = text[:OPENING_CHARS]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.tiny_model import make_tokenizer
-from support.traffic_profiles import AGENT, CONVERSATION, constant, profile_of, traffic_of
+from tiny_model import make_tokenizer
+from traffic_profiles import AGENT, CONVERSATION, constant, profile_of, traffic_of
 
 from loadkit.client.guard import AppendOnlyGuard
 from loadkit.core.tokenizer import Tokenizer

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.tiny_model import make_tokenizer
-from support.traffic_profiles import BATCH, CORPUS, MIXTURE, SYSTEM, constant, profile_of
+from tiny_model import make_tokenizer
+from traffic_profiles import BATCH, CORPUS, MIXTURE, SYSTEM, constant, profile_of
 
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer

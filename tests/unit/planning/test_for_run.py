@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support.tiny_model import make_tokenizer
-from support.traffic_profiles import CORPUS, constant, profile_of
+from tiny_model import make_tokenizer
+from traffic_profiles import CORPUS, constant, profile_of
 
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import load_tokenizer

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_model import make_tokenizer
-from support.traffic_profiles import CORPUS, profile_of
+from tiny_model import make_tokenizer
+from traffic_profiles import CORPUS, profile_of
 
 from loadkit import profiles
 from loadkit.core.errors import InputError

@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
-from support.traffic_profiles import CONVERSATION, profile_of
+from traffic_profiles import CONVERSATION, profile_of
 
 from loadkit.core.errors import InputError
 from loadkit.profiles import Profile

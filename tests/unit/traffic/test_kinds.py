@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import groupby
 
 import pytest
-from support.traffic_profiles import (
+from traffic_profiles import (
     AGENT,
     BATCH,
     CONVERSATION,

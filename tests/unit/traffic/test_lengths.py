@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_model import make_tokenizer
-from support.traffic_profiles import AGENT, BATCH, CONVERSATION, CORPUS, constant, profile_of
+from tiny_model import make_tokenizer
+from traffic_profiles import AGENT, BATCH, CONVERSATION, CORPUS, constant, profile_of
 
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer

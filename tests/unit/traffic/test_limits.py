@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.traffic_profiles import CORPUS, profile_of
+from traffic_profiles import CORPUS, profile_of
 
 from loadkit.core.errors import InputError
 from loadkit.traffic.build import build_plan

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.traffic_profiles import CORPUS, constant, profile_of
+from traffic_profiles import CORPUS, constant, profile_of
 
 from loadkit.analysis import analyze
 from loadkit.core.errors import InputError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.traffic_profiles import (
+from traffic_profiles import (
     AGENT,
     BATCH,
     CONVERSATION,
