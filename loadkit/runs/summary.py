@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from loadkit.runs.client_load import MAX_STALL_P99_S, worst_stall_p99_s
+from loadkit.runs.client_load import MAX_STALL_P99_S, judged_stall_p99_s
 from loadkit.runs.context import RunContext
 from loadkit.runs.latency import summarize
 from loadkit.runs.record import OUTCOMES, Record
@@ -120,7 +120,7 @@ def invalid_reasons(
     context: RunContext,
 ) -> list[dict[str, str]]:
     """Why the figures of this run must not be used; empty for a sound run."""
-    stall = worst_stall_p99_s(context.stalls)
+    stall = judged_stall_p99_s(context.stalls)
     checks = [
         (
             counts["ok"] == 0,
@@ -149,10 +149,10 @@ def invalid_reasons(
             f" the limit {MAX_SCHEDULE_DELAY_P99_S:.0f} s; use more processes or less traffic",
         ),
         (
-            (stall or 0.0) > MAX_STALL_P99_S,
+            stall > MAX_STALL_P99_S,
             "invalid_timing",
-            f"a worker's loop was held up for {stall or 0.0:.2f} s at p99, the limit is"
-            f" {MAX_STALL_P99_S} s; use more processes, less traffic or a quieter machine",
+            f"a worker's loop was held up for {stall:.2f} s at p99, the limit is"
+            f" {MAX_STALL_P99_S:.0f} s; use more processes, less traffic or a quieter machine",
         ),
     ]
     found = [{"code": code, "message": message} for holds, code, message in checks if holds]

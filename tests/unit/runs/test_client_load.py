@@ -11,9 +11,9 @@ from loadkit.client.stalls import StallReport
 from loadkit.runs.folder import finish_run
 
 
-def report(p99_s: float, *, cpu_s: float = 1.0) -> StallReport:
+def report(p99_s: float, *, cpu_s: float = 1.0, samples: int = 1000) -> StallReport:
     return StallReport(
-        samples=100, num_stalls=3, p99_s=p99_s, max_s=2 * p99_s, cpu_s=cpu_s, wall_s=10.0
+        samples=samples, num_stalls=3, p99_s=p99_s, max_s=2 * p99_s, cpu_s=cpu_s, wall_s=10.0
     )
 
 
@@ -44,3 +44,10 @@ def test_a_worker_that_used_up_its_core_is_noted(work: Path, tmp_path: Path) -> 
 def test_a_run_that_nobody_observed_says_so(work: Path, tmp_path: Path) -> None:
     journal(work, 0, [answered("a", 0, 0.0)])
     assert finish_run(work, tmp_path / "run", context(scheduled=1))["loop_stalls"] is None
+
+
+def test_a_p99_of_a_few_wake_ups_is_no_reason(work: Path, tmp_path: Path) -> None:
+    journal(work, 0, [answered("a", 0, 0.0)])
+    known = context(scheduled=1, stalls=[report(1.5, samples=999)])
+    run = finish_run(work, tmp_path / "run", known)
+    assert (run["status"], run["loop_stalls"]["p99_s"]) == ("ok", 1.5)
