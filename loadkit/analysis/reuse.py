@@ -11,6 +11,7 @@ from loadkit.analysis.engines import as_cached, max_hit_blocks
 from loadkit.analysis.events import events_of
 from loadkit.analysis.own import own_prefix_blocks
 from loadkit.analysis.stack import stack_positions
+from loadkit.core.jit import compiled
 from loadkit.core.trace import IntArray, Trace
 
 REPLAY_NONE, REPLAY_SAME_SESSION, REPLAY_CROSS_SESSION = 0, 1, 2
@@ -30,11 +31,7 @@ class Reuse:
     def hit_blocks(self, capacity_blocks: int | None) -> IntArray:
         """Blocks hit per request (n,) in a cache of that size (None: infinite)."""
         limit = NEVER if capacity_blocks is None else capacity_blocks
-        hits = (self.position > 0) & (self.position <= limit)
-        total = np.zeros(len(hits) + 1, np.int64)
-        np.cumsum(hits, out=total[1:])
-        found: IntArray = total[self.trace.block_ptr[1:]] - total[self.trace.block_ptr[:-1]]
-        return np.minimum(found, self.max_hit_blocks)
+        return np.minimum(_within(self.trace.block_ptr, self.position, limit), self.max_hit_blocks)
 
 
 def reuse_of(trace: Trace, engine: str = "vllm") -> Reuse:
@@ -60,6 +57,16 @@ def replay_kinds(prompt_key: IntArray, session: IntArray) -> npt.NDArray[np.int8
     kinds[_first_row(prompt_key[:, None]) < rows] = REPLAY_CROSS_SESSION
     kinds[_first_row(np.stack([prompt_key, session], axis=1)) < rows] = REPLAY_SAME_SESSION
     return kinds
+
+
+@compiled
+def _within(ptr: IntArray, position: IntArray, limit: int) -> IntArray:
+    """Touches of each row (n,) that were seen before and stand no deeper than the limit."""
+    found = np.zeros(len(ptr) - 1, np.int64)
+    for row in range(len(ptr) - 1):
+        for touch in range(ptr[row], ptr[row + 1]):
+            found[row] += 0 < position[touch] <= limit
+    return found
 
 
 def _first_row(keys: IntArray) -> IntArray:

@@ -73,7 +73,9 @@ class Trace:
     @property
     def num_unique_blocks(self) -> int:
         """Distinct prompt blocks (blocks only seen in replies do not count)."""
-        return len(np.unique(self.block_ids))
+        seen = np.zeros(self.num_ids, np.bool_)  # sorting would take a copy of every touch
+        seen[self.block_ids] = True
+        return int(seen.sum())
 
     @property
     def num_ids(self) -> int:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.jit import compiled
-from loadkit.core.trace import IntArray, Trace
+from loadkit.core.trace import IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+SmallInts = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,9 @@ class Segments:
 def segments_of(reuse: Reuse) -> Segments:
     """Cut the tree of prompt blocks, and count."""
     trace = reuse.trace
-    segment = np.full(trace.num_ids, -1, np.int64)
-    size = _assign(trace.block_ptr, trace.block_ids, _branches(trace), segment)
+    segment = np.full(trace.num_ids, -1, np.int32)
+    branches = _branches(trace.block_ptr, trace.block_ids, trace.num_ids)
+    size = _assign(trace.block_ptr, trace.block_ids, branches, segment)
     order = np.lexsort((np.arange(trace.num_requests), trace.session))
     start, blocks, first, requests, sessions, hits = _count(
         trace.block_ptr,
@@ -51,20 +56,27 @@ def segments_of(reuse: Reuse) -> Segments:
     return Segments(start, blocks, first, requests, sessions, hits)
 
 
-def _branches(trace: Trace) -> np.typing.NDArray[np.bool_]:
-    """Whether a block (by id) is followed by more than one other block."""
-    _, first = np.unique(trace.block_ids, return_index=True)
-    inner = np.ones(trace.num_blocks, np.bool_)
-    inner[trace.block_ptr[:-1][np.diff(trace.block_ptr) > 0]] = False
-    parents = trace.block_ids[first[inner[first]] - 1]
-    branches: np.typing.NDArray[np.bool_] = np.bincount(parents, minlength=trace.num_ids) > 1
+@compiled
+def _branches(ptr: IntArray, ids: IntArray, num_ids: int) -> BoolArray:
+    """Whether a block (by id) is followed by more than one other block.
+
+    Ids have one parent, so a block is counted as a child where it is seen first.
+    """
+    branches, parent = np.zeros(num_ids, np.bool_), np.zeros(num_ids, np.bool_)
+    seen = np.zeros(num_ids, np.bool_)
+    for request in range(len(ptr) - 1):
+        for touch in range(ptr[request], ptr[request + 1]):
+            block = ids[touch]
+            if touch > ptr[request] and not seen[block]:
+                before = ids[touch - 1]
+                branches[before] = parent[before]
+                parent[before] = True
+            seen[block] = True
     return branches
 
 
 @compiled
-def _assign(
-    ptr: IntArray, ids: IntArray, branches: np.typing.NDArray[np.bool_], segment: IntArray
-) -> int:
+def _assign(ptr: IntArray, ids: IntArray, branches: BoolArray, segment: SmallInts) -> int:
     """Fill segment (num_ids,) in order of first touch; how many there are."""
     size = 0
     for request in range(len(ptr) - 1):
@@ -88,7 +100,7 @@ def _count(
     order: IntArray,
     own_blocks: IntArray,
     hit_blocks: IntArray,
-    segment: IntArray,
+    segment: SmallInts,
     size: int,
 ) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray, IntArray]:
     """See Segments. `order` goes session by session, so the last one seen tells them apart."""
