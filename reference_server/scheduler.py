@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from loadkit.core.blocks import max_hit_blocks
 from reference_server.accounting import History
 from reference_server.admission import Admission
-from reference_server.block_tree import Block, BlockTree
+from reference_server.block_tree import BlockTree
 from reference_server.drafting import Drafter
-from reference_server.node import Node
+from reference_server.holdings import Holdings
 from reference_server.request import (
     ABORT,
     ERROR,
@@ -53,7 +52,7 @@ class Scheduler:
         self.admission = Admission(tree, self.history, block_size)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest admission first
-        self._filling: dict[bytes, Request] = {}  # prompt blocks that running requests compute
+        self.holdings = Holdings(tree, block_size)
 
     @property
     def has_work(self) -> bool:
@@ -98,10 +97,13 @@ class Scheduler:
         at_quota: set[bytes] = set()
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             request = self.waiting.popleft()
-            if request.tenant in at_quota or self._waits_for_another(request):
+            if request.tenant in at_quota or self.holdings.waits_for_another(request):
                 passed.append(request)
             elif self.admission.admit(request):
-                self._enter(request)
+                self.holdings.enter(request)
+                self.running.append(request)
+                if request.num_preemptions == 0:
+                    self.on_admit(request)
                 budget -= self._add_chunk(chunks, request, budget)
             else:
                 passed.append(request)
@@ -109,25 +111,6 @@ class Scheduler:
                     break
                 at_quota.add(request.tenant)
         self.waiting.extendleft(reversed(passed))
-
-    def _waits_for_another(self, request: Request) -> bool:
-        """Whether a running request computes the first block that this one misses, or its leader
-        the prompt."""
-        leader = request.leader
-        if leader is not None and leader.finish_reason is None:
-            return leader.num_computed < leader.num_prompt
-        if not self._filling:
-            return False
-        usable = request.hashes[: max_hit_blocks(len(request.tokens), self.block_size)]
-        num_matched = len(self.tree.match(usable))
-        return num_matched < len(usable) and usable[num_matched] in self._filling
-
-    def _enter(self, request: Request) -> None:
-        for block_hash in request.hashes[len(request.nodes) : request.num_reserved_end]:
-            self._filling.setdefault(block_hash, request)
-        self.running.append(request)
-        if request.num_preemptions == 0:
-            self.on_admit(request)
 
     # -- after the forward pass
 
@@ -141,7 +124,9 @@ class Scheduler:
             chunk.request.num_computed = chunk.end
             self._take_samples(chunk, samples)
         for request in list(self.running):
-            self._publish(request)
+            while not self.holdings.publish(request):
+                if self._preempt_youngest() is request:
+                    break
         for request in [r for r in self.running if r.finish_reason]:
             self._end(request)
 
@@ -181,38 +166,6 @@ class Scheduler:
             return
         request.finish_reason = STOP if stopped else reason
 
-    def _publish(self, request: Request) -> None:
-        """Make the blocks findable that the step filled; the youngest gives way if no room."""
-        while len(request.nodes) < request.num_computed // self.block_size:
-            index = len(request.nodes)
-            block_hash = request.block_hash(index)
-            published = self.tree.publish(
-                self._block(request, index, block_hash),
-                request.pages[index],
-                reserved=index < request.num_reserved_end,
-            )
-            if published is None:
-                if self._preempt_youngest() is request:
-                    return
-                continue
-            node, is_new = published
-            if index >= request.num_blocks_used and request.leader is None:
-                request.num_blocks_used = index + 1
-                if not is_new:
-                    self.tree.order.use((node,), is_new_prompt=request.is_new_prompt)
-            request.pages[index] = node.place
-            request.nodes.append(node)
-            self._stop_filling(block_hash, request)
-
-    def _block(self, request: Request, index: int, block_hash: bytes | None) -> Block:
-        """What block `index` of the request holds so far; an unfinished one has no hash."""
-        if index:
-            request.block_hash(index - 1)
-        parent: Node | None = request.nodes[index - 1] if index and block_hash else None
-        tokens = request.block_tokens(index)[: request.num_computed - index * self.block_size]
-        prefix_hash = request.prefix_hash(index)
-        return Block(block_hash, parent, prefix_hash, tuple(tokens), request.tenant)
-
     def _preempt_youngest(self) -> Request:
         """Drop the youngest running request's pages and put it first in the queue again.
 
@@ -220,7 +173,7 @@ class Scheduler:
         """
         victim = next(request for request in reversed(self.running) if request.pages)
         self.history.finish(victim)
-        self._release(victim)
+        self.holdings.release(victim)
         victim.num_computed = 0
         if victim.finish_reason is None:
             self.running.remove(victim)
@@ -242,29 +195,9 @@ class Scheduler:
 
     def _end(self, request: Request) -> None:
         self.history.finish(request)
-        self._release(request)
+        self.holdings.release(request)
         self.running.remove(request)
         self.notify(request)
-
-    def _release(self, request: Request) -> None:
-        """Give back every page: the unfinished block's page becomes dead, then the chain is
-        touched tail first."""
-        for block_hash in request.hashes[len(request.nodes) : request.num_reserved_end]:
-            self._stop_filling(block_hash, request)
-        has_partial = request.num_computed % self.block_size != 0
-        partial = request.num_computed // self.block_size if has_partial else -1
-        for index in range(len(request.nodes), len(request.pages)):
-            page, reserved = request.pages[index], index < request.num_reserved_end
-            if index == partial:
-                self.tree.retire(self._block(request, index, None), page, reserved=reserved)
-            else:
-                self.tree.give_back(page, reserved=reserved, tenant=request.tenant)
-        self.tree.release(request.nodes)
-        request.nodes, request.pages, request.num_reserved_end = [], [], 0
-
-    def _stop_filling(self, block_hash: bytes, request: Request) -> None:
-        if self._filling.get(block_hash) is request:
-            del self._filling[block_hash]
 
     def notify(self, request: Request) -> None:
         """Tell everybody that the request ended."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from engine_builders import make_engine, make_request, run_all
+from engine_builders import make_engine, make_lower, make_request, run_all
 
 from reference_server.engine import Engine
+from reference_server.request import Request, SamplingParams
 
 ROUNDS, VICTIM_PROMPTS, QUOTA, CAPACITY = 40, 4, 30, 60
 
@@ -74,3 +75,19 @@ def test_without_a_name_the_isolation_domain_is_the_tenant() -> None:
     engine = make_engine(10)
     request = make_request(engine, [1])
     assert request.tenant == request.root
+
+
+def test_another_domain_gets_no_block_no_tail_and_no_guess_of_the_same_prompt() -> None:
+    """All tokens are computed and every reply token is a step, as if nobody had been before."""
+    prompt = [1, 2, 0, 1, 2, 2, 2]
+    counts = []
+    engine = make_engine(60, draft_tokens=3, lower=make_lower(20))
+    for root in (b"mine", b"mine", b"theirs"):
+        request = Request(list(prompt), 4, root, SamplingParams(max_tokens=9))
+        engine.submit(request)
+        steps = 0
+        while engine.step():
+            steps += 1
+        counts.append((sum(request.tier_tokens), request.num_kept_tail, request.num_drafted, steps))
+    assert counts[1] != counts[0]
+    assert counts[2] == counts[0] == (0, 0, 0, 9)
