@@ -19,7 +19,7 @@ from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.demo.server import reference_server
 from loadkit.forecast import forecast
-from loadkit.gate import decide
+from loadkit.gate import decide_folder
 from loadkit.locust_users.launcher import run_profile
 from loadkit.profiles import Profile
 from loadkit.report import write_report
@@ -149,7 +149,7 @@ def _run(work: Path, model: str | None, show: Show) -> DemoResult:
                 on_progress=show.progress,
             )
     show.stage("Does staging look like production?")
-    gate = decide(runs["staging"], expected).to_dict()
+    gate = decide_folder(work / "staging", expected).to_dict()
     _write_json(work / "gate.json", gate)
     write_report(
         work / "report.html",
