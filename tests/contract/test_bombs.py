@@ -21,7 +21,7 @@ from loadkit.traces import FORMATS, read_log
 GIB = 1 << 30
 MEMBER = 1 << 24
 READ_ALL = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from loadkit.core.errors import InputError
 from loadkit.traces import read_log
@@ -31,7 +31,9 @@ for path in sys.argv[1:]:
         read_log([Path(path)])
     except InputError as error:
         said.append(str(error))
-print(json.dumps([said, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+status = Path("/proc/self/status").read_text()  # getrusage would say what our parent had
+most_kib = int(status.split("VmHWM:")[1].split()[0])
+print(json.dumps([said, most_kib]))
 """
 
 
@@ -43,6 +45,7 @@ def bomb(path: Path, unit: bytes) -> Path:
     return path
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory in /proc")
 def test_a_gibibyte_out_of_a_small_file_is_refused_in_bounded_memory(tmp_path: Path) -> None:
     """The longest line that is taken has 128 MiB, and growing it takes as much again."""
     units = {"zeros": b"\0", "spaces": b" ", "lists": b"[", "objects": b'{"a":'}
