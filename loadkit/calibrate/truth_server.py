@@ -2,7 +2,7 @@
 
 Run as a program, `python -m loadkit.calibrate.truth_server`: prints its port on 127.0.0.1 and serves
 until its standard input ends. Any POST is answered with `max_tokens` events of about 200 bytes,
-`x-gap-ms` apart. `GET /truth` returns {session: CLOCK_MONOTONIC at which its first token was handed
+`x-gap-ms` (20) apart. `GET /truth` returns {session: CLOCK_MONOTONIC at which its first token was handed
 to the socket} and forgets it; that clock is the same in all processes of a machine.
 """
 
@@ -63,8 +63,8 @@ class TruthServer(asyncio.Protocol):
 
     def _stream(self, headers: dict[str, str], request: dict[str, Any]) -> None:
         loop = asyncio.get_running_loop()
-        gap_s = float(headers["x-gap-ms"]) / 1000
-        session, left = headers["x-session-id"], int(request["max_tokens"])
+        gap_s = float(headers.get("x-gap-ms", "20")) / 1000
+        session, left = headers.get("x-session-id", ""), int(request["max_tokens"])
         write: Callable[[bytes], None] = self._transport.write
         write(HEAD)
         due = loop.time() + gap_s
