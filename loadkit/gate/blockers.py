@@ -140,7 +140,7 @@ def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Re
 
 def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
     answered, sessions = run.answered, run.split.sessions
-    scheduled = run.requests.get("scheduled", answered)
+    scheduled = run.requests.get("scheduled", answered) - run.left
     if answered < limits.min_requests:
         verb, least = "was" if answered == 1 else "were", limits.min_requests
         message = f"{counted(answered, 'request')} {verb} answered, at least {least} are needed"

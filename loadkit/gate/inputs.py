@@ -71,7 +71,8 @@ class Delay(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """The parts of run.json that decide."""
+    """The parts of run.json that decide. left: requests that users left on purpose; the plan says
+    so, and nobody waits for their answers."""
 
     schema: Literal["loadkit.run/1"]
     status: Literal["ok", "invalid"]
@@ -85,6 +86,7 @@ class Measured(msgspec.Struct, frozen=True):
     capacity_blocks: int | None = None
     wraps: Count = 0
     mutations: Count = 0
+    left: Count = 0
     loop: str | None = None
     schedule_delay_s: Delay = Delay()
 

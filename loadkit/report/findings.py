@@ -177,24 +177,49 @@ def objectives_table(found: Objectives) -> Table:
     return Table("objective", columns, tuple(rows), found.label)
 
 
+_STAGE_COLUMNS = {
+    "rate_per_s": "starts/s",
+    "requests": "requests",
+    "ok": "answered",
+    "goodput_per_s": "goodput/s",
+    "goodput_share": "met all",
+}
+
+
 def stage_table(one: Facts) -> Table | None:
     """Goodput a stage of the load, where the run recorded stages; None where it did not."""
     stages = one.run.get("stages")
     if not isinstance(stages, list) or not stages or not all(isinstance(s, dict) for s in stages):
         return None
-    keys = [
-        key
-        for key in ("rate_per_s", "users", "requests", "ok", "goodput_per_s", "goodput_share")
-        if any(stage.get(key) is not None for stage in stages)
-    ]
+    keys = [key for key in _STAGE_COLUMNS if any(stage.get(key) is not None for stage in stages)]
     rows = [
-        Row(str(stage.get("name", number)), tuple(_figure(stage.get(key)) for key in keys))
-        for number, stage in enumerate(stages, 1)
+        Row(
+            f"{_figure(stage.get('start_s'))} – {_figure(stage.get('end_s'))} s",
+            tuple(_figure(stage.get(key), is_share=key.endswith("share")) for key in keys),
+        )
+        for stage in stages
     ]
-    return Table("stage", tuple(key.replace("_", " ") for key in keys), tuple(rows), one.label)
+    columns = tuple(_STAGE_COLUMNS[key] for key in keys)
+    return Table("sessions started", columns, tuple(rows), one.label)
 
 
-def _figure(value: Any) -> str:
+def goodput_words(one: Facts) -> str | None:
+    """Goodput and knee in a sentence; None where the run has neither."""
+    found = one.run.get("goodput")
+    if not isinstance(found, dict) or found.get("goodput_per_s") is None:
+        return None
+    words = f"{one.label}: goodput {_figure(found['goodput_per_s'])} requests a second"
+    if not one.run.get("stages"):
+        return words
+    knee = found.get("knee_per_s")
+    if knee is None:
+        return f"{words}; no stage met the objectives"
+    return f"{words}; the knee is at {_figure(knee)} session starts a second"
+
+
+def _figure(value: Any, *, is_share: bool = False) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return UNKNOWN
+    if is_share:
+        return percent(value)
     return f"{value:,.3g}" if isinstance(value, float) else f"{value:,}"

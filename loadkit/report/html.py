@@ -94,6 +94,7 @@ def _found(report: Report) -> dict[str, Any]:
         "prefix_tables": [table for table in prefixes if table],
         "diversity": findings.diversity_table(report.sent),
         "objective_tables": [findings.objectives_table(one) for one in report.objectives],
+        "goodputs": [words for one in report.facts if (words := findings.goodput_words(one))],
         "stage_tables": [table for table in stages if table],
         "load": tables.load_table(report.facts),
         "gaps": findings.gap_table(report.facts),

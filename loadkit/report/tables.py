@@ -171,6 +171,8 @@ def load_table(facts: Sequence[Facts]) -> Table:
         row("load processes", lambda run: count(run["processes"])),
         row("load workers lost", lambda run: count(run.get("missing_workers"))),
     ]
+    if any(_busiest(run) is not None for run in runs):
+        rows.append(row("busiest load process, of one core", lambda run: percent(_busiest(run))))
     if any(found is not None for found in stalls):
         rows += [
             Row(
@@ -182,16 +184,22 @@ def load_table(facts: Sequence[Facts]) -> Table:
     return Table("", tuple(one.label for one in facts), tuple(rows))
 
 
+def _busiest(run: dict[str, Any]) -> float | None:
+    """CPU share of the busiest load process; None where nobody looked."""
+    client = run.get("client")
+    workers = client.get("workers") if isinstance(client, dict) else None
+    shares = [one.get("cpu_share") for one in workers or () if isinstance(one, dict)]
+    known = [share for share in shares if isinstance(share, int | float)]
+    return max(known, default=None)
+
+
 def _stalls(run: dict[str, Any]) -> dict[str, Any] | None:
     """How often and how long the load's event loop stood still; None where nobody looked."""
-    found = run.get("loop_stalls", run.get("stalls"))
-    if isinstance(found, list):
-        lengths = [one.get("length_s", 0.0) for one in found if isinstance(one, dict)]
-        return {"count": len(found), "longest_s": max(lengths, default=0.0)}
+    found = run.get("loop_stalls")
     if not isinstance(found, dict):
         return None
-    longest = found.get("longest_s", found.get("max_s", found.get("max")))
-    return {"count": found.get("count", found.get("n")), "longest_s": longest}
+    known = {key: found.get(key) for key in ("count", "longest_s")}
+    return known if all(isinstance(value, int | float) for value in known.values()) else None
 
 
 def fit_words(found: Fit) -> str:

@@ -274,6 +274,11 @@ def test_a_tenth_of_the_plan_may_stay_unanswered() -> None:
     assert verdict(run(requests__scheduled=66)) == "PASS"
 
 
+def test_requests_that_users_left_on_purpose_are_not_missed() -> None:
+    assert verdict(run(requests__scheduled=80)) == "INCONCLUSIVE"
+    assert verdict(run(requests__scheduled=80, left=20)) == "PASS"
+
+
 def test_a_capacity_within_a_percent_is_the_same() -> None:
     assert verdict(run(capacity_blocks=1999)) == "PASS"
 

@@ -219,3 +219,34 @@ def test_a_run_without_any_answer_has_a_report(tmp_path: Path) -> None:
     page = render(build(tmp_path / "run"))
     assert "not valid, 3 of 3 requests were not answered" in page
     assert "<b>no</b>" not in page
+
+
+def test_stages_goodput_and_stalls_are_shown_where_a_run_has_them_and_only_there(
+    example: Example,
+) -> None:
+    plain = build(example.production)
+    assert "goodput" not in render(plain)
+    stage = {"start_s": 0.0, "end_s": 60.0, "rate_per_s": 1.5, "requests": 90, "ok": 88}
+    met = {"goodput_per_s": 1.25, "goodput_share": 0.9}
+    run = plain.facts[0].run | {
+        "stages": [stage | met, "no stage"][:1],
+        "goodput": met | {"knee_per_s": 1.5},
+        "loop_stalls": {"count": 30, "longest_s": 0.08, "p99_s": 0.004},
+        "client": {"workers": [{"cpu_share": 0.4}, {"cpu_share": 0.7}, {"cpu_share": None}]},
+    }
+    page = render(msgspec.structs.replace(plain, facts=(Facts("Staging", run),)))
+    for words in (
+        "goodput 1.25 requests a second; the knee is at 1.5 session starts a second",
+        "0 – 60 s", "<td>90.0%</td>", "<td>30</td>", "<td>80 ms</td>", "<td>70.0%</td>",
+    ):  # fmt: skip
+        assert words in page
+
+
+@pytest.mark.parametrize(
+    "odd", ["x", 3, [1], {"count": "x"}, {"workers": "x"}, [{"rate_per_s": []}]]
+)
+def test_newer_keys_that_do_not_fit_are_left_out(example: Example, odd: Any) -> None:
+    plain = build(example.production)
+    keys = ("stages", "goodput", "loop_stalls", "client")
+    run = plain.facts[0].run | dict.fromkeys(keys, odd)
+    assert render(msgspec.structs.replace(plain, facts=(Facts("Staging", run),)))
