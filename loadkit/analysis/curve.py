@@ -86,8 +86,7 @@ class HitCurve:
         top = max(first_touches, self.by_cause.shape[1] - 1)
         if top == 0:
             return []
-        grid = np.geomspace(max(1, top / _SMALLEST_SHARE), top, points)
-        return [int(size) for size in np.unique(np.round(grid).astype(np.int64))]
+        return log_spaced(top, points)
 
     @staticmethod
     def _at(counts: IntArray, capacity_blocks: int | None) -> IntArray:
@@ -95,6 +94,12 @@ class HitCurve:
         index = largest if capacity_blocks is None else min(capacity_blocks, largest)
         found: IntArray = counts[..., index]
         return found
+
+
+def log_spaced(top: float, points: int = DEFAULT_POINTS) -> list[int | None]:
+    """Whole sizes from a thousandth of `top` up to it, evenly apart on a logarithmic scale."""
+    grid = np.geomspace(max(1, top / _SMALLEST_SHARE), top, points)
+    return [int(size) for size in np.unique(np.round(grid).astype(np.int64))]
 
 
 def hit_curve(reuse: Reuse) -> HitCurve:
@@ -113,12 +118,13 @@ def hit_curve(reuse: Reuse) -> HitCurve:
         trace.block_size,
         int(reuse.position.max(initial=0)),
     )
-    seen = np.bincount(given[given > 0], minlength=1)
+    seen = np.bincount(given, minlength=1)
+    seen[0] = 0  # never seen before
     return HitCurve(
         block_size=trace.block_size,
         prompt_tokens=int(trace.prompt_tokens.sum()),
-        by_cause=np.cumsum(counts, axis=1),
-        as_given=np.cumsum(seen),
+        by_cause=np.cumsum(counts, axis=1, out=counts),
+        as_given=np.cumsum(seen, out=seen),
         num_blocks=trace.num_blocks,
     )
 

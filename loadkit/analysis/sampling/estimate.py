@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from loadkit.analysis.curve import CurvePoint
+from loadkit.analysis.curve import CurvePoint, log_spaced
 from loadkit.analysis.nodes import NodeRequests, NodeStream
 from loadkit.analysis.reuse import replay_kinds
 from loadkit.analysis.sampling.kept import KeptTouches, keep
@@ -27,7 +27,6 @@ from loadkit.traces.reading import Reading
 
 # Light blocks are dealt into so many samples, whose spread is the standard error of their mean.
 NUM_GROUPS = 5
-_CURVE_POINTS = 24
 _SCALE = 4096  # weights are integers in the pass: 4096ths of a block
 Capacities = Callable[[int], Sequence[int | None]]
 _CAUSES = ("continuation", "shared", "replay_same_session", "replay_cross_session")
@@ -255,7 +254,4 @@ def _default_sizes(kept: KeptTouches, rate: float) -> list[int | None]:
     is_heavy = kept.group[first] < 0
     heavy = int(kept.weight[first][is_heavy].sum())
     footprint = heavy + (len(ids) - int(is_heavy.sum())) / rate
-    if footprint < 1:
-        return []
-    grid = np.geomspace(max(1, footprint / 1000), footprint, _CURVE_POINTS)
-    return [int(size) for size in np.unique(np.round(grid).astype(np.int64))]
+    return log_spaced(footprint) if footprint >= 1 else []
