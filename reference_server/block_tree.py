@@ -210,6 +210,13 @@ class BlockTree:
         self.order.reset_clock()
         self.events.add(CLEARED)
 
+    def drain(self) -> None:
+        """The server stops: what is idle goes to the tier that outlives it, if there is one."""
+        if self.lower.outlives_the_process:
+            while self._evict(None, settle_clock=True):
+                pass
+            self.lower.drain()
+
     # -- evicting
 
     def _make_room(self, tenant: bytes, *, settle_clock: bool = True) -> bool:

@@ -139,7 +139,8 @@ class Engine:
         self._thread.start()
 
     def stop(self, timeout_s: float = 30.0) -> None:
-        """End the thread after its current step; what is unfinished ends as aborted."""
+        """End the thread after its current step; what is unfinished ends as aborted, and what the
+        cache holds goes to disk where there is a disk tier."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -156,6 +157,7 @@ class Engine:
                 self._wait_for_work()
                 self.step()
             self._end_all(ABORT)
+            self.tree.drain()
         except BaseException as error:  # the thread's edge: the server must learn of it
             with self._wake:
                 self.error = error

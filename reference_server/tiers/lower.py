@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from reference_server.node import DEVICE, GONE, TIER_NAMES, Node
+from reference_server.node import DEVICE, DISK, GONE, TIER_NAMES, Node
 from reference_server.tiers.base import Pages, Slab
 
 SPARE_SLOTS = 1  # a block that leaves holds its slot until it is read; its successor needs one
@@ -135,6 +135,16 @@ class LowerTiers:
 
     def found(self) -> list[Node]:
         return [node for tier in self.tiers for node in tier.adopt()]
+
+    @property
+    def outlives_the_process(self) -> bool:
+        return any(tier.level == DISK for tier in self.tiers)
+
+    def drain(self) -> None:
+        """Hand everything on to the last tier, oldest first."""
+        for index, tier in enumerate(self.tiers[:-1]):
+            while tier.entries:
+                self._spill(index)
 
     def clear(self) -> None:
         for tier in self.tiers:

@@ -419,3 +419,17 @@ def test_a_taken_port_is_one_line_and_exit_2(model: Path) -> None:
     assert done.returncode == 2
     assert "cannot listen" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_started_again_serves_from_its_disk(model: Path, tmp_path: Path) -> None:
+    """A prompt of 70 ids: 4 blocks of 16 hit, all from disk, and the reply is the same."""
+    options = ("--model", str(model), "--num-blocks", "40", "--disk-blocks", "50")
+    options += ("--disk-file", str(tmp_path / "slab"), "--policy", "slru")
+    answers = []
+    for _ in range(2):
+        with serving(*options) as served, httpx.Client(base_url=served.url, timeout=60) as client:
+            prompt = [3 + n % 200 for n in range(70)]
+            answers.append(complete(client, prompt, return_token_ids=True).json())
+    first, again = answers
+    assert (first["usage"]["loadkit"]["disk"], again["usage"]["loadkit"]["disk"]) == (0, 64)
+    assert again["choices"][0]["token_ids"] == first["choices"][0]["token_ids"]

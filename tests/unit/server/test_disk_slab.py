@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_builders import make_engine, run
+from engine_builders import DictSlab, make_engine, run
 
 from loadkit.core.errors import InputError
-from reference_server.node import DISK, Node
+from reference_server.node import DISK, HOST, Node
 from reference_server.tiers.disk import HEADER_BYTES, DiskSlab
 from reference_server.tiers.lower import LowerTiers, Tier
 from reference_server.tiers.secret import lasting_secret
@@ -165,6 +165,26 @@ def test_an_engine_started_again_hits_what_the_last_one_left_on_disk(path: Path)
         run(engine, prompts[1])
         slab.close()
     assert hits == [(0, 0, 0), (0, 0, 12)]
+
+
+def test_an_engine_that_is_stopped_leaves_everything_on_disk_most_recent_last(path: Path) -> None:
+    """Device 8, host 4, disk 9 blocks of 4: of three prompts of 3 blocks and a dead page, the last
+    two, and one block and the page of the first, find room."""
+    prompts = [[n] * 13 for n in range(3)]
+    slab = DiskSlab(path, 10, BLOCK, PAYLOAD, b"f" * 32, encode, decode)
+    host = Tier(HOST, DictSlab(5), 4)
+    engine = make_engine(8, lower=LowerTiers([host, Tier(DISK, slab, 9)]))
+    for prompt in prompts:
+        run(engine, prompt)
+    engine.start()
+    engine.stop()
+    assert engine.error is None
+    slab.close()
+    slab = DiskSlab(path, 10, BLOCK, PAYLOAD, b"f" * 32, encode, decode)
+    engine = make_engine(8, lower=LowerTiers([Tier(DISK, slab, 9)]))
+    hits = [run(engine, prompt).tier_tokens[2] for prompt in (prompts[2], prompts[1], prompts[0])]
+    slab.close()
+    assert hits == [12, 12, 4]
 
 
 def test_the_secret_lasts_and_is_its_owners_alone(tmp_path: Path) -> None:
