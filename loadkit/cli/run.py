@@ -103,6 +103,7 @@ def run(
     from loadkit.cli.interrupt import interruptible
     from loadkit.client.secret import read_api_key
     from loadkit.locust_users.launcher import run_profile
+    from loadkit.locust_users.recover import tell_of_abandoned
     from loadkit.runs.folder import check_free
 
     if worker:
@@ -129,7 +130,7 @@ def run(
     )
     band = _band(expected)
     check_free(out)
-    run_modes.tell_of_abandoned(out)
+    tell_of_abandoned(out.parent)
     token = run_modes.token((master_host, master_port), expect_workers) if master else None
     if web:
         run_view.announce(web_host, web_port)

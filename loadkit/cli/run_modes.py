@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from loadkit.client.secret import Secret, read_api_key
 from loadkit.core.errors import InputError
 from loadkit.locust_users.process import TOKEN_VARIABLE, Address, run_worker
-from loadkit.locust_users.recover import abandoned, recover
+from loadkit.locust_users.recover import recover
 from loadkit.profiles import Profile
 from loadkit.traffic.plan import TrafficPlan
 
@@ -92,15 +92,3 @@ def send_out(folder: Path, names: Sequence[str], collector: str | None) -> None:
         export(folder, name)
     if collector is not None:
         post(read_measured(folder), collector)
-
-
-def tell_of_abandoned(out: Path) -> None:
-    """A line on stderr for each run beside `out` that was cut off and never made its folder."""
-    if not out.parent.is_dir():
-        return
-    for folder in abandoned(out.parent):
-        print(
-            f"loadkit: {folder} holds the records of a run that was cut off; make its folder with "
-            f"`loadkit run --recover {folder} -o DIR`",
-            file=sys.stderr,
-        )

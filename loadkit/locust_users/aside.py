@@ -22,6 +22,7 @@ from loadkit.client.secret import read_api_key
 from loadkit.core.errors import InputError, LoadkitError
 from loadkit.locust_users.closing import closed_context
 from loadkit.locust_users.preparing import Choices, kinds_of, observe_before, prepare
+from loadkit.locust_users.recover import tell_of_abandoned
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.work import make_work_folder
 from loadkit.planning import plan_for_run
@@ -29,7 +30,8 @@ from loadkit.runs.folder import check_free, finish_run
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What a user class says about its run. kinds: of traffic that it plays; None: any."""
+    """What a user class says about its run. kinds: of traffic that it plays; None: any.
+    beside: the other user classes of the test, whose traffic the server's counters hold too."""
 
     user_class: str
     profile: str
@@ -42,12 +44,14 @@ class Spec(msgspec.Struct, frozen=True):
     block_size: int | None = None
     processes: int = 1
     web: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def prepare_work(spec: Spec) -> WorkFolder:
     """The working folder of a run that is ready to start. InputError, CannotMeasure: see prepare."""
     out = Path(spec.out)
     check_free(out)
+    tell_of_abandoned(out.parent)
     profile = profiles.load(spec.profile, list(spec.overrides))
     other = kinds_of(profile) - set(spec.kinds or kinds_of(profile))
     if other:
@@ -69,6 +73,9 @@ def prepare_work(spec: Spec) -> WorkFolder:
     with ControlPlane(Endpoint.parse(spec.url), key=key) as control:
         settings, context = prepare(profile, plan, control, choices, key)
         observe_before(context, control)
+    if spec.beside:
+        others = ", ".join(spec.beside)
+        context.notes.append(f"other traffic: {others} ran in the same test, on the same counters")
     work = make_work_folder(out, plan, settings)
     work.write_context(context)
     return work

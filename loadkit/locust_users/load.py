@@ -103,6 +103,8 @@ class Load:
         master = Master(environment.runner, Wire())
 
         def start(**_: Any) -> None:
+            if self.work.started() is not None:  # again, in the web interface: sent once
+                return
             clients = master.await_workers(self.settings.processes)[: self.settings.processes]
             master.hand_out("", self.work, self.plan, clients)
 

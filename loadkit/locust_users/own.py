@@ -183,6 +183,7 @@ class OwnTest:
             "tokenizer": user_class.tokenizer,
             "block_size": user_class.block_size,
             "processes": max(1, num_workers),
+            "beside": [c.__name__ for c in self.environment.user_classes if c is not user_class],
             "web": self.environment.web_ui is not None,
         }
         work = WorkFolder(Path(_aside("prepare", data=msgspec.json.encode(spec)).decode().strip()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ def abandoned(folder: Path) -> list[Path]:
     """Working folders in `folder` that nobody looks after any more."""
     found = [*folder.glob(f".*{MARK}*"), *folder.glob(f"{WORKER_PREFIX}*")]
     return sorted(path for path in found if path.is_dir() and not WorkFolder(path).is_held())
+
+
+def tell_of_abandoned(folder: Path) -> None:
+    """A line on stderr for each run in `folder` that was cut off and never made its own."""
+    for left in abandoned(folder) if folder.is_dir() else ():
+        print(
+            f"loadkit: {left} holds the records of a run that was cut off; make its folder with "
+            f"`loadkit run --recover {left} -o DIR`",
+            file=sys.stderr,
+        )
 
 
 def recover(path: Path, out: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from command import Call
 
-from loadkit.cli.run_modes import tell_of_abandoned, token
+from loadkit.cli.run_modes import token
+from loadkit.locust_users.recover import tell_of_abandoned
 from loadkit.locust_users.settings import WorkFolder
 
 
@@ -41,12 +42,12 @@ def test_a_run_that_was_cut_off_is_told_of(
 ) -> None:
     left = tmp_path / ".old.work-abc"
     left.mkdir()
-    tell_of_abandoned(tmp_path / "new")
+    tell_of_abandoned(tmp_path)
     assert f"loadkit run --recover {left} -o DIR" in capsys.readouterr().err
     held = WorkFolder(left)
     held.hold()
-    tell_of_abandoned(tmp_path / "new")
-    tell_of_abandoned(tmp_path / "nowhere" / "new")
+    tell_of_abandoned(tmp_path)
+    tell_of_abandoned(tmp_path / "nowhere")
     assert capsys.readouterr().err == ""
 
 
