@@ -66,6 +66,10 @@ def forecast(
     ] = "vllm",
     page_size: simulate_options.PageSize = None,
     seed: Annotated[int, typer.Option(help="Same seed, same forecast.", min=0)] = 0,
+    for_model: Annotated[
+        str | None,
+        typer.Option(help="Served model it is for; gate refuses a run of another.", metavar="NAME"),
+    ] = None,
     format: LogFormat = "auto",
     tokenizer: TokenizerName = None,
     block_size: BlockSize = None,
@@ -77,6 +81,8 @@ def forecast(
     output: OutputFile = None,
 ) -> None:
     """Hit rate to expect in production. Exit 3 where no honest figure can be given."""
+    from msgspec.structs import replace
+
     from loadkit.cli import forecast_view
     from loadkit.core.errors import CannotMeasure
     from loadkit.core.units import parse_capacity, parse_traffic
@@ -104,6 +110,7 @@ def forecast(
         sampled=sampled,
         turns=_turns(log.trace, tokenizer) if sampled == "requests" else None,
     )
+    answer = replace(answer, log=replace(answer.log, model=for_model))
     if output is not None:
         log_input.write_json(output, answer.to_dict())
     if json:

@@ -39,7 +39,8 @@ class Scenario(msgspec.Struct, frozen=True):
 class LogFacts(msgspec.Struct, frozen=True):
     """What the forecast was made from, so that a gate can tell whether a run is comparable.
 
-    tokenizer_fingerprint is None for a log that came as block ids.
+    tokenizer_fingerprint is None for a log that came as block ids. model: the served model that the
+    forecast is for, if somebody said so; a gate refuses a run of another.
     """
 
     requests: int
@@ -47,6 +48,7 @@ class LogFacts(msgspec.Struct, frozen=True):
     block_size: int
     tokenizer_fingerprint: str | None
     prompt_tokens: int
+    model: str | None = None
 
 
 class Estimate(msgspec.Struct, frozen=True):

@@ -76,3 +76,21 @@ def test_control_characters_of_a_run_do_not_reach_the_terminal(
     assert "\x1b" not in done.out
     assert "\x07" not in done.out
     assert "[red]x[/red]" in done.out
+
+
+def test_a_forecast_says_for_which_model_it_is_and_gate_refuses_another(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    rows = [
+        {"timestamp": 1000 * n, "input_length": 1024, "output_length": 1, "hash_ids": [0, n + 1],
+         "session_id": f"s{n}"}
+        for n in range(40)
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "f.json"
+    made = loadkit("forecast", tmp_path / "log.jsonl", "--for-model", "other", "-o", out)
+    assert made.code == 0, made.err
+    assert json.loads(out.read_text())["log"]["model"] == "other"
+    done = loadkit("gate", "--measured", folder(tmp_path / "run", run()), "--expected", out)
+    assert done.code == 3
+    assert "model m, the forecast other" in done.out
