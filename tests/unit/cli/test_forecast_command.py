@@ -1,0 +1,120 @@
+"""`loadkit forecast` on corpora without time, torn logs and other engines, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Call
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer's folder: a token a word, numbers up to 9999 known."""
+    names = ["?", "you", "help", "<user>", "<system>", "<assistant>"]
+    vocabulary = {word: at for at, word in enumerate([*names, *map(str, range(10_000))])}
+    backend = Backend(models.WordLevel(vocabulary, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path_factory.mktemp("words")
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    return folder
+
+
+def dialogues(count: int) -> list[list[str]]:
+    """What people and assistant say in turns, the same number of words each time."""
+    draw = random.Random(3)
+    return [[" ".join(str(draw.randrange(10_000)) for _ in range(8)) for _ in range(2 * turns - 1)]
+            for turns in draw.choices((1, 2, 3), k=count)]  # fmt: skip
+
+
+def messages(said: list[str]) -> list[dict[str, str]]:
+    system = {"role": "system", "content": "you help " * 8}
+    spoken = [{"role": ("user", "assistant")[at % 2], "content": text}
+              for at, text in enumerate(said)]  # fmt: skip
+    return [system, *spoken]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "sharegpt.jsonl"
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    rows = [{"id": str(at), "conversations": [
+        {"from": names[said["role"]], "value": said["content"]} for said in messages(dialogue)
+    ]} for at, dialogue in enumerate(dialogues(120))]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def asked(loadkit: Call, *arguments: Any) -> tuple[int, dict[str, Any], str]:
+    code, out, err = loadkit("forecast", *arguments, "--json")
+    assert out, err
+    return code, json.loads(out), err
+
+
+def test_a_sharegpt_corpus_is_forecast_for_an_infinite_cache_only(
+    loadkit: Call, corpus: Path, words: Path
+) -> None:
+    tail = ("--tokenizer", words, "--block-size", 4)
+    code, answer, _ = asked(loadkit, corpus, "--traffic", "5x", *tail)
+    assert code == 0
+    assert answer["curve"] == []
+    assert answer["split"]["continuation"] > 0.2
+    code, refused, err = asked(loadkit, corpus, "--traffic", "5x", "--capacity", 100, *tail)
+    assert (code, refused["hit_rate"]["estimate"]) == (3, None)
+    assert "nothing says what a cache holds between two turns" in err
+    code, out, _ = loadkit("forecast", corpus, "--traffic", "1x", *tail)
+    assert code == 0
+    assert "no curve of capacities" in out
+
+
+def test_requests_drawn_one_by_one_from_a_chat_log_are_put_back_into_sessions(
+    loadkit: Call, tmp_path: Path, words: Path
+) -> None:
+    """Infinite cache, no timestamps: own turns from the messages, the system prompt from the rest."""
+    whole = [messages(said[:end]) for said in dialogues(900) for end in range(1, len(said) + 1, 2)]
+    draw = random.Random(5)
+    kept = [request for request in whole if draw.random() < 0.25]
+    rates, paths = {}, {"whole": whole, "torn": kept}
+    tail = ("--tokenizer", words, "--block-size", 4, "--target", 50)
+    for name, requests in paths.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"messages": said}) + "\n" for said in requests))
+        if name == "whole":
+            rates[name] = asked(loadkit, path, "--traffic", "1x", *tail)[1]["hit_rate"]
+            continue
+        for unit in ("sessions", "requests"):
+            traffic = f"{len(whole) / len(kept):.3f}x"
+            code, answer, _ = asked(loadkit, path, "--traffic", traffic, "--sampled", unit, *tail)
+            assert code == 0
+            rates[unit] = answer["hit_rate"]
+            warned = any("--sampled requests" in note for note in answer["warnings"])
+            assert warned == (unit == "sessions")
+    truth = rates["whole"]["estimate"]
+    assert abs(rates["requests"]["estimate"] - truth) < 0.03
+    assert rates["requests"]["method"] == "torn_requests"
+    assert truth - rates["sessions"]["estimate"] > 0.1
+
+
+def test_an_engine_of_slots_and_an_unknown_unit_are_refused(
+    loadkit: Call, corpus: Path, words: Path
+) -> None:
+    tail = ("--tokenizer", words)
+    code, _, err = loadkit("forecast", corpus, "--engine", "llamacpp", *tail)
+    assert code == 2
+    assert "slots" in err
+    code, _, err = loadkit("forecast", corpus, "--sampled", "users", *tail)
+    assert code == 2
+    assert "sessions, requests, tenants" in err
