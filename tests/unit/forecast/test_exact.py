@@ -58,6 +58,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "block_size": 2,
         "tokenizer_fingerprint": None,
         "prompt_tokens": 18,
+        "model": None,
     }
 
 
