@@ -67,3 +67,23 @@ def test_chats_without_a_tokenizer_are_refused_with_a_way_out(
     code, _, err = loadkit("synthesize", log, "-o", tmp_path / "out.jsonl")
     assert code == 2
     assert "write token ids with --token-ids" in err
+
+
+def test_a_log_of_token_ids_is_sampled_and_a_cluster_needs_a_sample(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens.jsonl"
+    rows = [{"prompt": [*range(32), k, *range(40)]} for k in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    code, printed, _ = loadkit("analyze", path, "--sample", "100%", "--json")
+    assert code == 0
+    data = json.loads(printed)
+    # 9 of 10 prompts of 73 tokens find their first two blocks of 16.
+    assert (data["format"], data["infinite"]["hit_rate"]) == ("openai", pytest.approx(9 * 32 / 730))
+    for options, said in (
+        (["--engine-distributed", "ray"], "a cluster takes samples"),
+        (["--engine-distributed", "dask", "--sample", "1%"], "unknown engine 'dask'"),
+    ):
+        code, _, err = loadkit("analyze", path, *options)
+        assert code == 2
+        assert said in err
