@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -227,6 +228,8 @@ class OwnTest:
     def _refuse(self, classes: list[UserClass], failed: _AsideFailed) -> None:
         for user_class in classes:
             user_class.load = None
+        for run in self._runs:  # prepared before the one that was refused; nothing is in it
+            shutil.rmtree(run.work.path, ignore_errors=True)
         self._runs.clear()
         self.environment.process_exit_code = failed.code
         if self.environment.web_ui is None:

@@ -156,7 +156,7 @@ def test_traffic_that_a_class_does_not_play_is_refused_before_anything_is_sent(
 ) -> None:
     with scripted_server(tmp_path) as server:
         write(tmp_path, TWO_CLASSES[: TWO_CLASSES.index("class Steps")], server.url)
-        code, errors = headless(tmp_path, "MyCorpus")
+        code, errors = headless(tmp_path, "MyChat", "MyCorpus", "--users", 2)
         assert server.truth() == []
     assert code == 2
     assert "small: MyCorpus does not play traffic of kind conversation" in errors
