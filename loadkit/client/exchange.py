@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from loadkit.client.connection import Connection
 from loadkit.client.kernel_time import ANCILLARY_BYTES, arrived_at
@@ -44,8 +45,12 @@ class Exchange:
         """Start to send; `is_sending` tells whether some of it is left."""
         self.receipt.begin(time.monotonic())
         tls = self.connection.tls
-        self._unsent = memoryview(request if tls is None else tls.encrypt(request))
-        self.on_writable()
+        try:
+            self._unsent = memoryview(request if tls is None else tls.encrypt(request))
+        except OSError as error:
+            self.receipt.end("cut", f"connection lost before sending: {error}")
+        else:
+            self.on_writable()
 
     @property
     def is_sending(self) -> bool:
@@ -128,7 +133,8 @@ class Exchange:
         assert tls is not None
         plain = tls.decrypt(data)
         if answer := tls.take_outgoing():
-            self.connection.sock.send(answer)
+            with suppress(OSError):  # what was received counts all the same
+                self.connection.sock.send(answer)
         return None if tls.closed and not plain else plain
 
     def _read_last_words(self) -> None:

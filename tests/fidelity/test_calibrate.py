@@ -16,7 +16,7 @@ def test_no_token_is_seen_before_it_was_sent(kernel_stamps: bool) -> None:
     (level,) = calibrate([5], 0.1, kernel_stamps=kernel_stamps)
     assert (level.requests, level.failed) == (5, 0)
     assert level.ttft_error_p50_s is not None
-    assert 0 <= level.ttft_error_p50_s < 0.1
+    assert 0 <= level.ttft_error_p50_s < 0.4  # the last of 25 tokens would be 0.48 s late
     assert (level.read_lag_p50_s is not None) == (kernel_stamps and sys.platform == "linux")
     assert level.events_per_cpu_s is not None
 
