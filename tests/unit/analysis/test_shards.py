@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_model import make_tokenizer
 
 from loadkit.analysis.distributed.shards import Failure, Shard, as_url, hash_shard
+from loadkit.analysis.sampling.hashed_rows import RowColumns
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -67,3 +69,17 @@ def test_what_fsspec_cannot_open_is_told(tmp_path: Path) -> None:
     assert isinstance(failure, Failure)
     assert "cannot be opened" in failure.what
     assert failure.where == f"file://{tmp_path}/none.jsonl"
+
+
+def test_conversations_of_two_shards_are_not_taken_for_one(tmp_path: Path) -> None:
+    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    talk = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    path = write(tmp_path / "log.jsonl", talk, talk)
+    whole = RowColumns(16, None)
+    for number in (0, 1):
+        summary, _ = hash_shard(Shard(str(path), number, tokenizer=str(tmp_path / "tokenizer")))
+        assert not isinstance(summary, Failure)
+        whole.extend(summary.columns)
+    # As one log of four conversations: each is a session of its own, all prompts are the same.
+    assert whole.facts.session_codes().tolist() == [0, 1, 2, 3]
+    assert len(set(whole.prompt_key)) == 1
