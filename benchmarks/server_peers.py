@@ -217,26 +217,25 @@ def spent(peer: Peer, prompts: Sequence[Prompt], num: int) -> float:
     return peer.cpu_s() - before
 
 
-def first_token(peer: Peer, rng: random.Random, length: int, repeats: int) -> dict[str, float]:
-    """Best CPU seconds for a miss, a prompt of which half was served before, and a full hit."""
-    kinds: dict[str, list[float]] = {"miss": [], "half": [], "full": []}
-    for _ in range(repeats):
-        prompt = random_prompt(rng, length)
-        kinds["miss"].append(spent(peer, [prompt], 1))
-        kinds["full"].append(spent(peer, [prompt], 1))
-        if kinds["full"][-1] < kinds["miss"][-1] / 2:  # else there is no cache: once is enough
-            kinds["full"] += [spent(peer, [prompt], 1) for _ in range(2)]
-        other = prompt[: length // 2] + random_prompt(rng, length - length // 2)
-        kinds["half"].append(spent(peer, [other], 1))
-    return {kind: min(times) for kind, times in kinds.items()}
+def first_token(peer: Peer, rng: random.Random, length: int) -> dict[str, float]:
+    """CPU seconds for a miss, a prompt of which half was served before, and a full hit."""
+    prompt = random_prompt(rng, length)
+    miss = spent(peer, [prompt], 1)
+    full = [spent(peer, [prompt], 1)]
+    if full[0] < miss / 2:  # else there is no cache: once is enough
+        full += [spent(peer, [prompt], 1) for _ in range(2)]
+    other = prompt[: length // 2] + random_prompt(rng, length - length // 2)
+    return {"miss": miss, "half": spent(peer, [other], 1), "full": min(full)}
 
 
-def decode_rate(peer: Peer, rng: random.Random, batch: int, repeats: int) -> float:
-    """Tokens a CPU second after the first, prompts being cached where there is a cache."""
+def decode_step(peer: Peer, rng: random.Random, batch: int) -> float:
+    """CPU seconds of a step after the first, prompts being cached where there is a cache."""
     prompts = [random_prompt(rng, DECODE_PROMPT) for _ in range(batch)]
-    spent(peer, prompts, 1)
-    step = [spent(peer, prompts, DECODE_TOKENS) - spent(peer, prompts, 1) for _ in range(repeats)]
-    return batch * (DECODE_TOKENS - 1) / max(min(step), 1e-9)
+    first = spent(peer, prompts, 1) if peer.name == "generate" else None
+    if first is None:
+        spent(peer, prompts, 1)
+        first = spent(peer, prompts, 1)
+    return max(spent(peer, prompts, DECODE_TOKENS) - first, 1e-9) / (DECODE_TOKENS - 1)
 
 
 def conversations(peer: Peer, seed: int) -> float:
@@ -271,16 +270,19 @@ def main() -> None:
     options = parser.parse_args()
     with all_peers(options.skip) as peers:
         for length in LENGTHS:
-            times = {
-                p.name: first_token(p, random.Random(1), length, options.repeats) for p in peers
-            }
+            times: dict[str, list[dict[str, float]]] = {p.name: [] for p in peers}
+            for turn in range(options.repeats):  # in turns: the machine's speed varies
+                for p in peers:
+                    times[p.name].append(first_token(p, random.Random(turn), length))
             for kind in ("miss", "half", "full"):
-                values = {name: found[kind] for name, found in times.items()}
+                values = {name: min(t[kind] for t in found) for name, found in times.items()}
                 show(f"first token, {length}, {kind}, CPU s", values, lower_is_better=True)
         for batch in BATCHES:
-            rates = {
-                p.name: decode_rate(p, random.Random(2), batch, options.repeats) for p in peers
-            }
+            steps: dict[str, list[float]] = {p.name: [] for p in peers}
+            for turn in range(options.repeats):
+                for p in peers:
+                    steps[p.name].append(decode_step(p, random.Random(turn + 100), batch))
+            rates = {name: batch / min(found) for name, found in steps.items()}
             show(f"decode, batch {batch}, tokens/CPU s", rates, lower_is_better=False)
         chats = {p.name: max(conversations(p, seed) for seed in range(2)) for p in peers}
         show("conversations, tokens/CPU s", chats, lower_is_better=False)

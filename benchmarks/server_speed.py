@@ -6,16 +6,19 @@ Times are CPU seconds of the process, which has one thread, since the machine ma
 the best of the repeats, and what is compared is measured in turns. Printed: time to the first token
 of a prompt that misses and of one that hits fully, the latter also in decode steps at that length;
 decode speed at batch 1, 4 and 16; the share of a step, and the time a request, spent outside the
-model; decode speed with guesses from continuations that were served before.
+model; decode speed with guesses from continuations that were served before; time to the first token
+of a prompt whose blocks lie in host memory or on disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from loadkit.core.blocks import root_hash
 from reference_server.engine import Engine, EngineSettings
 from reference_server.model_runner import TransformersRunner
 from reference_server.request import Chunk, Request, Sample, SamplingParams
+from reference_server.tiers.build import make_tiers
 from reference_server.weights import load_model, prepare_default_model
 
 SETTINGS = EngineSettings(16, 1024, max_batch_tokens=512, max_num_seqs=16)
@@ -156,10 +160,39 @@ def drafting(runner: Any, rng: random.Random, repeats: int) -> None:
     print(f"{'':24} {plain:10.1f} {drafted:10.1f} {drafted / plain:16.2f}")
 
 
+def tiers(runner: Any, rng: random.Random, repeats: int) -> None:
+    """A pool that holds one prompt of 1,031 tokens: the other one lies in the tier below."""
+    print("first token of 1,031 tokens, CPU s   recompute   host   disk")
+    texts = [prompt(rng, 1031, runner.vocab_size) for _ in range(2)]
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("recompute", "host", "disk"):
+            settings = replace(
+                SETTINGS,
+                num_blocks=70,
+                host_blocks=100 if name == "host" else 0,
+                disk_blocks=100 if name == "disk" else 0,
+                disk_file=Path(folder) / "slab" if name == "disk" else None,
+            )
+            sizes = settings.host_blocks, settings.disk_blocks
+            lower = make_tiers(runner.pages, *sizes, settings.disk_file, b"benchmark")
+            engine = Engine(runner, settings, lower=lower)
+            serve(engine, [texts[0]], 1)
+            serve(engine, [texts[1]], 1)
+            times = [serve(engine, [texts[n % 2]], 1)[0] for n in range(2 * repeats)]
+            found[name] = min(times)
+    cells = f"{found['recompute']:9.3f} {found['host']:6.3f} {found['disk']:6.3f}"
+    print(f"{'':36} {cells}")
+
+
+PARTS = ("first-token", "decode", "overhead", "drafting", "tiers")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="model folder; default: the bundled SmolLM2")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = options.model or str(prepare_default_model())
@@ -171,10 +204,15 @@ def main() -> None:
     timed = TimedRunner(runner)
     engine = Engine(timed, SETTINGS)
     plain, rng = load_model(folder), random.Random(1)
-    time_to_first_token(engine, plain, rng, options.repeats)
-    decode(engine, plain, rng, options.repeats)
-    overhead(engine, rng)
-    drafting(timed, rng, options.repeats)
+    parts: dict[str, Callable[[], None]] = {
+        "first-token": lambda: time_to_first_token(engine, plain, rng, options.repeats),
+        "decode": lambda: decode(engine, plain, rng, options.repeats),
+        "overhead": lambda: overhead(engine, rng),
+        "drafting": lambda: drafting(timed, rng, options.repeats),
+        "tiers": lambda: tiers(timed, rng, options.repeats),
+    }
+    for name in options.only:
+        parts[name]()
 
 
 if __name__ == "__main__":
