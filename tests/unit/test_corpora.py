@@ -12,7 +12,9 @@ from loadkit.core.errors import InputError
 @pytest.mark.parametrize("name", corpora.names())
 def test_every_bundled_corpus_gives_the_bytes_its_card_declares(name: str) -> None:
     corpus = corpora.load(name)
+    corpus.check()
     assert corpus.sample_sha256() == corpus.card.sample_sha256
+    assert corpus.statistics() == corpus.card.statistics
     assert corpus.card.licence == "Apache-2.0"
     assert (corpora.data_root("corpora") / name / "README.md").is_file()
 
@@ -54,3 +56,28 @@ def test_a_symbol_that_expands_into_itself_ends_in_an_error(tmp_path: Path) -> N
 def test_a_corpus_that_does_not_exist_lists_those_that_do() -> None:
     with pytest.raises(InputError, match="assistant-chat"):
         corpora.load("no-such-corpus")
+
+
+@pytest.mark.parametrize("name", corpora.names())
+def test_a_corpus_names_what_it_has_texts_for_and_makes_them(name: str) -> None:
+    corpus = corpora.load(name)
+    assert {"message", "system"} <= set(corpus.kinds())
+    for what in corpora.FORMS:
+        if what in corpus.kinds():
+            assert len(corpus.text(what, Random(1), 30).split()) > 100  # type: ignore[arg-type]
+
+
+def test_tools_of_a_set_have_different_names_and_a_schema_each() -> None:
+    corpus, rng = corpora.load("coding-agent"), Random(2)
+    tools = [corpus.tool(rng, number)["function"] for number in range(40)]
+    assert len({tool["name"] for tool in tools}) == 40
+    for tool in tools:
+        assert set(tool["parameters"]["required"]) <= set(tool["parameters"]["properties"])
+
+
+def test_statistics_that_no_longer_hold_are_told(tmp_path: Path) -> None:
+    folder = Path(grammar_folder(tmp_path, ""))
+    card = (folder / "corpus.yaml").read_text("utf-8")
+    (folder / "corpus.yaml").write_text(card.replace("distinct_words: ", "distinct_words: 9"))
+    with pytest.raises(InputError, match=r"corpus\.yaml says otherwise"):
+        corpora.load(str(folder)).check()
