@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the same on x86, ARM and RISC-V
@@ -34,14 +35,18 @@ def enable(sock: Any) -> bool:
     return True
 
 
-def arrived_at(stamp: bytes, earliest: float, now: float) -> float:
+def arrived_at(
+    stamp: bytes, earliest: float, now: float, clock: Callable[[], float] = time.monotonic
+) -> float:
     """Monotonic time of the stamp; `now` when it is not between `earliest` and `now`.
 
     stamp: the ancillary data of a receive that has just returned. now: monotonic time, read just
-    before this call.
+    before this call. The wall clock is read before the monotonic one, so whatever passes between
+    the two makes the result late, never earlier than the bytes came.
     """
     if len(stamp) != _SIZE:
         return now
     seconds, nanoseconds = _unpack(stamp)
-    at = now - ((time.time() - seconds) - nanoseconds * 1e-9)
-    return at if earliest <= at <= now else now
+    age_ns = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
+    at = clock() - age_ns * 1e-9
+    return min(at, now) if earliest <= at else now

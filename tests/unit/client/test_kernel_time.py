@@ -19,7 +19,7 @@ from loadkit.client.stream import StreamClient
 @pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock stands at 1,000,000.5 s."""
-    monkeypatch.setattr(time, "time", lambda: 1_000_000.5)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_500_000_000)
 
 
 def stamp(seconds: int, nanoseconds: int) -> bytes:
@@ -28,8 +28,19 @@ def stamp(seconds: int, nanoseconds: int) -> bytes:
 
 @pytest.mark.usefixtures("wall")
 def test_a_stamp_of_3_ms_ago_is_3_ms_before_now() -> None:
-    at = kernel_time.arrived_at(stamp(1_000_000, 497_000_000), earliest=70.0, now=77.0)
+    at = kernel_time.arrived_at(
+        stamp(1_000_000, 497_000_000), earliest=70.0, now=77.0, clock=lambda: 77.0
+    )
     assert at == pytest.approx(76.997, abs=1e-6)
+
+
+@pytest.mark.usefixtures("wall")
+def test_what_passes_between_reading_the_clocks_makes_it_late_never_early() -> None:
+    def at(paused_s: float) -> float:
+        recent = stamp(1_000_000, 497_000_000)
+        return kernel_time.arrived_at(recent, 70.0, 77.0, clock=lambda: 77.0 + paused_s)
+
+    assert at(0.0) < at(0.001) < at(0.01) == 77.0
 
 
 @pytest.mark.usefixtures("wall")
@@ -43,7 +54,7 @@ def test_a_stamp_of_3_ms_ago_is_3_ms_before_now() -> None:
     ],
 )
 def test_a_stamp_that_cannot_be_is_not_believed(bad: bytes) -> None:
-    assert kernel_time.arrived_at(bad, earliest=70.0, now=77.0) == 77.0
+    assert kernel_time.arrived_at(bad, 70.0, 77.0, clock=lambda: 77.0) == 77.0
 
 
 def lag_of(*, kernel_stamps: bool) -> tuple[float | None, list[float], list[float]]:
