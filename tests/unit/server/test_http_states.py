@@ -13,8 +13,9 @@ from engine_builders import CheckingRunner
 from tiny_model import make_tokenizer
 
 from loadkit.core.tokenizer import Tokenizer
-from reference_server.api import KEY, PUBLIC, ROUTES, make_app, make_routes
+from reference_server.api import KEY, OPERATOR, PUBLIC, ROUTES, make_app, make_routes
 from reference_server.engine import Engine, EngineSettings
+from reference_server.keys import Keys
 from reference_server.service import DRAINING, Service
 
 BODY = {"prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0}
@@ -42,15 +43,15 @@ def call(service: Service, method: str, path: str, **options: Any) -> httpx.Resp
 def test_the_table_says_of_every_route_who_may_call_it(service: Service) -> None:
     paths = {route.path for route in make_routes(service).routes}  # type: ignore[attr-defined]
     assert paths == {row.path for row in ROUTES}
-    assert {row.who for row in ROUTES} == {PUBLIC, KEY}
+    assert {row.who for row in ROUTES} == {PUBLIC, KEY, OPERATOR}
     assert {row.path for row in ROUTES if row.who == PUBLIC} == {"/health", "/version"}
 
 
 def test_a_key_guards_every_route_that_the_table_says(service: Service) -> None:
-    service.api_key = "k"
+    service.keys = Keys(("k",))
     for row in ROUTES:
         response = call(service, row.method, row.path, json=BODY)
-        assert (response.status_code == 401) == (row.who == KEY)
+        assert (response.status_code == 401) == (row.who != PUBLIC)
 
 
 def test_while_loading_everything_is_503_with_retry_after() -> None:
@@ -109,7 +110,7 @@ def test_one_bad_request_fails_alone(stream: bool) -> None:
 
 def test_two_keys_never_share_a_block_or_a_session(service: Service) -> None:
     def cached(key: str, **fields: Any) -> int:
-        service.api_key = key
+        service.keys = Keys((key,))
         headers = {"Authorization": f"Bearer {key}", "x-session-id": "s"}
         body = BODY | {"prompt": list(range(2, 22))} | fields
         answer = call(service, "POST", "/v1/completions", json=body, headers=headers).json()
@@ -120,10 +121,10 @@ def test_two_keys_never_share_a_block_or_a_session(service: Service) -> None:
 
 
 def test_no_salt_that_a_caller_can_work_out_reaches_a_tenants_blocks(service: Service) -> None:
-    service.api_key = "k"
+    service.keys = Keys(("k",))
     headers = {"Authorization": "Bearer k"}
     body = BODY | {"prompt": list(range(2, 22))}
-    guesses = ["k", f"tenant {service.tenant}", service.tenant]
+    guesses = ["k", f"tenant {service.tenant('k')}", service.tenant("k")]
     guesses += [hashlib.blake2b(b"k", digest_size=16).hexdigest(), hashlib.sha256(b"k").hexdigest()]
     call(service, "POST", "/v1/completions", json=body, headers=headers)
     for salt in guesses:
@@ -133,8 +134,9 @@ def test_no_salt_that_a_caller_can_work_out_reaches_a_tenants_blocks(service: Se
 
 
 def test_the_same_key_is_another_tenant_in_another_process() -> None:
-    one, other = Service("tiny", "k"), Service("tiny", "k")
-    assert one.tenant == Service("tiny", "k", one.secret).tenant != other.tenant
+    keys = Keys(("k",))
+    one, other = Service("tiny", keys), Service("tiny", keys)
+    assert one.tenant("k") == Service("tiny", keys, one.secret).tenant("k") != other.tenant("k")
     assert "'k'" not in repr(one)
 
 
@@ -156,5 +158,5 @@ def test_a_page_of_another_site_is_kept_out_until_there_is_a_key(service: Servic
     headers = {"Origin": "http://evil.example", "Authorization": "Bearer k"}
     body = {"json": BODY, "headers": headers}
     assert call(service, "POST", "/v1/completions", **body).status_code == 403
-    service.api_key = "k"
+    service.keys = Keys(("k",))
     assert call(service, "POST", "/v1/completions", **body).status_code == 200
