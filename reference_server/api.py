@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from loadkit import __version__
 from loadkit.asgi.own_site import SiteGuard
-from reference_server.api_errors import EXCEPTION_HANDLERS, ApiError, invalid
-from reference_server.engine import EngineDead
-from reference_server.metrics import CONTENT_TYPE
+from reference_server import operator_routes
+from reference_server.api_errors import EXCEPTION_HANDLERS, ApiError
+from reference_server.keys import Caller
+from reference_server.request_body import read_body
 from reference_server.responses import GenerationResponse, Shape, StreamedGeneration
 from reference_server.schema import (
     ChatRequest,
@@ -30,33 +27,33 @@ from reference_server.schema import (
 )
 from reference_server.service import READY, Service
 
-MAX_BODY_BYTES = 16 << 20
-PUBLIC, KEY = "public", "key"
-Body = TypeVar("Body", bound=BaseModel)
+PUBLIC, KEY, OPERATOR = "public", "key", "operator"
 Handler = Callable[[Service, Request], Awaitable[ASGIApp]]
 
 
 async def chat_completions(service: Service, request: Request) -> ASGIApp:
-    return await _generate(service, request, await _body(request, ChatRequest))
+    return await _generate(service, request, await read_body(request, ChatRequest))
 
 
 async def completions(service: Service, request: Request) -> ASGIApp:
-    return await _generate(service, request, await _body(request, CompletionRequest))
+    return await _generate(service, request, await read_body(request, CompletionRequest))
 
 
 async def _generate(
     service: Service, http: Request, body: ChatRequest | CompletionRequest
 ) -> ASGIApp:
-    generation, request = await service.submit(body, http.headers.get("x-session-id"))
+    session = http.headers.get("x-session-id")
+    generation = await service.submit(body, session, http.state.caller)
     engine, _ = service.require_ready()
     shape = Shape(
         chat=isinstance(body, ChatRequest),
         model=service.model_name,
         include_usage=body.include_usage,
         token_ids=body.return_token_ids,
+        texts=None if body.num_logprobs is None else service.texts,
     )
     kind = StreamedGeneration if body.stream else GenerationResponse
-    return kind(engine, generation, request, shape)
+    return kind(engine, generation, shape)
 
 
 async def models(service: Service, request: Request) -> Response:
@@ -78,7 +75,7 @@ async def models(service: Service, request: Request) -> Response:
 
 async def tokenize(service: Service, request: Request) -> Response:
     engine, _ = service.require_ready()
-    body = await _body(request, TokenizeRequest)
+    body = await read_body(request, TokenizeRequest)
     service.check_model(body.model)
 
     def encode() -> list[int]:
@@ -93,7 +90,7 @@ async def tokenize(service: Service, request: Request) -> Response:
 
 async def detokenize(service: Service, request: Request) -> Response:
     _, tokenizer = service.require_ready()
-    body = await _body(request, DetokenizeRequest)
+    body = await read_body(request, DetokenizeRequest)
     service.check_model(body.model)
     ids = service.check_ids(body.tokens, "tokens")
     text = await service.off_loop(lambda: tokenizer.decode(ids, skip_special_tokens=False))
@@ -109,25 +106,10 @@ async def version(service: Service, request: Request) -> Response:
     return JSONResponse({"version": __version__})
 
 
-async def metrics(service: Service, request: Request) -> Response:
-    return Response(
-        service.metrics.render(), media_type=None, headers={"content-type": CONTENT_TYPE}
-    )
-
-
-async def reset_prefix_cache(service: Service, request: Request) -> Response:
-    """{"success": false} while requests run: nothing was dropped then."""
-    engine, _ = service.require_ready()
-    try:
-        success = await asyncio.to_thread(engine.reset_prefix_cache)
-    except EngineDead as error:
-        raise ApiError(503, "not serving: engine_dead", code="engine_dead") from error
-    return JSONResponse({"success": success})
-
-
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One row of the table: `who` is "public" or "key" (needs the bearer key if there is one)."""
+    """One row of the table. Where keys are set, `who` may call: anybody (PUBLIC), whoever has one
+    (KEY), or the operator alone (OPERATOR, see `Keys`)."""
 
     method: str
     path: str
@@ -139,19 +121,23 @@ ROUTES = (
     Access("GET", "/health", health, PUBLIC),
     Access("GET", "/version", version, PUBLIC),
     Access("GET", "/v1/models", models, KEY),
-    Access("GET", "/metrics", metrics, KEY),
     Access("POST", "/v1/chat/completions", chat_completions, KEY),
     Access("POST", "/v1/completions", completions, KEY),
     Access("POST", "/tokenize", tokenize, KEY),
     Access("POST", "/detokenize", detokenize, KEY),
-    Access("POST", "/reset_prefix_cache", reset_prefix_cache, KEY),
+    Access("GET", "/metrics", operator_routes.metrics, OPERATOR),
+    Access("GET", "/cache_stats", operator_routes.cache_stats, OPERATOR),
+    Access("GET", "/kv_events", operator_routes.kv_events, OPERATOR),
+    Access("POST", "/reset_prefix_cache", operator_routes.reset_prefix_cache, OPERATOR),
+    Access("POST", "/request_log/start", operator_routes.start_request_log, OPERATOR),
+    Access("POST", "/request_log/take", operator_routes.take_request_log, OPERATOR),
 )
 
 
 def make_app(service: Service, bound_host: str = "127.0.0.1") -> SiteGuard:
     """The routes; without a key, web pages of other sites are kept out (see SiteGuard)."""
     app = make_routes(service)
-    return SiteGuard(app, bound_host, lambda: service.api_key is None)
+    return SiteGuard(app, bound_host, lambda: not service.keys.are_set)
 
 
 def make_routes(service: Service) -> Starlette:
@@ -164,40 +150,23 @@ def make_routes(service: Service) -> Starlette:
 
 def _endpoint(service: Service, row: Access) -> Callable[[Request], Awaitable[Any]]:
     async def endpoint(request: Request) -> ASGIApp:
-        if row.who == KEY:
-            _check_key(service, request)
+        if row.who != PUBLIC:
+            request.state.caller = _admit(service, request, row.who)
         return await row.handler(service, request)
 
     return endpoint
 
 
-def _check_key(service: Service, request: Request) -> None:
-    if service.api_key is None:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode(), service.api_key.encode())
-    if scheme.lower() != "bearer" or not same:
+def _admit(service: Service, request: Request, who: str) -> Caller:
+    """ApiError 401 without a key that may call at all, 403 where only the operator may."""
+    caller = service.keys.caller(request.headers.get("authorization", ""))
+    if caller is None:
         raise ApiError(
             401,
             "missing or wrong API key: send Authorization: Bearer KEY",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
-
-
-async def _body(request: Request, model: type[Body]) -> Body:
-    """The validated JSON body, read with a cap. ApiError 400 or 413."""
-    data = bytearray()
-    try:
-        async for part in request.stream():
-            data += part
-            if len(data) > MAX_BODY_BYTES:
-                raise ApiError(413, f"the body is over {MAX_BODY_BYTES} bytes", code="too_large")
-    except ClientDisconnect as error:
-        raise ApiError(400, "the client left", code="client_left") from error
-    try:
-        return model.model_validate(orjson.loads(data))
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from error
-    except ValidationError as error:
-        raise invalid(error) from error
+    if who == OPERATOR and not caller.is_operator:
+        raise ApiError(403, "this route needs the admin key", code="admin_key_needed")
+    return caller

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
 
 class ApiError(Exception):
     """An answer other than 200; `code` is for programs, `message` for people."""
@@ -28,7 +30,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
+        kind = KINDS.get(
             self.status, "server_error" if self.status >= 500 else "invalid_request_error"
         )
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
@@ -40,11 +42,12 @@ class ApiError(Exception):
 
 def invalid(error: ValidationError) -> ApiError:
     """400 for the first thing that a request says wrong; what it said is not echoed."""
-    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    errors = error.errors(include_url=False, include_input=False)
     first = max(errors, key=lambda e: len(e["loc"]))  # the deepest: of a union, the member meant
     place = ".".join(str(part) for part in first["loc"] if _is_readable(part)) or None
     message = f"{place}: {first['msg']}" if place else str(first["msg"])
-    return ApiError(400, message, code="invalid_value", param=place)
+    named = first.get("ctx", {}).get("param")  # told by a check of the whole body
+    return ApiError(400, message, code="invalid_value", param=place or named)
 
 
 def _is_readable(part: int | str) -> bool:

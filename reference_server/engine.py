@@ -85,15 +85,17 @@ class Engine:
         pool_tokens = blocks * self.settings.block_size
         return min(self.runner.max_model_len - num_prompt, pool_tokens - num_prompt + 1)
 
-    def submit(self, request: Request) -> None:
-        """Queue a request. QueueFull or EngineDead; the caller has checked that it fits."""
+    def submit(self, *requests: Request) -> None:
+        """Queue a request, and its further choices behind it: all or none. QueueFull or EngineDead;
+        the caller has checked that it fits."""
         with self._wake:
             if self.error is not None or self._stopping:
                 raise EngineDead(str(self.error or "stopping"))
-            self._check_queue(request)
-            self._queued[request] = len(request.tokens)
-            self._queued_tokens += len(request.tokens)
-            self._inbox.append(request)
+            self._check_queue(requests)
+            for request in requests:
+                self._queued[request] = len(request.tokens)
+                self._queued_tokens += len(request.tokens)
+                self._inbox.append(request)
             self._wake.notify()
 
     def abort(self, request: Request) -> None:
@@ -125,11 +127,12 @@ class Engine:
         """Share of the pool in use by running requests, 0..1 (vLLM's kv_cache_usage_perc)."""
         return self.tree.pool.num_used / self.tree.pool.num_blocks
 
-    def _check_queue(self, request: Request) -> None:
+    def _check_queue(self, requests: Sequence[Request]) -> None:
         """An empty queue takes a request of any size."""
-        tokens = self._queued_tokens + len(request.tokens)
-        full = tokens > self.settings.max_queue_tokens
-        if self._queued and (full or len(self._queued) >= self.settings.max_queue_requests):
+        num = len(self._queued) + len(requests)
+        tokens = self._queued_tokens + sum(len(request.tokens) for request in requests)
+        over = tokens > self.settings.max_queue_tokens or num > self.settings.max_queue_requests
+        if self._queued and over:
             raise QueueFull(f"{len(self._queued)} requests with {self._queued_tokens} tokens wait")
 
     # -- the thread
@@ -175,6 +178,7 @@ class Engine:
         chunks = self.scheduler.plan()
         if not chunks:
             return False
+        self.listener.step(sum(chunk.num_tokens + len(chunk.draft) for chunk in chunks))
         chunks, sampled = self._execute(chunks)
         self.scheduler.apply(chunks, sampled)
         return True
@@ -228,6 +232,7 @@ class Engine:
         self.listener.token(request, None if last is None else now - last)
 
     def _admitted(self, request: Request) -> None:
+        request.admitted_s = time.monotonic()
         with self._wake:
             self._leave_queue(request)
         if request.leader is None:

@@ -26,69 +26,114 @@ SPLIT_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One token and the text it adds (may be empty); the last one has a `finish_reason`.
+    """One token of choice `index` and the text it adds (may be empty); its choice's last one has a
+    `finish_reason`. `offset`: characters of the choice before it. `sample` has the log
+    probabilities; None if they were not asked for."""
 
-    `sample` has the log probabilities; None if they were not asked for."""
-
+    index: int
     text: str
+    offset: int
     token_id: int
     finish_reason: str | None
     sample: Sample | None = None
 
 
-class Generation:
-    """`observe` and `finish` are called on the engine's thread, `deltas` on the event loop."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """A choice is over; nothing of it follows."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str]):
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Delta | None] = asyncio.Queue()
+    reason: str
+
+
+class Choice:
+    """One reply: its text, and where it stops. Called on the engine's thread."""
+
+    def __init__(
+        self,
+        index: int,
+        decode: Callable[[Sequence[int]], str],
+        stops: Sequence[str],
+        put: Callable[[Delta | End], None],
+    ):
+        self.index, self._put = index, put
         self._detokenizer = Detokenizer(decode)
         self._matcher = StopMatcher(stops)
+        self._num_chars = 0
         self.request: Request | None = None
 
     def observe(self, token: int, reason: str | None) -> bool:
-        """True when a stop string is complete. The EOS token that ends a reply has no text."""
+        """True when a stop string is complete. The token that ends a reply has no text."""
         text = "" if reason == STOP else self._matcher.add(self._detokenizer.add(token))
         if reason is not None:
             text += self._matcher.add(self._detokenizer.flush())
             text += self._matcher.flush()
         stopped = self._matcher.stopped
         samples = self.request.samples if self.request else ()
-        self._put(Delta(text, token, STOP if stopped else reason, samples[-1] if samples else None))
+        sample = samples[-1] if samples else None
+        reason = STOP if stopped else reason
+        self._put(Delta(self.index, text, self._num_chars, token, reason, sample))
+        self._num_chars += len(text)
         return stopped
 
     def finish(self, request: Request) -> None:
-        self._put(None)
+        self._put(End(request.finish_reason or ERROR))
 
-    def _put(self, item: Delta | None) -> None:
+
+class Generation:
+    """All choices of one request; `deltas` are read on the event loop."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str], num: int = 1):
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Delta | End] = asyncio.Queue()
+        self.choices = [Choice(index, decode, stops, self._put) for index in range(num)]
+
+    @property
+    def requests(self) -> list[Request]:
+        """The engine's requests, in the order of the choices; the first is the leader."""
+        return [choice.request for choice in self.choices if choice.request is not None]
+
+    def attach(self, leader: Request) -> None:
+        """Make the further choices of a request that was made with the first one's hooks."""
+        self.choices[0].request = leader
+        for choice in self.choices[1:]:
+            choice.request = leader.another_choice(choice.index, choice.observe, choice.finish)
+
+    def _put(self, item: Delta | End) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Every token as it comes. ApiError when the engine ended the request otherwise."""
-        while (delta := await self._queue.get()) is not None:
-            yield delta
-        reason = self.request.finish_reason if self.request else ERROR
-        if reason == ABORT:
-            raise ApiError(503, "the server is stopping", code="aborted")
-        if reason == ERROR:
-            raise ApiError(500, "this request failed in the engine", code="engine_error")
+        """Every token as it comes. ApiError when the engine ended a choice otherwise."""
+        num_left = len(self.choices)
+        while num_left:
+            item = await self._queue.get()
+            if isinstance(item, Delta):
+                yield item
+                continue
+            num_left -= 1
+            if item.reason == ABORT:
+                raise ApiError(503, "the server is stopping", code="aborted")
+            if item.reason == ERROR:
+                raise ApiError(500, "this request failed in the engine", code="engine_error")
 
 
-def usage(request: Request) -> dict[str, Any]:
+def usage(requests: Sequence[Request]) -> dict[str, Any]:
     """OpenAI's usage object with the cached-token split as this server counts it.
 
-    device, host and disk are the cached tokens by where they lay; kept_tail are tokens behind them
-    whose computation was saved, too, and which count as missed (see docs/decisions/005).
+    The prompt counts once, however many choices it has. device, host and disk are the cached tokens
+    by where they lay; kept_tail are tokens behind them whose computation was saved, too, and which
+    count as missed (see docs/decisions/005).
     """
-    split = request.split or Split(request.num_prompt)
+    leader = requests[0]
+    split = leader.split or Split(leader.num_prompt)
+    num_output = sum(request.num_output for request in requests)
     return {
-        "prompt_tokens": request.num_prompt,
-        "completion_tokens": request.num_output,
-        "total_tokens": len(request.tokens),
+        "prompt_tokens": leader.num_prompt,
+        "completion_tokens": num_output,
+        "total_tokens": leader.num_prompt + num_output,
         "prompt_tokens_details": {"cached_tokens": split.hit},
         "loadkit": {
             **{name: getattr(split, name) for name in SPLIT_FIELDS},
-            **dict(zip(TIER_NAMES, request.tier_tokens, strict=True)),
-            "kept_tail": request.num_kept_tail,
+            **dict(zip(TIER_NAMES, leader.tier_tokens, strict=True)),
+            "kept_tail": leader.num_kept_tail,
         },
     }

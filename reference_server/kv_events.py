@@ -43,9 +43,16 @@ class KVEvents:
         with self._lock:
             self._events.append(KVEvent(next(self._numbers), kind, block, parent, tier))
 
+    @property
+    def last_number(self) -> int:
+        """0: there was no event yet."""
+        with self._lock:
+            return self._events[-1].number if self._events else 0
+
     def since(self, number: int = 0) -> tuple[list[KVEvent], int]:
         """Events after that number, and how many of them were lost, as the reader was too slow."""
         with self._lock:
             first = self._events[0].number if self._events else number + 1
-            events = list(itertools.dropwhile(lambda event: event.number <= number, self._events))
+            num_known = max(0, number + 1 - first)  # numbers have no gaps
+            events = list(itertools.islice(self._events, num_known, None))
         return events, max(0, first - number - 1)

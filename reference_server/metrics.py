@@ -60,6 +60,11 @@ class Metrics(Listener):
     def render(self) -> bytes:
         return generate_latest(self.registry)
 
+    def total(self, counter: str, **labels: str) -> int:
+        """A counter's value now, in whole units."""
+        named = {"model_name": self._model, **labels}
+        return int(self.registry.get_sample_value(f"{counter}_total", named) or 0)
+
     # -- told by the engine
 
     def admitted(self, request: Request) -> None:

@@ -100,6 +100,7 @@ class Request:
     split: Split | None = field(default=None, init=False)
     aborted: bool = field(default=False, init=False)
     finish_reason: str | None = field(default=None, init=False)
+    admitted_s: float | None = field(default=None, init=False)
     first_token_s: float | None = field(default=None, init=False)
     last_token_s: float | None = field(default=None, init=False)
     sampler_state: object = field(default=None, init=False)  # the model runner's, opaque here

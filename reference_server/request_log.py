@@ -28,6 +28,7 @@ class RequestLog:
         self._key = secrets.token_bytes(16)
         self._lock = threading.Lock()
         self.is_on = False
+        self.num_lost = 0  # rows that nobody took in time, since the start
 
     def start(self) -> None:
         self.is_on = True
@@ -38,6 +39,7 @@ class RequestLog:
             return
         row = self._row(request)
         with self._lock:
+            self.num_lost += len(self._rows) == self._rows.maxlen
             self._rows.append(row)
 
     def take(self) -> list[dict[str, Any]]:

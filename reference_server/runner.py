@@ -41,3 +41,6 @@ class Listener:
         """`since_last_s` is None for the first token."""
 
     def finished(self, request: Request) -> None: ...
+
+    def step(self, num_tokens: int) -> None:
+        """A forward pass over that many tokens begins."""

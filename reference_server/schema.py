@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from loadkit.core.chats import for_template
 
-MAX_STOPS, MAX_STOP_CHARS = 16, 256
+MAX_STOPS, MAX_STOP_CHARS, MAX_STOP_IDS = 16, 256, 64
+MAX_CHOICES, MAX_LOGPROBS = 16, 20
 MAX_MESSAGES, MAX_TOOLS = 4096, 128
 MAX_NUMBER = 10_000_000
 
@@ -33,15 +35,17 @@ OFF: dict[str, tuple[object, ...]] = {
     "echo": (None, False),
     "frequency_penalty": (None, 0),
     "logit_bias": (None, {}),
-    "logprobs": (None, False),
     "min_p": (None, 0),
     "presence_penalty": (None, 0),
     "repetition_penalty": (None, 1),
     "response_format": (None, {"type": "text"}),
     "suffix": (None, ""),
     "tool_choice": (None, "none", "auto"),
-    "top_k": (None, -1, 0),
-    "top_logprobs": (None, 0),
+}
+NOT_SERVED = {
+    "echo": "is not served: return_token_ids gives the prompt's ids, /detokenize their text",
+    "response_format": "is served as text only: no grammar of a request's reaches the engine",
+    "tool_choice": "is none or auto: tools are put into the prompt, calls are not forced",
 }
 
 Text = Annotated[str, Field(max_length=4_000_000)]
@@ -78,11 +82,13 @@ class GenerationRequest(Closed):
     """What chat and text completions have in common."""
 
     model: ShortText | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_NUMBER)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: StopStrings = Field(default_factory=list)
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_NUMBER)] | None = None
     min_tokens: Count = 0
     ignore_eos: bool = False
@@ -110,7 +116,8 @@ def _changes_nothing(name: str, value: object) -> bool:
     if name not in OFF:
         return False
     if value not in OFF[name]:
-        raise ValueError(f"{name} is not supported by this server")
+        why = NOT_SERVED.get(name, "is not supported by this server")
+        raise PydanticCustomError("not_served", "{param} {why}", {"param": name, "why": why})
     return True
 
 
@@ -138,6 +145,20 @@ class ChatRequest(GenerationRequest):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_NUMBER)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @model_validator(mode="after")
+    def _alternatives_need_logprobs(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            needs = {"param": "top_logprobs"}
+            raise PydanticCustomError("needs", "{param} needs logprobs to be true", needs)
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Alternatives to report with each token's own log probability; None: report nothing."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def wanted_tokens(self) -> int | None:
@@ -154,9 +175,22 @@ def _single_prompt(value: object) -> object:
     return value
 
 
+Alternatives = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_LOGPROBS, strict=True)] | None,
+    BeforeValidator(lambda value: None if value is False else value),
+]
+
+
 class CompletionRequest(GenerationRequest):
     prompt: Annotated[Text | TokenIds, BeforeValidator(_single_prompt)]
     add_special_tokens: bool = True
+    logprobs: Alternatives = None
+    top_logprobs: Literal[0] | None = None  # chat's name
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """As in ChatRequest."""
+        return self.logprobs
 
     @property
     def wanted_tokens(self) -> int | None:

@@ -19,6 +19,7 @@ from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import load_tokenizer
 from reference_server.api import make_app
 from reference_server.engine import Engine, EngineSettings
+from reference_server.keys import Keys
 from reference_server.service import DRAINING, READY, Service
 from reference_server.tiers.secret import lasting_secret
 
@@ -29,7 +30,7 @@ PARENT_POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`model` None: the default SmolLM2. `port` 0: any free one. `api_key` is never printed."""
+    """`model` None: the default SmolLM2. `port` 0: any free one. `keys` are never printed."""
 
     model: str | None = None
     host: str = "127.0.0.1"
@@ -38,7 +39,7 @@ class ServerSettings:
     device: str = "auto"
     threads: int = 1
     exit_with_parent: bool = False
-    api_key: str | None = field(default=None, repr=False)
+    keys: Keys = field(default_factory=Keys)
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
@@ -51,7 +52,7 @@ def serve(settings: ServerSettings) -> None:
     if settings.exit_with_parent:
         _watch_parent(os.getppid())
     listener = _bind(settings.host, settings.port)
-    service = Service(_served_name(settings), settings.api_key)
+    service = Service(_served_name(settings), settings.keys)
     if settings.engine.disk_file is not None:
         service.secret = lasting_secret(settings.engine.disk_file)
     server = _Server(service, settings.host)

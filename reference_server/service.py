@@ -18,9 +18,11 @@ from loadkit.core.tokenizer import Tokenizer
 from reference_server.api_errors import ApiError
 from reference_server.engine import Engine, EngineDead, QueueFull
 from reference_server.generation import Generation
+from reference_server.keys import Caller, Keys
 from reference_server.metrics import Metrics
 from reference_server.request import Request, SamplingParams
 from reference_server.schema import ChatRequest, CompletionRequest, GenerationRequest, Message
+from reference_server.token_texts import TokenTexts
 
 LOADING, READY, DRAINING = "loading", "ready", "draining"
 RETRY_AFTER_S = 1
@@ -30,20 +32,22 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Service:
-    """`api_key` None: everybody may call. `install` makes a loading service ready.
+    """`keys`: who may call. `install` makes a loading service ready.
 
     secret: what tenants' salts are made with; a new one in every process, and told to nobody.
     """
 
     model_name: str
-    api_key: str | None = field(default=None, repr=False)
+    keys: Keys = field(default_factory=Keys)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     status: str = LOADING
     tokenizer: Tokenizer | None = None
     engine: Engine | None = None
     eos_ids: frozenset[int] = frozenset()
+    texts: TokenTexts | None = None
     fingerprint: str = ""
     max_prompt_chars: int = 0
+    num_event_streams: int = 0
     metrics: Metrics = field(init=False)
     _tokenizing: ThreadPoolExecutor = field(init=False)
 
@@ -53,7 +57,7 @@ class Service:
 
     def install(self, engine: Engine, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
         self.engine, self.tokenizer, self.eos_ids = engine, tokenizer, eos_ids
-        self.fingerprint = tokenizer.fingerprint
+        self.fingerprint, self.texts = tokenizer.fingerprint, TokenTexts(tokenizer)
         longest = max(map(len, tokenizer.hf.get_vocab()))
         self.max_prompt_chars = engine.runner.max_model_len * longest
         self.metrics.watch(engine)
@@ -76,18 +80,18 @@ class Service:
     # -- from a request body to a queued request
 
     async def submit(
-        self, body: ChatRequest | CompletionRequest, session: str | None
-    ) -> tuple[Generation, Request]:
-        """Tokenise, check and queue. ApiError: 400, 404, 429 or 503."""
+        self, body: ChatRequest | CompletionRequest, session: str | None, caller: Caller
+    ) -> Generation:
+        """Tokenise, check and queue all choices. ApiError: 400, 404, 429 or 503."""
         arrival_s = time.monotonic()
         engine, tokenizer = self.require_ready()
         self.check_model(body.model)
-        generation = Generation(tokenizer.decode, body.stop)
-        request = await self.off_loop(lambda: self._build(body, session, generation))
-        request.arrival_s = arrival_s
-        generation.request = request
+        generation = Generation(tokenizer.decode, body.stop, body.n or 1)
+        await self.off_loop(lambda: self._build(body, session, caller, generation))
+        for request in generation.requests:
+            request.arrival_s = arrival_s
         try:
-            engine.submit(request)
+            engine.submit(*generation.requests)
         except QueueFull as error:
             raise ApiError(
                 429,
@@ -97,7 +101,7 @@ class Service:
             ) from error
         except EngineDead as error:
             raise unavailable(self.health) from error
-        return generation, request
+        return generation
 
     async def off_loop(self, work: Callable[[], Result]) -> Result:
         """Run tokenising work on its own thread; one, since tokenizers are not re-entrant."""
@@ -139,27 +143,35 @@ class Service:
         engine, _ = self.require_ready()
         vocab_size = engine.runner.vocab_size
         if max(ids, default=0) >= vocab_size:
-            message = f"token ids must be below {vocab_size}"
+            message = f"{param}: token ids must be below {vocab_size}"
             raise ApiError(400, message, code="invalid_token_id", param=param)
         return ids
 
     def _build(
-        self, body: ChatRequest | CompletionRequest, session: str | None, generation: Generation
-    ) -> Request:
+        self,
+        body: ChatRequest | CompletionRequest,
+        session: str | None,
+        caller: Caller,
+        generation: Generation,
+    ) -> None:
         engine, _ = self.require_ready()
         tokens = self.encode(body)
         if not tokens:
             raise ApiError(400, "the prompt has no tokens", code="empty_prompt", param="prompt")
         max_tokens = self._max_tokens(body.wanted_tokens, len(tokens))
-        return Request(
+        tenant = self.tenant(caller.key)
+        first = generation.choices[0]
+        leader = Request(
             tokens=tokens,
             block_size=engine.settings.block_size,
-            root=root_hash(self.model_name, self._salt(body)),
+            root=root_hash(self.model_name, _salt(body, tenant)),
             params=self._sampling(body, max_tokens),
-            session=self._session(body, session),
-            observe=generation.observe,
-            on_finish=generation.finish,
+            session=_session(body, session, tenant),
+            observe=first.observe,
+            on_finish=first.finish,
+            tenant=bytes.fromhex(tenant) if self.keys.are_set else b"",
         )
+        generation.attach(leader)
 
     def _max_tokens(self, wanted: int | None, num_prompt: int) -> int:
         """As asked, or all that fits. 400 if it can never fit the context or the pool."""
@@ -175,7 +187,7 @@ class Service:
             )
         return wanted or room
 
-    def _sampling(self, body: GenerationRequest, max_tokens: int) -> SamplingParams:
+    def _sampling(self, body: ChatRequest | CompletionRequest, max_tokens: int) -> SamplingParams:
         """OpenAI's defaults: temperature 1, top_p 1."""
         if body.min_tokens > max_tokens:
             message = f"min_tokens is above max_tokens ({max_tokens})"
@@ -188,32 +200,35 @@ class Service:
             min_tokens=body.min_tokens,
             ignore_eos=body.ignore_eos,
             eos_ids=self.eos_ids,
+            top_k=max(0, body.top_k or 0),
+            stop_ids=frozenset(self.check_ids(body.stop_token_ids or [], "stop_token_ids")),
+            num_logprobs=body.num_logprobs,
         )
 
     # -- isolation
 
-    @property
-    def tenant(self) -> str:
-        """HMAC of the API key ('' without one) under this process's secret: whoever knows a key's
-        digest still cannot name its isolation domain."""
-        key = (self.api_key or "").encode()
-        return hmac.new(self.secret, key, hashlib.sha256).hexdigest()
+    def tenant(self, key: str) -> str:
+        """HMAC of an API key ('' without one) under this process's secret: whoever knows a key's
+        digest still cannot name its isolation domain. 64 hex digits."""
+        return hmac.new(self.secret, key.encode(), hashlib.sha256).hexdigest()
 
-    def _salt(self, body: GenerationRequest) -> str:
-        """The isolation domain: the tenant's own, or the shared one that the request names."""
-        if body.cache_salt is None:
-            return f"tenant {self.tenant}"
-        return f"named {body.cache_salt}"
 
-    def _session(self, body: GenerationRequest, header: str | None) -> str | None:
-        """Session key, scoped by tenant. None: the request is its own session."""
-        session = header or (body.metadata or {}).get("session_id")
-        if not session:
-            return None
-        if len(session) > MAX_SESSION_CHARS:
-            message = f"a session id has at most {MAX_SESSION_CHARS} characters"
-            raise ApiError(400, message, code="invalid_value", param="session_id")
-        return _digest(f"{self.tenant}\0{session}")
+def _salt(body: GenerationRequest, tenant: str) -> str:
+    """The isolation domain: the tenant's own, or the shared one that the request names."""
+    if body.cache_salt is None:
+        return f"tenant {tenant}"
+    return f"named {body.cache_salt}"
+
+
+def _session(body: GenerationRequest, header: str | None, tenant: str) -> str | None:
+    """Session key, scoped by tenant. None: the request is its own session."""
+    session = header or (body.metadata or {}).get("session_id")
+    if not session:
+        return None
+    if len(session) > MAX_SESSION_CHARS:
+        message = f"a session id has at most {MAX_SESSION_CHARS} characters"
+        raise ApiError(400, message, code="invalid_value", param="session_id")
+    return _digest(f"{tenant}\0{session}")
 
 
 def unavailable(health: str) -> ApiError:

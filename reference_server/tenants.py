@@ -26,6 +26,11 @@ class Quotas:
     def num_counted(self, tenant: bytes) -> int:
         return self._counted[tenant]
 
+    @property
+    def num_tenants(self) -> int:
+        """Tenants that have blocks on the device."""
+        return len(self._counted)
+
     def is_full(self, tenant: bytes) -> bool:
         return self.quota is not None and self._counted[tenant] >= self.quota
 

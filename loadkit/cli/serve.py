@@ -12,11 +12,10 @@ from typing import Annotated
 import typer
 
 from loadkit.core.errors import InputError
-from loadkit.core.tokenizer import check_folder
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "starlette", "uvicorn")
-API_KEY_VARIABLE = "LOADKIT_API_KEY"
+API_KEY_VARIABLE, ADMIN_KEY_VARIABLE = "LOADKIT_API_KEY", "LOADKIT_ADMIN_KEY"
 
 
 def serve(
@@ -82,7 +81,17 @@ def serve(
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help=f"File with the key clients must send; or set {API_KEY_VARIABLE}."
+            metavar="FILE",
+            help="Keys of which clients must send one, a line each, every key a tenant of its own; "
+            f"or set {API_KEY_VARIABLE} to one key.",
+        ),
+    ] = None,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with the operator's key, for metrics, events, logs and resets; or set "
+            f"{ADMIN_KEY_VARIABLE}. Without it a single client key is the operator's, too.",
         ),
     ] = None,
     exit_with_parent: Annotated[
@@ -96,12 +105,15 @@ def serve(
     metadata.session_id; a request that names none is a session of its own, so its hits on its own
     earlier turns count as shared.
     """
+    from loadkit.core.tokenizer import check_folder
+
     _require_packages()
     if model is not None:
         check_folder(model)
     print(f"loadkit serve: loading {model or DEFAULT_MODEL}", file=sys.stderr, flush=True)
     engine = import_module("reference_server.engine")  # by name: loadkit must not depend on torch
     server = import_module("reference_server.server")
+    keys = import_module("reference_server.keys")
     settings = server.ServerSettings(
         model=model,
         host=host,
@@ -110,7 +122,7 @@ def serve(
         device=device,
         threads=threads,
         exit_with_parent=exit_with_parent,
-        api_key=_read_key(api_key_file),
+        keys=keys.Keys(_read_keys(api_key_file, API_KEY_VARIABLE), _admin_key(admin_key_file)),
         engine=engine.EngineSettings(
             block_size=block_size,
             num_blocks=_pool_blocks(num_blocks, kv_cache_tokens, block_size),
@@ -149,14 +161,23 @@ def _pool_blocks(num_blocks: int | None, tokens: int | None, block_size: int) ->
     return tokens // block_size
 
 
-def _read_key(path: Path | None) -> str | None:
-    """The key from the file, else from the environment; None: the server asks for none."""
+def _admin_key(path: Path | None) -> str | None:
+    keys = _read_keys(path, ADMIN_KEY_VARIABLE)
+    if len(keys) > 1:
+        raise InputError("there is one admin key, the file has more lines", where=path)
+    return keys[0] if keys else None
+
+
+def _read_keys(path: Path | None, variable: str) -> tuple[str, ...]:
+    """The keys in the file, else the one in the environment; none: the server asks for none."""
     if path is None:
-        return os.environ.get(API_KEY_VARIABLE) or None
+        key = os.environ.get(variable)
+        return (key,) if key else ()
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the key: {error}", where=path) from error
-    if not key:
+    keys = tuple(line.strip() for line in lines if line.strip())
+    if not keys:
         raise InputError("the file is empty", where=path)
-    return key
+    return keys

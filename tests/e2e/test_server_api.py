@@ -246,7 +246,7 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
@@ -262,7 +262,8 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
         ({"cache_salt": "s" * 300}, "cache_salt"),
         ({"metadata": {"session_id": "s" * 300}}, "session_id"),
         ({"no_such_option": 1}, "no_such_option"),
-        ({"logprobs": 5}, None),
+        ({"logprobs": 21}, "logprobs"),
+        ({"echo": True}, "echo"),
         ({"guided_regex": "(a+)+"}, "guided_regex"),
     ],
 )
