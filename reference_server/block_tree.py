@@ -63,7 +63,8 @@ class BlockTree:
         pages: Pages | None = None,
     ):
         self.pool = PagePool(num_blocks, num_working, tenant_quota)
-        self.order = EvictionOrder(policy or LRU(num_blocks), num_blocks)
+        by_tenant = tenant_quota is not None
+        self.order = EvictionOrder(policy or LRU(num_blocks), num_blocks, by_tenant=by_tenant)
         self.lower = lower or LowerTiers()
         self.lower.gone, self.lower.came = self._forget, self._tell
         self.pages = pages  # None: nothing can be copied

@@ -1,4 +1,4 @@
-"""Which idle leaf goes next: touches, scores and the clock, and heaps of scores, one a tenant."""
+"""Which idle leaf goes next: touches, scores and the clock, and heaps of scores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Entry = tuple[float, int, Node]
 class EvictionOrder:
     """What a policy makes of uses and touches. See policies.base for scores and the clock."""
 
-    def __init__(self, policy: Policy, num_blocks: int):
+    def __init__(self, policy: Policy, num_blocks: int, *, by_tenant: bool):
         self.policy = policy
-        self._leaves = IdleLeaves(num_blocks)
+        self._leaves = IdleLeaves(num_blocks, by_tenant=by_tenant)
         self._ticks = itertools.count(1)
         self._clock = self._next_clock = 0.0
 
@@ -71,48 +71,49 @@ class EvictionOrder:
 
 
 class IdleLeaves:
-    """Leaves that nobody uses. A node's entry is current while its score and last touch are."""
+    """Leaves that nobody uses: one heap of all and, with `by_tenant`, one of each tenant's besides.
 
-    def __init__(self, num_blocks: int):
+    A node's entry is current while its score and last touch are; stale ones are skipped, and swept
+    when they are many.
+    """
+
+    def __init__(self, num_blocks: int, *, by_tenant: bool):
         self._max_entries = 2 * num_blocks + 64
-        self._heaps: dict[bytes, list[Entry]] = {}
-        self._num = 0
+        self._by_tenant = by_tenant
+        self._all: list[Entry] = []
+        self._tenants: dict[bytes, list[Entry]] = {}
+        self._num_since_sweep = 0
 
     def offer(self, leaf: Node) -> None:
-        """An idle leaf may be evicted. Stale entries are swept when they are many."""
-        heap = self._heaps.setdefault(leaf.tenant, [])
-        heapq.heappush(heap, (leaf.score, leaf.last, leaf))
-        self._num += 1
-        if self._num > self._max_entries:
+        """An idle leaf may be evicted."""
+        entry = (leaf.score, leaf.last, leaf)
+        heapq.heappush(self._all, entry)
+        if self._by_tenant:
+            heapq.heappush(self._tenants.setdefault(leaf.tenant, []), entry)
+        self._num_since_sweep += 1
+        if self._num_since_sweep > self._max_entries:
             self._sweep()
 
     def pop(self, tenant: bytes | None = None) -> Node | None:
         """The leaf with the lowest (score, last touch), of one tenant or of all; None: no leaf."""
-        tenants = list(self._heaps) if tenant is None else [tenant]
-        tops = [top for name in tenants if (top := self._top(name)) is not None]
-        if not tops:
-            return None
-        lowest = min(tops)[2]
-        heapq.heappop(self._heaps[lowest.tenant])
-        self._num -= 1
-        return lowest
-
-    def _top(self, tenant: bytes) -> Entry | None:
-        heap = self._heaps.get(tenant, [])
+        heap = self._all if tenant is None else self._tenants.get(tenant, [])
         while heap:
-            if _is_current(heap[0]):
-                return heap[0]
-            heapq.heappop(heap)
-            self._num -= 1
-        self._heaps.pop(tenant, None)
+            entry = heapq.heappop(heap)
+            if _is_current(entry):
+                return entry[2]
         return None
 
     def _sweep(self) -> None:
-        kept = {name: [e for e in heap if _is_current(e)] for name, heap in self._heaps.items()}
-        self._heaps = {name: heap for name, heap in kept.items() if heap}
-        for heap in self._heaps.values():
-            heapq.heapify(heap)
-        self._num = sum(map(len, self._heaps.values()))
+        self._num_since_sweep = 0
+        self._all = _current(self._all)
+        tenants = {name: _current(heap) for name, heap in self._tenants.items()}
+        self._tenants = {name: heap for name, heap in tenants.items() if heap}
+
+
+def _current(heap: list[Entry]) -> list[Entry]:
+    kept = [entry for entry in heap if _is_current(entry)]
+    heapq.heapify(kept)
+    return kept
 
 
 def _is_current(entry: Entry) -> bool:
