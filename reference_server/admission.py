@@ -43,7 +43,7 @@ class Admission:
             self._account(request, tiers[:num_hit])
         if is_first and request.leader is None:
             self.tree.order.use(matched, is_new_prompt=request.is_new_prompt)
-        self.tree.touch(matched)
+        self.tree.order.touch(matched)
         request.num_blocks_used = max(request.num_blocks_used, num_full)
         request.nodes = matched
         request.num_reserved_end, request.num_computed = num_full, num_hit * size

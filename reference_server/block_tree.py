@@ -101,12 +101,6 @@ class BlockTree:
         """Keep these blocks until `release`; they must be a prefix of one chain."""
         self.pool.pin(nodes)
 
-    def touch(self, nodes: Sequence[Node]) -> None:
-        """A request uses this chain: it becomes the most recent one."""
-        self.order.touch(nodes)
-        for node in reversed(nodes):
-            self.continuations.touch(node)
-
     def promote(self, nodes: Sequence[Node]) -> int:
         """Bring pinned blocks of one chain to the device. Returns how many of them are there: one
         that was damaged is forgotten, and what is behind it is unpinned."""
@@ -193,8 +187,9 @@ class BlockTree:
     def release(self, nodes: Sequence[Node]) -> None:
         """Unpin a request's chain and touch it."""
         self.pool.unpin(nodes)
-        self.touch(nodes)
+        self.order.touch(nodes)
         for node in reversed(nodes):
+            self.continuations.touch(node)
             self.order.offer(node)
         self.order.settle()
 

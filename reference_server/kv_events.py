@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_EVENTS = 10_000
 STORED, REMOVED, CLEARED = "stored", "removed", "cleared"
 
 
-@dataclass(frozen=True, slots=True)
-class KVEvent:
+class KVEvent(NamedTuple):
     """`number` counts from 1 without gaps. tier: where the block is now, or was removed from.
 
     block and parent are chained hashes, salted by tenant; both None for "cleared".
