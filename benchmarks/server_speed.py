@@ -24,9 +24,12 @@ from typing import Any
 import torch
 
 from loadkit.core.blocks import root_hash
+from reference_server.block_tree import BlockTree
 from reference_server.engine import Engine, EngineSettings
 from reference_server.model_runner import TransformersRunner
+from reference_server.policies import POLICIES, make_policy
 from reference_server.request import Chunk, Request, Sample, SamplingParams
+from reference_server.scheduler import Scheduler
 from reference_server.tiers.build import make_tiers
 from reference_server.weights import load_model, prepare_default_model
 
@@ -137,6 +140,27 @@ def overhead(engine: Engine, rng: random.Random) -> None:
     print(f"outside the model, a request of 512 tokens that hits: {min(spent):.2f} ms")
 
 
+def cache(rng: random.Random, num: int = 300) -> None:
+    """Scheduler and cache alone, without a model: prompts of about 660 tokens, half of them hit,
+    at a capacity that evicts as many blocks as come."""
+    stems = [prompt(rng, 1024, 50_000) for _ in range(40)]
+    prompts = [
+        rng.choice(stems)[: rng.choice([256, 512, 1024])] + prompt(rng, 64, 50_000)
+        for _ in range(num)
+    ]
+    for name in POLICIES:
+        tree = BlockTree(1500, 1, make_policy(name, 1500, 16))
+        scheduler = Scheduler(tree, 16, max_batch_tokens=4096, max_num_seqs=1)
+        start = clock()
+        for text in prompts:
+            request = Request(text[:], 16, root_hash(), SamplingParams(max_tokens=1))
+            scheduler.add(request)
+            while request.finish_reason is None:
+                chunks = scheduler.plan()
+                scheduler.apply(chunks, [[Sample(1)] for _ in chunks])
+        print(f"cache and scheduler, {name:10} {(clock() - start) / num * 1000:.2f} ms a request")
+
+
 def drafting(runner: Any, rng: random.Random, repeats: int) -> None:
     """Replies of 96 tokens, served before; the same tokens must come again."""
     print("repeated reply, tokens/CPU s   plain   drafting   drafting/plain")
@@ -185,7 +209,7 @@ def tiers(runner: Any, rng: random.Random, repeats: int) -> None:
     print(f"{'':36} {cells}")
 
 
-PARTS = ("first-token", "decode", "overhead", "drafting", "tiers")
+PARTS = ("first-token", "decode", "overhead", "cache", "drafting", "tiers")
 
 
 def main() -> None:
@@ -208,6 +232,7 @@ def main() -> None:
         "first-token": lambda: time_to_first_token(engine, plain, rng, options.repeats),
         "decode": lambda: decode(engine, plain, rng, options.repeats),
         "overhead": lambda: overhead(engine, rng),
+        "cache": lambda: cache(rng),
         "drafting": lambda: drafting(timed, rng, options.repeats),
         "tiers": lambda: tiers(timed, rng, options.repeats),
     }
