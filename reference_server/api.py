@@ -150,9 +150,13 @@ def make_routes(service: Service) -> Starlette:
 
 def _endpoint(service: Service, row: Access) -> Callable[[Request], Awaitable[Any]]:
     async def endpoint(request: Request) -> ASGIApp:
-        if row.who != PUBLIC:
-            request.state.caller = _admit(service, request, row.who)
-        return await row.handler(service, request)
+        try:
+            if row.who != PUBLIC:
+                request.state.caller = _admit(service, request, row.who)
+            return await row.handler(service, request)
+        except ApiError as error:
+            service.metrics.refused(error.status)
+            raise
 
     return endpoint
 

@@ -101,6 +101,7 @@ class Service:
             ) from error
         except EngineDead as error:
             raise unavailable(self.health) from error
+        self.metrics.queued(generation.requests)
         return generation
 
     async def off_loop(self, work: Callable[[], Result]) -> Result:
