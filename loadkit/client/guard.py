@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, Literal
 
-import orjson
+from loadkit.core.digest_chain import digest_chain, first_difference
 
 REWRITTEN = "append-only history rewritten"
 Verdict = Literal["first", "extended", "resent"]
@@ -37,14 +36,14 @@ class AppendOnlyGuard:
 
         A refused request leaves the session's chain as it was.
         """
-        chain = _chain(messages, tools)
+        chain = digest_chain(messages, tools)
         known = self._chains.get(session)
         if known is None:
             self._chains[session] = chain
             return "first"
         if chain[: len(known)] != known:
             self.num_refused += 1
-            raise Mutation(session, _first_difference(known, chain), len(known) - 1)
+            raise Mutation(session, first_difference(known, chain), len(known) - 1)
         self._chains[session] = chain
         if len(chain) > len(known):
             return "extended"
@@ -54,23 +53,3 @@ class AppendOnlyGuard:
     def forget(self, session: str) -> None:
         """Drop a finished session, so that a long run's memory stays bounded."""
         self._chains.pop(session, None)
-
-
-def _chain(messages: Sequence[Any], tools: Sequence[Any]) -> list[bytes]:
-    """Digest of the tools, then of each message chained to the one before it."""
-    digests = [_digest(b"", list(tools))]
-    for message in messages:
-        digests.append(_digest(digests[-1], message))
-    return digests
-
-
-def _digest(parent: bytes, value: Any) -> bytes:
-    canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    return blake2b(canonical, key=parent, digest_size=16).digest()
-
-
-def _first_difference(known: list[bytes], chain: list[bytes]) -> int | None:
-    same = 0
-    while same < min(len(known), len(chain)) and known[same] == chain[same]:
-        same += 1
-    return None if same == 0 else same - 1
