@@ -267,21 +267,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--skip", nargs="*", default=[])
+    parser.add_argument("--lengths", nargs="*", type=int, default=LENGTHS)
+    parser.add_argument("--batches", nargs="*", type=int, default=BATCHES)
     options = parser.parse_args()
     with all_peers(options.skip) as peers:
-        for length in LENGTHS:
+        for length in options.lengths:
             times: dict[str, list[dict[str, float]]] = {p.name: [] for p in peers}
             for turn in range(options.repeats):  # in turns: the machine's speed varies
                 for p in peers:
-                    times[p.name].append(first_token(p, random.Random(turn), length))
+                    times[p.name].append(first_token(p, random.Random(f"{length} {turn}"), length))
             for kind in ("miss", "half", "full"):
                 values = {name: min(t[kind] for t in found) for name, found in times.items()}
                 show(f"first token, {length}, {kind}, CPU s", values, lower_is_better=True)
-        for batch in BATCHES:
+        for batch in options.batches:
             steps: dict[str, list[float]] = {p.name: [] for p in peers}
             for turn in range(options.repeats):
                 for p in peers:
-                    steps[p.name].append(decode_step(p, random.Random(turn + 100), batch))
+                    steps[p.name].append(decode_step(p, random.Random(f"{batch} {turn}"), batch))
             rates = {name: batch / min(found) for name, found in steps.items()}
             show(f"decode, batch {batch}, tokens/CPU s", rates, lower_is_better=False)
         chats = {p.name: max(conversations(p, seed) for seed in range(2)) for p in peers}

@@ -13,6 +13,7 @@ of a prompt whose blocks lie in host memory or on disk.
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import tempfile
 import time
@@ -228,6 +229,7 @@ def main() -> None:
     timed = TimedRunner(runner)
     engine = Engine(timed, SETTINGS)
     plain, rng = load_model(folder), random.Random(1)
+    gc.freeze()  # as the server does
     parts: dict[str, Callable[[], None]] = {
         "first-token": lambda: time_to_first_token(engine, plain, rng, options.repeats),
         "decode": lambda: decode(engine, plain, rng, options.repeats),
