@@ -9,6 +9,7 @@ import typer
 
 from loadkit.cli import log_input, sample_options
 from loadkit.cli import simulate_options as simulated
+from loadkit.core.errors import InputError
 
 LogFiles = Annotated[list[Path], typer.Argument(metavar="LOG", help="Log files, read as one.")]
 LogFormat = Annotated[
@@ -77,6 +78,15 @@ def analyze(
             metavar="FILE",
         ),
     ] = None,
+    hash_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--hash-key",
+            help="With --hashed-out: ids of blocks that 5 or more sessions sent are hashes under "
+            "this file's key, the same in all logs written with it.",
+            metavar="FILE",
+        ),
+    ] = None,
     sample: sample_options.Sample = None,
     engine_distributed: sample_options.Engine = None,
     json: AsJson = False,
@@ -87,9 +97,12 @@ def analyze(
 
     from loadkit.analysis import analyze as analyze_trace
     from loadkit.cli import analyze_view, rate_tables, simulate_view
-    from loadkit.traces import write_hashed
+    from loadkit.traces import read_key, write_hashed
 
     capacity = log_input.capacity_text(capacity, model_config, kv_dtype)
+    if hash_key is not None and hashed_out is None:
+        raise InputError("there is no log to write", where="--hash-key", remedy="add --hashed-out")
+    key = None if hash_key is None else read_key(hash_key)
     sample_options.check_engine(engine_distributed, sample)
     if sample is not None:
         sample_options.check_alone(
@@ -121,7 +134,7 @@ def analyze(
         skip_bad=skip_bad,
     )
     if hashed_out is not None:
-        write_hashed(log.trace, hashed_out)
+        write_hashed(log.trace, hashed_out, key)
     asked = simulated.asked(
         log.trace.block_size,
         engine,

@@ -39,7 +39,8 @@ class Trace:
     partial_page says that a request also occupied a page for its unfinished last block, which can
     never hit but takes room in an engine's LRU queue. chats are the requests' texts for the
     append-only audit; no figure is counted from them. tenants are who the log says shares nothing, or
-    who pays: forecasts can be asked to grow them whole.
+    who pays: forecasts can be asked to grow them whole. block_hashes are what the ids stood for where
+    loadkit hashed the tokens itself, so equal in every log that has the prefix.
     """
 
     block_size: int
@@ -60,6 +61,7 @@ class Trace:
     chats: Chats | None = None  # n rows; None: the log has no text
     places: Places | None = None  # None: not read from files
     tenant: IntArray | None = None  # (n,) dense ids; None: the log names none
+    block_hashes: IntArray | None = None  # (u,) by id; None: a log of ids
 
     @property
     def num_requests(self) -> int:

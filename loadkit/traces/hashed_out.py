@@ -1,7 +1,7 @@
 """Write a Trace as loadkit's own log: no text, no names, ids numbered anew in order of appearance.
 
-A salted hash of a guessable prompt is guessed by hashing guesses; a number says nothing but which
-requests have a prefix in common. Not written: the texts of the append-only audit, what was wrong
+A number says nothing but which requests have a prefix in common. With an outside key the ids of
+common blocks are keyed hashes, see `loadkit.traces.keyed`. Not written: the texts of the append-only audit, what was wrong
 with the original file (its warnings), and sessions that were inferred, which are inferred again.
 """
 
@@ -15,22 +15,25 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
-import numpy as np
 
 from loadkit.core.errors import InputError
 from loadkit.core.trace import UNKNOWN, IntArray, Trace
 from loadkit.traces.interning import dense_by_appearance
+from loadkit.traces.keyed import check_linkable, first_number, written_ids
 
 
-def write_hashed(trace: Trace, path: Path) -> None:
+def write_hashed(trace: Trace, path: Path, key: bytes | None = None) -> None:
     """Write the log, whole or not at all; gzipped if `path` ends in .gz.
 
-    Reading it gives the same analysis, number for number. InputError if it cannot be written.
+    Reading it gives the same analysis, number for number. InputError if it cannot be written, or
+    has no hashes for the key (`keyed.read_key`).
     """
+    if key is not None:
+        check_linkable(trace)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _create(unfinished, path.suffix == ".gz") as file:
-            for row in hashed_rows(trace):
+            for row in hashed_rows(trace, key):
                 file.write(msgspec.json.encode(row) + b"\n")
         unfinished.replace(path)
     except OSError as error:
@@ -39,16 +42,19 @@ def write_hashed(trace: Trace, path: Path) -> None:
         raise InputError(f"cannot be written: {error.strerror}", where=path) from error
 
 
-def hashed_rows(trace: Trace) -> Iterator[dict[str, Any]]:
+def hashed_rows(trace: Trace, key: bytes | None = None) -> Iterator[dict[str, Any]]:
     """The rows of the log in order of arrival, without keys for what the trace does not know."""
-    number = _numbered(trace)
-    prompt_key, session = dense_by_appearance(trace.prompt_key), dense_by_appearance(trace.session)
+    first = first_number(key)
+    number = written_ids(trace, key, first)
+    prompt_key = first + dense_by_appearance(trace.prompt_key)
+    session = first + dense_by_appearance(trace.session)
+    tenant = None if trace.tenant is None else first + trace.tenant
     for row in range(trace.num_requests):
         hashes = number[_chain(trace.block_ptr, trace.block_ids, row)].tolist()
         known: dict[str, Any] = {
             "timestamp_s": _value(trace.arrival_s, row),
             "session": None if trace.sessions_inferred else int(session[row]),
-            "tenant": _value(trace.tenant, row),
+            "tenant": _value(tenant, row),
             "output_tokens": _output(trace, row),
             "completed_s": _value(trace.completed_s, row),
             "partial_page": _value(trace.partial_page, row),
@@ -61,16 +67,6 @@ def hashed_rows(trace: Trace) -> Iterator[dict[str, Any]]:
             "prompt_id": int(prompt_key[row]),
             **{key: value for key, value in known.items() if value is not None},
         }
-
-
-def _numbered(trace: Trace) -> IntArray:
-    """(num_ids,) a new number for every id: 0, 1, ... as they appear, replies' after prompts'."""
-    ids = trace.block_ids
-    if trace.resident_ids is not None:
-        ids = np.concatenate([ids, trace.resident_ids])
-    number = np.full(trace.num_ids, UNKNOWN, np.int64)
-    number[ids] = dense_by_appearance(ids)
-    return number
 
 
 def _reply_hashes(trace: Trace, row: int, number: IntArray) -> list[int] | None:

@@ -54,6 +54,10 @@ class IdTable:
         """The id as it stands in the log (as a signed 64-bit integer)."""
         return int(self._values[dense_id])
 
+    def values(self) -> IntArray:
+        """(num_ids,) all ids as they stand in the log, by dense id."""
+        return self._values[: self.num_ids].copy()
+
     def num_values(self) -> int:
         """Distinct ids as they stand in the log: fewer than num_ids if some had several parents."""
         return len(np.unique(self._values[: self.num_ids]))
@@ -139,15 +143,17 @@ def chained_ids(ids: IntArray) -> array[int]:
     return array("q", _chained(ids).tobytes())
 
 
-def renumber(num_ids: int, *columns: IntArray) -> None:
+def renumber(num_ids: int, *columns: IntArray) -> SmallInts:
     """Give dense ids new numbers, in place, in order of appearance in the columns.
 
-    The same requests then have the same ids whatever order their rows were read in.
+    The same requests then have the same ids whatever order their rows were read in. Returns the new
+    number of every old one, (num_ids,), -1 for one that is in no column.
     """
     number = np.full(num_ids, -1, np.int32)
     next_number = 0
     for column in columns:
         next_number = _renumber(column, number, next_number)
+    return number
 
 
 def pointers(counts: IntArray) -> IntArray:

@@ -160,8 +160,10 @@ class TokenTraceBuilder:
         rows = np.arange(len(self)) if order is None else order
         ptr, ids = take_chains(self._prompts.ptr, self._prompts.ids(), rows)
         resident = self._resident_chains(ptr, ids, rows)
+        hashes = self._prompts.table.values()
         self._prompts.table.release()
-        renumber(self._prompts.table.num_ids, ids, *([resident[1]] if resident else []))
+        number = renumber(len(hashes), ids, *([resident[1]] if resident else []))
+        hashes[number] = hashes.copy()
         codes = self._facts.session_codes(order)
         session, inferred, more = resolve_sessions(codes, ptr, ids, np.diff(ptr))
         return Trace(
@@ -190,6 +192,7 @@ class TokenTraceBuilder:
             chats=self._chats.take(rows) if self._num_texts else None,
             places=self._facts.places(order) if self._num_placed else None,
             tenant=np.array(self._salt, np.int64)[rows] if len(self._salts) > 1 else None,
+            block_hashes=hashes,
         )
 
     def _resident_chains(

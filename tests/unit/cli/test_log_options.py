@@ -48,6 +48,20 @@ def test_a_log_written_without_its_text_is_analyzed_alike(loadkit: Call, tmp_pat
     assert json.loads(before) | {"format": "hashed"} == json.loads(after)
 
 
+def test_a_log_is_written_under_a_key(loadkit: Call, tmp_path: Path) -> None:
+    rows = [{"prompt": [1, 2, 3], "session_id": str(k), "timestamp": k} for k in range(5)]
+    log, out_log = write(tmp_path / "log.jsonl", *rows), tmp_path / "out.jsonl"
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef0123456789abcdef")
+    options = ("--hashed-out", out_log, "--hash-key", key, "--block-size", 2)
+    assert loadkit("analyze", log, *options)[0] == 0
+    written = [json.loads(line)["hashes"] for line in out_log.read_text().splitlines()]
+    assert written == [written[0]] * 5
+    assert written[0][0] < 0
+    code, _, err = loadkit("analyze", log, "--hash-key", key)
+    assert (code, "--hashed-out" in err) == (2, True)
+
+
 def test_capacities_in_bytes_need_the_models_config(loadkit: Call, tmp_path: Path) -> None:
     log, config = write(tmp_path / "log.jsonl", *ROWS), tmp_path / "config.json"
     # 2 x 1 layer x 1 head x 128 numbers x 4 bytes: 1 KiB a token, so 1 MiB is two blocks of 512.
