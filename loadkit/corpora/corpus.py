@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +43,17 @@ FORMS: dict[str, Form] = {
 TOOL_SYMBOLS = ("tool_name", "tool_about", "param_name", "param_about")
 
 
+class Opening(str):
+    """How a text begins, and the language that the rest of it keeps to; None: the corpus has one."""
+
+    language: str | None
+
+    def __new__(cls, text: str, language: str | None) -> Opening:
+        made = super().__new__(cls, text)
+        made.language = language
+        return made
+
+
 class Statistics(BaseModel):
     """Counted over the sample messages: what a reader may hold the corpus against."""
 
@@ -63,6 +75,9 @@ class CorpusCard(BaseModel):
     seed: int
     sample_sha256: str
     statistics: Statistics | None = None
+    languages: tuple[str, ...] = Field(
+        (), description="suffixes of symbols: `sentence_ru` in place of `sentence` (none: one)"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,8 +91,11 @@ class Corpus:
     def _cut(self) -> Grammar:
         return Grammar(self.grammar, self.card.name)
 
-    def expand(self, symbol: str, rng: Random) -> str:
-        """One random expansion of a symbol. InputError if the corpus has none of that name."""
+    def expand(self, symbol: str, rng: Random, language: str | None = None) -> str:
+        """One random expansion of a symbol, of its form in `language` where there is one.
+        InputError if the corpus has none of that name."""
+        if f"{symbol}_{language}" in self._cut:
+            symbol = f"{symbol}_{language}"
         if symbol not in self._cut:
             raise InputError(
                 f"the corpus has no `{symbol}`, which this kind of traffic needs",
@@ -86,24 +104,29 @@ class Corpus:
             )
         return self._cut.expand(symbol, rng)
 
-    def opening(self, what: What, rng: Random) -> str:
+    def _language(self, rng: Random) -> str | None:
+        return rng.choice(self.card.languages) if self.card.languages else None
+
+    def opening(self, what: What, rng: Random) -> Opening:
         """How such a text may begin."""
-        return self.expand(FORMS[what].opening, rng)
+        language = self._language(rng)
+        return Opening(self.expand(FORMS[what].opening, rng, language), language)
 
     def pieces(self, what: What, rng: Random, opening: str | None = None) -> Iterator[str]:
-        """An opening (the one given, if any), then body pieces without end."""
+        """An opening (the one given, if any), then body pieces without end, in its language."""
         form = FORMS[what]
-        yield self.opening(what, rng) if opening is None else opening
+        begun = self.opening(what, rng) if opening is None else opening
+        yield begun
         while True:
-            yield self.expand(form.body, rng)
+            yield self.expand(form.body, rng, getattr(begun, "language", None))
 
     def text(self, what: What, rng: Random, num_pieces: int, opening: str | None = None) -> str:
         """A text of `num_pieces` sentences or lines, opening and closing among them."""
         form = FORMS[what]
-        made = [self.opening(what, rng) if opening is None else opening]
-        made += [self.expand(form.body, rng) for _ in range(num_pieces - 1 - bool(form.closing))]
+        bodies = max(0, num_pieces - 1 - bool(form.closing))
+        made = list(islice(self.pieces(what, rng, opening), 1 + bodies))
         if form.closing:
-            made.append(self.expand(form.closing, rng))
+            made.append(self.expand(form.closing, rng, getattr(made[0], "language", None)))
         return form.joint.join(made).replace("\n ", "\n").rstrip()
 
     def system_prompt(self, rng: Random, sentences: int) -> str:
@@ -125,7 +148,7 @@ class Corpus:
         return questions[:count]
 
     def reply(self, rng: Random) -> str:
-        return self.expand("reply", rng)
+        return self.expand("reply", rng, self._language(rng))
 
     def tool(self, rng: Random, number: int) -> dict[str, Any]:
         """An OpenAI function schema; `number` keeps the names of a set apart."""
@@ -146,7 +169,14 @@ class Corpus:
     def makes(self, what: str) -> bool:
         """Whether the corpus has texts of this form, or `tools`."""
         symbols = TOOL_SYMBOLS if what == "tools" else (FORMS[what].opening, FORMS[what].body)
-        return all(symbol in self._cut for symbol in symbols)
+        return all(self._has(symbol) for symbol in symbols)
+
+    def _has(self, symbol: str) -> bool:
+        """Whether it can be expanded, in every language that the corpus has."""
+        return symbol in self._cut or (
+            bool(self.card.languages)
+            and all(f"{symbol}_{language}" in self._cut for language in self.card.languages)
+        )
 
     def kinds(self) -> list[str]:
         """Names of what it has texts for."""

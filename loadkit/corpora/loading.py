@@ -30,15 +30,34 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str) -> Corpus:
-    """Load a corpus by bundled name or folder. InputError if it is missing or does not fit."""
-    for folder in (Path(name_or_path), data_root("corpora") / name_or_path):
+    """Load a corpus by bundled name or folder. InputError if it is missing or does not fit.
+
+    A name is a name: `../x` is looked for from the working folder only, never from the bundled
+    corpora. A corpus that came with someone's profile must not read what lies elsewhere, so its
+    folder and files may not be links.
+    """
+    folders = [Path(name_or_path)]
+    if name_or_path in names():
+        folders.append(data_root("corpora") / name_or_path)
+    for folder in folders:
         if (folder / "corpus.yaml").is_file():
+            _check_no_links(folder)
             return _load(folder, _changed_at(folder / "grammar.yaml"))
     raise InputError(
         "no such corpus",
         where=name_or_path,
         remedy=f"one of: {', '.join(names())}, or a folder",
     )
+
+
+def _check_no_links(folder: Path) -> None:
+    for path in (folder, folder / "corpus.yaml", folder / "grammar.yaml"):
+        if path.is_symlink():
+            raise InputError(
+                "a corpus may not be or hold a symbolic link",
+                where=path,
+                remedy="give the folder itself, with files of its own",
+            )
 
 
 def _changed_at(path: Path) -> int:
@@ -55,4 +74,4 @@ def _load(folder: Path, changed_at: int) -> Corpus:
         key = ".".join(map(str, first["loc"]))
         raise InputError(f"{key}: {first['msg']}", where=folder / "corpus.yaml") from error
     path = folder / "grammar.yaml"
-    return Corpus(card, checked_lines(load_yaml(path), path, REQUIRED_SYMBOLS))
+    return Corpus(card, checked_lines(load_yaml(path), path, REQUIRED_SYMBOLS, card.languages))

@@ -64,7 +64,7 @@ def test_a_corpus_names_what_it_has_texts_for_and_makes_them(name: str) -> None:
     assert {"message", "system"} <= set(corpus.kinds())
     for what in corpora.FORMS:
         if what in corpus.kinds():
-            assert len(corpus.text(what, Random(1), 30).split()) > 100  # type: ignore[arg-type]
+            assert len(corpus.text(what, Random(1), 30)) > 400  # type: ignore[arg-type]
 
 
 def test_tools_of_a_set_have_different_names_and_a_schema_each() -> None:
