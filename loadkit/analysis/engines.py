@@ -85,6 +85,7 @@ def in_pages(trace: Trace, page_size: int) -> Trace:
         resident_ptr=kept[0] if kept else None,
         resident_ids=dense[1] if kept else None,
         partial_page=None,
+        block_hashes=None,
     )
 
 

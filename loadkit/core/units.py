@@ -9,7 +9,7 @@ from loadkit.core.errors import InputError
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _CAPACITY = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([kMG]?)(tok)?")
 _BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT])(i?)B")
-_TRAFFIC = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)x?")
+_TRAFFIC = re.compile(r"(\d{1,9}(?:\.\d{1,20})?)x?")
 
 
 def parse_capacity(text: str, block_size: int) -> int | None:

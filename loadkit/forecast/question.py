@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadkit.analysis.curve import log_spaced
 from loadkit.analysis.engines import check_engine
 from loadkit.analysis.nodes import NodeStream
 from loadkit.analysis.weighted import WeightedHits
@@ -27,6 +28,7 @@ Capacity = int | None
 # What the log is a random share of. requests: each drawn by itself, so that sessions are torn;
 # tenants: all sessions of some tenants.
 SAMPLED = ("sessions", "requests", "tenants")
+_CURVE_POINTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Question:
             return [asked, *self.curve_blocks]
         if self.stream.event_time_s is None:
             return [asked]
-        return [asked, *log_spaced(footprint)]
+        return [asked, *log_spaced(max(1, footprint), _CURVE_POINTS)]
 
 
 def method_of(question: Question) -> str:
@@ -75,12 +77,6 @@ def method_of(question: Question) -> str:
     if question.scenario.traffic < 1:
         return "thinning"
     return "tenants" if question.sampled == "tenants" else "superposition"
-
-
-def log_spaced(footprint: int, points: int = 16) -> list[Capacity]:
-    """Curve capacities from a thousandth of the footprint up to all of it."""
-    grid = np.geomspace(max(1, footprint / 1000), max(1, footprint), points)
-    return [int(size) for size in np.unique(np.round(grid).astype(np.int64))]
 
 
 def check_scenario(scenario: Scenario, confidence: float, target_points: float) -> None:

@@ -52,6 +52,17 @@ def test_the_engine_decides_the_block_size_of_a_log_of_tokens(loadkit: Call, tok
     assert analyzed(loadkit, tokens, "--block-size", "4")["infinite"]["hit_rate"] == 8 / 23
 
 
+def test_a_forecast_follows_the_engines_pages_too(loadkit: Call, tokens: Path) -> None:
+    rates = []
+    for options in (("sglang",), ("sglang", "--page-size", "4"), ("vllm", "--block-size", "4")):
+        code, out, _ = loadkit("forecast", tokens, "--json", "--engine", *options)
+        assert code == 0
+        forecast = json.loads(out)
+        assert forecast["scenario"]["engine"] == options[0]
+        rates.append(forecast["hit_rate"]["estimate"])
+    assert rates == [13 / 23, 8 / 23, 8 / 23]
+
+
 def test_llama_cpps_slots_are_simulated_with_that_engine(loadkit: Call, tokens: Path) -> None:
     """One slot: the second prompt overwrites what the third needs, 6 tokens stay."""
     data = analyzed(loadkit, tokens, "--engine", "llamacpp", "--slots", "1")

@@ -43,6 +43,7 @@ def test_capacities_in_bytes_are_refused_with_the_reason(text: str) -> None:
 
 def test_traffic_is_a_multiple() -> None:
     assert [parse_traffic(text) for text in ("1x", "20", " 0.5x ")] == [1.0, 20.0, 0.5]
+    assert parse_traffic(f"{276 / 70.34}x") == 276 / 70.34  # as Python prints a ratio
 
 
 @pytest.mark.parametrize("text", ["0x", "", "x", "-1x", "nan", "inf", "1e3x", "9" * 400])

@@ -18,6 +18,7 @@ from loadkit.analysis.weighted import weighted_hits
 from loadkit.core.errors import InputError
 from loadkit.core.trace import Trace
 from loadkit.forecast import forecast
+from loadkit.traces import TokenRequest, token_trace
 
 PARTS = ("replay_same_session", "replay_cross_session", "continuation", "shared", "miss")
 
@@ -151,6 +152,19 @@ def test_engines_differ_in_what_of_a_repeated_prompt_may_hit() -> None:
     assert grown["none"] >= grown["vllm"] > rates["vllm"]
     with pytest.raises(InputError, match="slots"):
         forecast(trace, 1.0, engine="llamacpp")
+
+
+def test_sglang_frees_unfinished_pages_so_that_two_blocks_of_room_keep_two_prompts() -> None:
+    """Three prompts of 7 tokens in blocks of 4, the third like the first: 4 of 21 tokens hit if the
+    pages of 3 tokens take no room, and none if they do."""
+    first, second = [1, 2, 3, 4, 5, 6, 7], [8, 9, 8, 9, 8, 9, 8]
+    requests = [
+        TokenRequest(prompt, session=number, arrival_s=number)
+        for number, prompt in enumerate([first, second, first])
+    ]
+    trace = token_trace(requests, 4)
+    for engine, hits in (("sglang", 4), ("vllm", 0)):
+        assert forecast(trace, 1.0, 2, engine=engine).hit_rate.estimate == hits / 21
 
 
 def short_log() -> Trace:
