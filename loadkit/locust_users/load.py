@@ -14,6 +14,7 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadkit.client.guard import REWRITTEN
 from loadkit.locust_users import web_tab
+from loadkit.locust_users.collector import calm_collector
 from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.master import Master
 from loadkit.locust_users.metrics_page import serve_metrics
@@ -148,6 +149,7 @@ def make_dispatcher(
 ) -> Dispatcher:
     """A worker's dispatcher of `sessions`, whose times count from `lead_s` from now, or from the
     start that another worker of the same folder has set."""
+    calm_collector()
     start_at = work.begin(lead_s).monotonic_s
     load_worker = LoadWorker(
         work,
