@@ -8,8 +8,10 @@ From what was sent to what the server reported:
     = reusable        what an infinite cache of the run's own traffic gives
     + eviction        seen, but pushed out at the server's capacity
     + held_by_running room that running requests held; at most what simulating them costs
-    + warm_cache      taken beyond what the run's own traffic could give: from before the run, or
-                      from other traffic
+    + warm_cache      taken in all beyond what the run's own traffic could give: from before the run,
+                      or from other traffic. Net: of requests under way together the server may
+                      compute another one first than was sent first, and what one gains the other
+                      loses
     + not_reported    expected on answers that came without (possible) usage
     + unexplained     the rest
     = usage           cached tokens as the answers report them
@@ -55,7 +57,7 @@ def usage_gap(view: View) -> dict[str, int | None] | None:
         "last_block_rule": _difference(reusable, _sum(predictions.unruled)),
         "reusable": reusable,
         "eviction": _difference(_sum(best.resident_tokens), reusable),
-        "warm_cache": int(np.maximum(cached - best.reusable_tokens, 0)[usable].sum()),
+        "warm_cache": max(0, int((cached - best.reusable_tokens)[usable].sum())),
         "not_reported": -int(best.expected_tokens[~usable].sum()),
     }
     rest = int(cached.sum()) - reusable

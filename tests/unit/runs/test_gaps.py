@@ -75,6 +75,12 @@ def test_more_than_the_run_could_reuse_was_in_the_cache_before() -> None:
     assert (found["warm_cache"], found["unexplained"]) == (48, 0)
 
 
+def test_another_order_of_requests_that_overlap_is_no_warm_cache() -> None:
+    """The server computed the second prompt before the first: the hit changes sides."""
+    found = gap([64, 0])
+    assert (found["warm_cache"], found["unexplained"]) == (0, 0)
+
+
 def test_answers_without_usage_are_named() -> None:
     found = gap([0, None])
     assert (found["not_reported"], found["usage"], found["unexplained"]) == (-64, 0, 0)
