@@ -220,6 +220,7 @@ def _context(
         scheduled_phases=dict(planned),
         wraps=plan.wraps,
         truncations=plan.truncations,
+        freshness=plan.freshness,
         cache=profile.cache,
         stages=[Stage(*edge) for edge in stage_edges(profile)],
         tokenizer=choices.tokenizer,

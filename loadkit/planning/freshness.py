@@ -41,6 +41,7 @@ class FreshnessReport:
     requests sent again on purpose (wraps, common questions, priming, a replayed log).
     edge: in the block where a declared prefix ends and the first words behind it happen to agree;
     fewer than a block a request. accidental: in blocks that hold nothing declared; 0 if fresh.
+    openings_only: later turns were not looked at, and are in none of the figures.
     """
 
     block_size: int
@@ -53,6 +54,7 @@ class FreshnessReport:
     edge: int
     accidental: int
     examples: tuple[str, ...] = ()
+    openings_only: bool = False
 
     @property
     def is_fresh(self) -> bool:
@@ -117,6 +119,7 @@ def check_fresh(
         edge=int((np.minimum(hits, edges) - inside)[rest].sum()),
         accidental=int(accidental.sum()),
         examples=_examples(requests, accidental),
+        openings_only=openings_only,
     )
 
 

@@ -30,7 +30,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     that the append-only guard refused. compactions: histories replaced on purpose. cache: what was
     done about the server's cache before the run ("as_is", "reset" or "salt"). missing_workers: load workers that died or never reported.
     interrupted: ended by Ctrl-C before its plan was done. stages: of a saturation search, by rate.
-    stalls: what each worker that reported says about its own loop.
+    stalls: what each worker that reported says about its own loop. freshness: what the plan's
+    prompts share, as `planning.FreshnessReport` has it.
     """
 
     profile: dict[str, Any]
@@ -46,6 +47,7 @@ class RunContext(msgspec.Struct, kw_only=True):
     scheduled_phases: dict[str, int] = {}
     wraps: int = 0
     truncations: int = 0
+    freshness: dict[str, Any] | None = None
     mutations: int = 0
     compactions: int = 0
     cache: str = "as_is"

@@ -133,6 +133,7 @@ def _run_json(view: View, context: RunContext) -> dict[str, Any]:
         "sessions": len({record.session for record in view.answered}),
         "wraps": context.wraps,
         "truncations": context.truncations,
+        "freshness": context.freshness,
         "mutations": context.mutations,
         "compactions": context.compactions,
         "torn_bytes": view.gathered.torn_bytes,

@@ -89,7 +89,8 @@ class TrafficPlan(msgspec.Struct, frozen=True):
     """All sessions of a run, ordered by start_s, and what the planner had to do to make them.
 
     wraps: how often a corpus or log was started again. truncations: prompts cut to a length limit.
-    dropped: prompts left out for their length.
+    dropped: prompts left out for their length. freshness: what its prompts share, by who declared it
+    (`planning.FreshnessReport`); None: not looked at, for want of a tokenizer.
     """
 
     kind: str
@@ -97,6 +98,7 @@ class TrafficPlan(msgspec.Struct, frozen=True):
     wraps: int = 0
     truncations: int = 0
     dropped: int = 0
+    freshness: dict[str, Any] | None = None
 
     @property
     def num_requests(self) -> int:

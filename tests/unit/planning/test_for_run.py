@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_model import make_tokenizer
-from traffic_profiles import CORPUS, constant, profile_of
+from traffic_profiles import CONVERSATION, CORPUS, constant, profile_of
 
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import load_tokenizer
@@ -47,3 +47,19 @@ def test_without_tokenizer_and_tokens_nobody_is_asked() -> None:
     profile = profile_of(CORPUS | {"requests": 3})
     nowhere = "http://127.0.0.1:9"
     assert plan_for_run(profile, tokenizer=None, url=nowhere) == build_plan(profile)
+
+
+def test_the_plan_says_what_was_found_and_how_far_it_was_looked_at(
+    tokenizer_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = profile_of(CONVERSATION | {"sessions": 2})
+    whole = plan_for_run(profile, tokenizer=tokenizer_folder).freshness
+    assert whole is not None
+    assert not whole["openings_only"]
+    assert whole["continuation"] > 0
+    monkeypatch.setattr("loadkit.planning.for_run.MAX_WHOLE_CHARS", 10)
+    openings = plan_for_run(profile, tokenizer=tokenizer_folder).freshness
+    assert openings is not None
+    assert (openings["openings_only"], openings["continuation"]) == (True, 0)
+    assert openings["requests"] < whole["requests"]
+    assert plan_for_run(profile, tokenizer=None).freshness is None

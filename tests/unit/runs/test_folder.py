@@ -56,6 +56,13 @@ def test_every_scheduled_request_has_exactly_one_outcome(work: Path, tmp_path: P
     }
 
 
+def test_run_json_says_how_fresh_the_plan_was(work: Path, tmp_path: Path) -> None:
+    journal(work, 0, [answered("a", 0, 0.0)])
+    found = {"accidental": 0, "openings_only": True}
+    assert finish_run(work, tmp_path / "run", context(freshness=found))["freshness"] == found
+    assert finish_run(work, tmp_path / "other", context())["freshness"] is None
+
+
 def test_more_records_than_planned_still_add_up(work: Path, tmp_path: Path) -> None:
     journal(work, 0, [answered("a", turn, turn) for turn in range(3)])
     counts = finish_run(work, tmp_path / "run", context(scheduled=2))["requests"]
