@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from loadkit import __version__
+from loadkit.asgi import AppendOnly
 from loadkit.asgi.own_site import SiteGuard
 from reference_server import operator_routes
 from reference_server.api_errors import EXCEPTION_HANDLERS, ApiError
@@ -134,9 +135,14 @@ ROUTES = (
 )
 
 
-def make_app(service: Service, bound_host: str = "127.0.0.1") -> SiteGuard:
-    """The routes; without a key, web pages of other sites are kept out (see SiteGuard)."""
-    app = make_routes(service)
+def make_app(
+    service: Service, bound_host: str = "127.0.0.1", append_only: str = "off"
+) -> SiteGuard:
+    """The routes; without a key, web pages of other sites are kept out (see SiteGuard).
+
+    append_only: mode of the guard in front of chat completions; its counts are in /metrics.
+    """
+    app = AppendOnly(make_routes(service), mode=append_only, registry=service.metrics.registry)
     return SiteGuard(app, bound_host, lambda: not service.keys.are_set)
 
 

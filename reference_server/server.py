@@ -41,6 +41,7 @@ class ServerSettings:
     threads: int = 1
     exit_with_parent: bool = False
     keys: Keys = field(default_factory=Keys)
+    append_only: str = "off"
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
@@ -56,7 +57,7 @@ def serve(settings: ServerSettings) -> None:
     service = Service(_served_name(settings), settings.keys)
     if settings.engine.disk_file is not None:
         service.secret = lasting_secret(settings.engine.disk_file)
-    server = _Server(service, settings.host)
+    server = _Server(service, settings.host, settings.append_only)
     loading = _Loading(settings, service, server, _url(listener))
     loading.start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
@@ -70,9 +71,9 @@ def serve(settings: ServerSettings) -> None:
 class _Server(uvicorn.Server):
     """uvicorn that tells the service when the drain begins."""
 
-    def __init__(self, service: Service, host: str):
+    def __init__(self, service: Service, host: str, append_only: str):
         config = uvicorn.Config(
-            make_app(service, host),
+            make_app(service, host, append_only),
             log_level="warning",
             access_log=False,
             lifespan="off",

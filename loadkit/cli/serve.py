@@ -17,8 +17,14 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "starlette", "uvicorn")
 API_KEY_VARIABLE, ADMIN_KEY_VARIABLE = "LOADKIT_API_KEY", "LOADKIT_ADMIN_KEY"
 
+# The router has them itself; see reference_server.router.processes for the replicas' own.
+ROUTER_OPTIONS = frozenset(
+    {"host", "port", "replicas", "routing", "append_only", "exit_with_parent"}
+)
+
 
 def serve(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"Folder or hub name; default: {DEFAULT_MODEL}."),
@@ -98,6 +104,19 @@ def serve(
         bool,
         typer.Option("--exit-with-parent", help="End when the process that started this one ends."),
     ] = False,
+    append_only: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="Conversations whose history was rewritten: off, observe (counted) or enforce (409).",
+        ),
+    ] = "off",
+    replicas: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Engine processes behind a router.")
+    ] = 1,
+    routing: Annotated[
+        str, typer.Option(metavar="NAME", help="Of replicas: prefix-aware, sticky or random.")
+    ] = "prefix-aware",
 ) -> None:
     """Serve an OpenAI-compatible API that reports why each cached token hit.
 
@@ -110,6 +129,19 @@ def serve(
     _require_packages()
     if model is not None:
         check_folder(model)
+    if replicas > 1:
+        router = import_module("reference_server.router.serve")
+        behind = router.RouterSettings(
+            options=[_replica_options(context, index) for index in range(replicas)],
+            routing=routing,
+            host=host,
+            port=port,
+            append_only=append_only,
+            has_key=bool(_read_keys(api_key_file, API_KEY_VARIABLE)),
+            exit_with_parent=exit_with_parent,
+        )
+        router.serve(behind)
+        return
     print(f"loadkit serve: loading {model or DEFAULT_MODEL}", file=sys.stderr, flush=True)
     engine = import_module("reference_server.engine")  # by name: loadkit must not depend on torch
     server = import_module("reference_server.server")
@@ -122,6 +154,7 @@ def serve(
         device=device,
         threads=threads,
         exit_with_parent=exit_with_parent,
+        append_only=append_only,
         keys=keys.Keys(_read_keys(api_key_file, API_KEY_VARIABLE), _admin_key(admin_key_file)),
         engine=engine.EngineSettings(
             block_size=block_size,
@@ -139,6 +172,20 @@ def serve(
         ),
     )
     server.serve(settings)
+
+
+def _replica_options(context: typer.Context, index: int) -> list[str]:
+    """What was given on the command line, for one replica; each has a disk file of its own."""
+    options: list[str] = []
+    for param in context.command.params:
+        name = param.name or ""
+        source = context.get_parameter_source(name)
+        if name in ROUTER_OPTIONS or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        value = f"{value}.{index}" if name == "disk_file" else value
+        options += [param.opts[0]] if value is True else [param.opts[0], str(value)]
+    return options
 
 
 def _require_packages() -> None:
@@ -171,13 +218,23 @@ def _admin_key(path: Path | None) -> str | None:
 def _read_keys(path: Path | None, variable: str) -> tuple[str, ...]:
     """The keys in the file, else the one in the environment; none: the server asks for none."""
     if path is None:
-        key = os.environ.get(variable)
-        return (key,) if key else ()
+        lines, where = [os.environ.get(variable, "")], variable
+    else:
+        lines, where = _lines(path), str(path)
+    keys = tuple(line.strip() for line in lines if line.strip())
+    if path is not None and not keys:
+        raise InputError("the file is empty", where=path)
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise InputError(
+            "a key has characters that no HTTP header carries",
+            where=where,
+            remedy="use printable ASCII without spaces",
+        )
+    return keys
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the key: {error}", where=path) from error
-    keys = tuple(line.strip() for line in lines if line.strip())
-    if not keys:
-        raise InputError("the file is empty", where=path)
-    return keys
