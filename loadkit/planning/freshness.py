@@ -25,7 +25,7 @@ from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import IntArray
 from loadkit.traces import TokenRequest, token_trace
 from loadkit.traffic.plan import Message, SessionPlan, TrafficPlan, Turn
-from loadkit.traffic.requests import PlannedRequest, requests_of
+from loadkit.traffic.requests import PlannedRequest, ReplyText, requests_of
 
 NUM_EXAMPLES = 5
 _AT_ONCE = 256
@@ -83,7 +83,12 @@ class FreshnessReport:
 
 
 def check_fresh(
-    plan: TrafficPlan, tokenizer: Tokenizer, block_size: int, *, openings_only: bool = False
+    plan: TrafficPlan,
+    tokenizer: Tokenizer,
+    block_size: int,
+    *,
+    openings_only: bool = False,
+    reply: ReplyText | None = None,
 ) -> FreshnessReport:
     """Count what a plan's requests share, by cause, under the served tokenizer and block size.
 
@@ -91,8 +96,11 @@ def check_fresh(
     accident: a later turn stands behind its session's own opening. Much faster for long sessions;
     continuation is not counted then. (An opening shorter than a block behind what is declared, with
     recorded replies that agree, is seen by the full check alone.)
+    reply: texts that stand for live replies; None: a short one each. Their length moves hit_rate.
     """
-    requests = sorted(requests_of(plan, reply=_reply_text), key=lambda request: request.at_s)
+    requests = sorted(
+        requests_of(plan, reply=reply or _reply_text), key=lambda request: request.at_s
+    )
     if openings_only:
         requests = [request for request in requests if _opens(request)]
     declared = _Declared(tokenizer)
