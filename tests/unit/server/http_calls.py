@@ -33,14 +33,13 @@ def call(service: Service, method: str, path: str, **options: Any) -> httpx.Resp
     return asyncio.run(ask(service, method, path, **options))
 
 
-async def ask(service: Service, method: str, path: str, **options: Any) -> httpx.Response:
-    async with make_client(service) as client:
+async def ask(
+    service: Service, method: str, path: str, append_only: str = "off", **options: Any
+) -> httpx.Response:
+    """append_only: mode of the guard; only one call of a service can have it on."""
+    transport = httpx.ASGITransport(make_app(service, append_only=append_only))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.request(method, path, **options)
-
-
-def make_client(service: Service) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(make_app(service))
-    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
 
 def as_key(key: str) -> dict[str, str]:

@@ -27,10 +27,10 @@ def dashboard() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def exported() -> Iterator[dict[str, set[str]]]:
-    """Label names by sample name, as a scrape shows them after one request."""
+    """Label names by sample name, as a scrape shows them after one request; the guard is on."""
     service = make_service()
     call(service, "POST", "/v1/completions", json=BODY)
-    text = call(service, "GET", "/metrics").text
+    text = call(service, "GET", "/metrics", append_only="observe").text
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

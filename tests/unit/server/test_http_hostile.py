@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from engine_builders import check_pages
-from http_calls import BODY, call, make_service
+from http_calls import BODY, ask, call, make_service
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -132,8 +132,11 @@ def test_a_client_that_leaves_takes_all_its_choices_along(stream: bool) -> None:
         await asyncio.to_thread(begun.wait)
         return {"type": "http.disconnect"}
 
-    asyncio.run(answered(service, receive))
-    assert call(service, "POST", "/v1/completions", json=BODY).status_code == 200
+    async def leave_and_ask() -> int:
+        await answered(service, receive)
+        return (await ask(service, "POST", "/v1/completions", json=BODY)).status_code
+
+    assert asyncio.run(leave_and_ask()) == 200
     assert engine.num_running == engine.num_waiting == 0
     ended = {r: service.metrics.total(ENDED, finished_reason=r) for r in ("abort", "length")}
     assert ended == {"abort": 3, "length": 1}
