@@ -94,6 +94,7 @@ class _Play:
         history: Sequence[Message] = (),
     ):
         self.lane, self.session, self.intended_at = lane, session, intended_at
+        self._ended_at = intended_at  # when the latest answer, sub-agents' included, had come
         self.history: list[Message] = list(history)
         self.asked = NOTHING
         self.num_recorded = 0
@@ -135,10 +136,11 @@ class _Play:
 
     def _take_turn(self, turn: Turn) -> Response:
         self._skip_agents("the turn that starts it was not answered")
-        if self.num_recorded:  # the user thinks about the previous answer, which came just now
-            self.intended_at = time.monotonic() + turn.think_s
+        if self.num_recorded:  # counted from its arrival: what we did since is delay of our own
+            self.intended_at = self._ended_at + turn.think_s
         self.asked = self._ask(turn)
         response = self._send(self.asked, turn)
+        self._ended_at = response.completed_at or time.monotonic()
         self._emit(response, self.asked)
         return response
 
@@ -169,18 +171,21 @@ class _Play:
     def _play_agents(self, reply_rule: ReplyRule) -> None:
         """Sub-agents in parallel, all of them to their end. A greenlet killed before its first
         instruction never runs: `_waiting_agents` remembers its session."""
+        if not self._waiting_agents:
+            return
         agents = Group()
         try:
             for agent in list(self._waiting_agents):
                 agents.spawn(self._play_agent, agent, reply_rule)
             agents.join()
+            self._ended_at = time.monotonic()
         finally:
             agents.kill()
 
     def _play_agent(self, agent: SessionPlan, reply_rule: ReplyRule) -> None:
         self._waiting_agents.remove(agent)
         history = self.history if agent.inherits_history else ()
-        self.lane.play(agent, time.monotonic(), reply_rule, history)
+        self.lane.play(agent, self._ended_at, reply_rule, history)
 
     def _send(self, asked: Asked, turn: Turn) -> Response:
         """Send at the intended time, and again when turned away and asked to. Whatever happens is
@@ -191,6 +196,9 @@ class _Play:
             request = self._prepare(asked, turn)
             while True:
                 response = self._attempt(request, receipt, turn.leaves_after_s)
+                if refusal is not None and response.outcome == "not_sent":
+                    self.attempts -= 1
+                    return refusal  # it was sent before, and that is how it ended
                 wait_s = self.lane.settings.retries.wait_s(response, self.attempts)
                 if wait_s is None:
                     return response

@@ -117,6 +117,15 @@ def test_a_later_turn_is_intended_think_time_after_the_answer_before_it() -> Non
     assert records[1].schedule_delay_s >= 0
 
 
+def test_what_we_do_between_two_turns_is_schedule_delay_and_moves_no_intended_time() -> None:
+    """An answer came 0.25 s ago, and we were too busy to notice."""
+    came_at = time.monotonic() - 0.25
+    records, _ = play(session("s", "a", "b"), Response("ok", text="A", completed_at=came_at), "B")
+    assert records[0].completed_s == pytest.approx(records[1].intended_s)
+    assert records[1].schedule_delay_s is not None
+    assert records[1].schedule_delay_s >= 0.25
+
+
 def test_a_failed_turn_ends_the_session_and_the_rest_is_not_sent_with_the_reason() -> None:
     cut = Response("cut", error="connection lost")
     records, client = play(session("s", "a", "b", "c", "d"), "A", cut)
@@ -341,6 +350,17 @@ def test_a_request_that_was_turned_away_waits_as_long_as_it_is_told_and_counts_a
     assert record.sent_s is not None
     assert record.sent_s - record.intended_s >= 0.03
     assert record.schedule_delay_s is None  # it was asked to wait, it was not late
+
+
+def test_a_request_that_was_turned_away_and_then_finds_no_server_was_sent_all_the_same() -> None:
+    records: list[Record] = []
+    client = cast(StreamClient, FakeClient(busy(0.0), ConnectionRefusedError(111, "refused")))
+    settings = retrying(max_retries=2)
+    lane = Lane(client, settings, worker=0, start_at=time.monotonic(), emit=records.append)
+    lane.play(session("s", "a"), lane.start_at, live)
+    (record,) = records
+    assert (record.outcome, record.status, record.attempts) == ("http_error", 429, 1)
+    assert record.sent_s is not None
 
 
 @pytest.mark.parametrize(
