@@ -19,12 +19,15 @@ class PrefixCounters(msgspec.Struct, frozen=True):
 
     queries: prompt tokens looked up. hits: prompt tokens found. source: metric family's dialect
     ("vllm", "sglang", "llamacpp"). by_cause: loadkit:prefix_cache_tokens_total, empty elsewhere.
+    started_unix_s: process_start_time_seconds, added up over processes; None where not shown. Two
+    readings that differ in it are of two servers, or of one that was started again.
     """
 
     source: str
     queries: float
     hits: float
     by_cause: dict[str, float] = {}
+    started_unix_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ DIALECTS = (
         ("llamacpp:prompt_tokens_cached",),
     ),
 )
+_STARTED = "process_start_time_seconds"
 _BY_CAUSE = "loadkit:prefix_cache_tokens"
 
 
@@ -68,6 +72,7 @@ def parse_prefix_counters(text: str) -> PrefixCounters | None:
                 sum(totals[name] for name in dialect.queries),
                 sum(totals.get(name, 0.0) for name in dialect.hits),
                 by_cause,
+                totals.get(_STARTED),
             )
     return None
 

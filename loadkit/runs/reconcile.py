@@ -42,9 +42,9 @@ def usage_witness(answered: Sequence[Record]) -> Witness:
 
 
 def prometheus_witness(before: PrefixCounters | None, after: PrefixCounters | None) -> Witness:
-    """Growth of the server's counters over the run; None if one is missing or a counter fell
-    (the server was started again in between)."""
-    if before is None or after is None:
+    """Growth of the server's counters over the run; None if one is missing, or another process
+    showed them (the server was started again in between, which a counter that fell says too)."""
+    if before is None or after is None or before.started_unix_s != after.started_unix_s:
         return Witness(None, None)
     hits, queries = round(after.hits - before.hits), round(after.queries - before.queries)
     return Witness(None, None) if min(hits, queries) < 0 else Witness(hits, queries)

@@ -78,3 +78,13 @@ def test_without_such_counters_there_is_none(text: str) -> None:
 
 def test_llama_cpp_without_its_cached_counter_cannot_give_a_rate() -> None:
     assert parse_prefix_counters("llamacpp:prompt_tokens_total 30\n") is None
+
+
+def test_the_start_of_the_process_that_counts_is_read_where_it_is_shown() -> None:
+    started = "process_start_time_seconds 1.75e9\n"
+    counters = parse_prefix_counters(VLLM + started)
+    assert counters is not None
+    assert counters.started_unix_s == 1.75e9
+    unknown = parse_prefix_counters(VLLM)
+    assert unknown is not None
+    assert unknown.started_unix_s is None

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from run_builders import answered, context, counters
 
+from loadkit.client.prometheus import PrefixCounters
 from loadkit.runs.prediction import Prediction, Predictions
-from loadkit.runs.reconcile import reconcile
+from loadkit.runs.reconcile import prometheus_witness, reconcile
 from loadkit.runs.record import Record
 from loadkit.runs.splits import split_requests
 from loadkit.runs.view import Gathered, View, measured_view
@@ -93,6 +94,17 @@ def test_a_missing_witness_leaves_agreement_open() -> None:
     assert result["usage"]["cached_tokens"] == 64
     assert result["prometheus"]["cached_tokens"] is None
     assert result["prediction"]["cached_tokens"] is None
+
+
+@pytest.mark.parametrize(("started_again", "hits"), [(False, 64), (True, None)])
+def test_counters_that_grew_past_their_old_values_after_a_restart_are_no_witness(
+    started_again: bool, hits: int | None
+) -> None:
+    before, after = (
+        PrefixCounters("vllm", queries, hits, started_unix_s=at)
+        for queries, hits, at in ((100, 0, 1.0), (300, 64, 2.0 if started_again else 1.0))
+    )
+    assert prometheus_witness(before, after).cached_tokens == hits
 
 
 def test_a_server_started_again_during_the_run_is_no_witness() -> None:
