@@ -91,8 +91,15 @@ def prelaunch(
     from loadkit.prelaunch import prelaunch as run_stages
 
     limit = parse_budget(budget) if budget else None
+    key = read_api_key(api_key_file)
     chosen, plan = planned(
-        profile, list(settings or ()), tokenizer=tokenizer, block_size=block_size
+        profile,
+        list(settings or ()),
+        tokenizer=tokenizer,
+        block_size=block_size,
+        url=url,
+        key=key,
+        model=model,
     )
     cost = cost_of(plan, chosen, _counter(tokenizer) if dry_run or limit else None)
     if dry_run:
@@ -116,7 +123,7 @@ def prelaunch(
         tokenizer=tokenizer,
         block_size=block_size,
         processes=processes,
-        key=read_api_key(api_key_file),
+        key=key,
         policy=policy,
         baseline=baseline,
     )

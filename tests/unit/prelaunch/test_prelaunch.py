@@ -194,3 +194,22 @@ def test_a_plan_of_exactly_the_budget_is_sent() -> None:
     check_budget(cost, Budget(1, 10))
     with pytest.raises(InputError, match=r"about 10 tokens, the budget is 9"):
         check_budget(cost, Budget(None, 9))
+
+
+def test_without_a_tokenizer_the_endpoint_is_asked_for_lengths_in_tokens(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    """Nobody listens there, and that is what the error says, not that a tokenizer is missing."""
+    file = tmp_path / "exact.yaml"
+    file.write_text(
+        "schema: loadkit.profile/1\nname: exact\nsummary: test\nseed: 1\n"
+        "traffic:\n  kind: corpus\n  corpus: assistant-chat\n  requests: 3\n"
+        "  prompt_tokens: {distribution: constant, mean: 40, max: 40, source: test}\n"
+        "arrivals: {loop: closed, users: 1}\n"
+        "request:\n  max_tokens: {distribution: constant, mean: 4, max: 4, source: test}\n"
+        "max_duration_s: 10\n"
+    )
+    options = ["--log", world.log, "--url", "http://127.0.0.1:1", "-o", tmp_path / "out"]
+    done = loadkit("prelaunch", file, *options)
+    assert done.code == 2
+    assert "http://127.0.0.1:1" in done.err
