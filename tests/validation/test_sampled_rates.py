@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-sys.path.insert(0, str(Path(__file__).parent))
-
 from public_data import CONVERSATION, DATA, SYNTHETIC, missing
 from sampling_errors import T_QUANTILE, errors_of
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from public_data import CONVERSATION, DATA, missing
 from secret_chats import make_tokenizer
 
