@@ -23,6 +23,9 @@ class LocalCounter:
     def text(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def prompt(self, text: str) -> int:
+        return len(self._tokenizer.encode(text))
+
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         return self.text(self._tokenizer.render_chat(messages, tools))
 
@@ -42,6 +45,11 @@ class EndpointCounter:
 
     def text(self, text: str) -> int:
         return self._ask({"prompt": text, "add_special_tokens": False}) if text else 0
+
+    def prompt(self, text: str) -> int:
+        if not text:  # servers refuse an empty prompt
+            return self.prompt("a") - self.text("a")
+        return self._ask({"prompt": text, "add_special_tokens": True})
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         more = {"tools": list(tools)} if tools else {}

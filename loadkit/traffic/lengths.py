@@ -27,6 +27,9 @@ class TokenCounter(Protocol):
     def text(self, text: str) -> int:
         """Tokens of a text alone, without special tokens."""
 
+    def prompt(self, text: str) -> int:
+        """Tokens of a text that goes to /v1/completions: special tokens included."""
+
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         """Tokens of a whole chat prompt: template and generation prompt included."""
 
@@ -63,6 +66,16 @@ class ExactLengths:
             self._least[around] = count("")
         return self._settle(pieces, joint, num_tokens, count, self._least[around])
 
+    def fit_text_prompt(
+        self, pieces: Iterable[str], joint: str, num_tokens: int, front: str = ""
+    ) -> str:
+        """What follows `front` in a text prompt that counts `num_tokens` tokens in all."""
+
+        def count(text: str) -> int:
+            return self.counter.prompt(front + text)
+
+        return self._settle(pieces, joint, num_tokens, count, count(""))
+
     def _settle(
         self,
         pieces: Iterable[str],
@@ -75,7 +88,7 @@ class ExactLengths:
         more of the end is made of one-token words."""
         words = _Words(pieces, joint)
         if num_tokens <= least:
-            raise self._impossible(num_tokens, f"is left: the chat template alone takes {least}")
+            raise self._impossible(num_tokens, f"is left: what stands around it takes {least}")
         asked, tried, filled = num_tokens - least, set[int](), 0
         for _ in range(_ROUNDS):
             text = self._cut(words, max(0, asked), filled)

@@ -61,7 +61,7 @@ class Limit:
             )
         counter = self._planning.exact.counter
         if turn.prompt is not None:
-            return counter.text(turn.prompt)
+            return counter.prompt(turn.prompt)
         return counter.chat(turn.messages, tools)
 
     def _cut(self, turn: Turn, tools: Sequence[dict[str, Any]], limit: int) -> Turn | None:

@@ -94,12 +94,17 @@ class Planning:
         self, number: int, messages: Sequence[Message], *, shared: int = 0, **more: Any
     ) -> SessionPlan:
         """A session of one turn; a text instead of messages where the profile asks completions."""
-        if self.request.api != "completions":
+        front = self.text_front(messages[:shared])
+        if front is None:
             return self.session(number, [self.turn(messages)], shared=shared, **more)
-        texts = [message["content"] for message in messages]
-        front = "".join(f"{text}{PROMPT_JOINT}" for text in texts[:shared])
-        prompt = PROMPT_JOINT.join(texts)
+        prompt = PROMPT_JOINT.join(message["content"] for message in messages)
         return self.session(number, [self.turn((), prompt=prompt)], shared=len(front), **more)
+
+    def text_front(self, messages: Sequence[Message]) -> str | None:
+        """How a text prompt begins that has these messages first; None where messages are sent."""
+        if self.request.api != "completions":
+            return None
+        return "".join(f"{message['content']}{PROMPT_JOINT}" for message in messages)
 
     def _leaves_after_s(self) -> float | None:
         leaving = self.request.leaving

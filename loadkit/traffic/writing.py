@@ -69,20 +69,29 @@ class Writer:
                     return text
         return self.drawn(what, pieces, tokens)
 
-    def fresh_prompt(self, tokens: Distribution, before: tuple[Message, ...]) -> str:
-        """A message that makes the whole prompt exactly as long as drawn."""
+    def fresh_prompt(
+        self, tokens: Distribution, before: tuple[Message, ...], front: str | None = None
+    ) -> str:
+        """A message that makes the whole prompt exactly as long as drawn: a chat that begins with
+        `before`, or, where it is given, a text that begins with `front`."""
         for _ in range(FRESH_TRIES):
             if opening := self._new_opening("message"):
-                text = self._prompt(tokens, before, opening)
+                text = self._prompt(tokens, before, front, opening)
                 if self._is_new(text):
                     return text
-        return self._prompt(tokens, before, None)
+        return self._prompt(tokens, before, front, None)
 
     def _prompt(
-        self, tokens: Distribution, before: tuple[Message, ...], opening: str | None
+        self,
+        tokens: Distribution,
+        before: tuple[Message, ...],
+        front: str | None,
+        opening: str | None,
     ) -> str:
         pieces = self.corpus.pieces("message", self.rng, opening)
         count = max(1, draw_int(tokens, self.rng))
+        if front is not None:
+            return self.exact.fit_text_prompt(pieces, FORMS["message"].joint, count, front)
         return self.exact.fit_prompt(pieces, FORMS["message"].joint, count, before)
 
     def _new_opening(self, what: What) -> str | None:

@@ -56,7 +56,8 @@ def _generated(traffic: CorpusTraffic, count: int, planning: Planning) -> Iterat
             system = systems[zipf_rank(shared.count, shared.exponent, rng)]
             before = ({"role": "system", "content": system},)
         if traffic.prompt_tokens is not None:
-            text = writer.fresh_prompt(traffic.prompt_tokens, before)
+            front = planning.text_front(before)
+            text = writer.fresh_prompt(traffic.prompt_tokens, before, front)
         else:
             text = writer.fresh("message", traffic.message_sentences, traffic.message_tokens)
         user: Message = {"role": "user", "content": text}

@@ -50,6 +50,19 @@ def test_the_endpoint_and_a_local_tokenizer_plan_the_same_bytes(tokenizer: Token
     assert served.models == {"m"}
 
 
+@pytest.mark.parametrize("text", ["", "hello", "hello world"])
+def test_a_text_prompt_counts_alike_at_the_endpoint_which_is_never_sent_an_empty_one(
+    tokenizer: Tokenizer, text: str
+) -> None:
+    class WithBegin(Served):
+        def num_tokens(self, body: Mapping[str, Any]) -> int | None:
+            assert body["prompt"]
+            return int(body["add_special_tokens"]) + (super().num_tokens(body) or 0)
+
+    endpoint, local = EndpointCounter(WithBegin(tokenizer), None), LocalCounter(tokenizer)
+    assert endpoint.prompt(text) == 1 + local.prompt(text)
+
+
 def test_an_endpoint_without_tokenize_is_told_apart_from_a_wrong_count() -> None:
     with pytest.raises(InputError, match="the endpoint has no /tokenize"):
         build_plan(profile_of(EXACT), EndpointCounter(Silent(), None))

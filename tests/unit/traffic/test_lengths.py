@@ -48,6 +48,9 @@ class PairCounter:
     def text(self, text: str) -> int:
         return -(-len(text) // 2)
 
+    def prompt(self, text: str) -> int:
+        return 1 + self.text(text)
+
     def chat(self, messages: Sequence[dict[str, Any]], tools: Sequence[Any] = ()) -> int:
         return 7 + sum(self.text(message["content"]) for message in messages)
 
@@ -125,7 +128,7 @@ def test_a_counter_that_is_not_additive_is_still_met_exactly() -> None:
 
 
 def test_a_prompt_below_the_templates_own_tokens_is_refused() -> None:
-    with pytest.raises(InputError, match="the chat template alone takes 7"):
+    with pytest.raises(InputError, match="what stands around it takes 7"):
         ExactLengths(PairCounter()).fit_prompt(["a b c"], " ", 7)
 
 
@@ -145,3 +148,26 @@ def test_lengths_in_tokens_without_a_tokenizer_say_what_is_missing() -> None:
     traffic = CORPUS | {"message_sentences": None, "message_tokens": constant(9), "requests": 1}
     with pytest.raises(InputError, match="lengths in tokens need the served tokenizer"):
         build_plan(profile_of(traffic))
+
+
+@pytest.mark.parametrize("systems", [None, {"count": 2, "sentences": 4, "source": "test"}])
+def test_a_text_prompt_counts_its_special_tokens_and_no_chat_template(
+    tokenizer: Tokenizer, systems: dict[str, Any] | None
+) -> None:
+    """A begin token that only whole prompts have, as Llama's tokenizer puts it before them."""
+
+    class WithBegin(LocalCounter):
+        def prompt(self, text: str) -> int:
+            return 1 + super().prompt(text)
+
+    request = {"max_tokens": constant(4), "api": "completions"}
+    traffic = CORPUS | {
+        "message_sentences": None,
+        "prompt_tokens": constant(300),
+        "system_prompts": systems,
+        "requests": 5,
+    }
+    plan = build_plan(profile_of(traffic, request=request), WithBegin(tokenizer))
+    prompts = [session.turns[0].prompt for session in plan.sessions]
+    assert {1 + len(tokenizer.encode(str(prompt))) for prompt in prompts} == {300}
+    assert len(set(prompts)) == traffic["requests"]

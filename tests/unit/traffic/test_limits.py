@@ -21,6 +21,9 @@ class Letters:
     def text(self, text: str) -> int:
         return len(text)
 
+    def prompt(self, text: str) -> int:
+        return len(text)
+
     def chat(self, messages: Sequence[dict[str, Any]], tools: Sequence[Any] = ()) -> int:
         return 2 + sum(len(message["content"]) for message in messages)
 
