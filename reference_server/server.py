@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import socket
@@ -24,14 +25,17 @@ from reference_server.keys import Keys
 from reference_server.service import DRAINING, READY, Service
 from reference_server.tiers.secret import lasting_secret
 
-KEEP_ALIVE_S = 120
-DRAIN_S = 30
+KEEP_ALIVE_S, DRAIN_S = 120, 30
+LAST_WORDS_S = 5  # for the errors of what a drain ended
 PARENT_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`model` None: the default SmolLM2. `port` 0: any free one. `keys` are never printed."""
+    """`model` None: the default SmolLM2. `port` 0: any free one. `keys` are never printed.
+
+    drain_s: how long SIGTERM lets running and waiting requests go on; then they end as 503.
+    """
 
     model: str | None = None
     host: str = "127.0.0.1"
@@ -40,6 +44,7 @@ class ServerSettings:
     device: str = "auto"
     threads: int = 1
     exit_with_parent: bool = False
+    drain_s: float = DRAIN_S
     keys: Keys = field(default_factory=Keys)
     append_only: str = "off"
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -57,7 +62,7 @@ def serve(settings: ServerSettings) -> None:
     service = Service(_served_name(settings), settings.keys)
     if settings.engine.disk_file is not None:
         service.secret = lasting_secret(settings.engine.disk_file)
-    server = _Server(service, settings.host, settings.append_only)
+    server = _Server(service, settings)
     loading = _Loading(settings, service, server, _url(listener))
     loading.start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
@@ -69,24 +74,32 @@ def serve(settings: ServerSettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that tells the service when the drain begins."""
+    """uvicorn that tells the service when the drain begins, and the engine when it is over."""
 
-    def __init__(self, service: Service, host: str, append_only: str):
+    def __init__(self, service: Service, settings: ServerSettings):
         config = uvicorn.Config(
-            make_app(service, host, append_only),
+            make_app(service, settings.host, settings.append_only),
             log_level="warning",
             access_log=False,
             lifespan="off",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=math.ceil(settings.drain_s) + LAST_WORDS_S,
         )
         super().__init__(config)
-        self._service = service
+        self._service, self._drain_s = service, settings.drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._service.status != DRAINING:
+            over = threading.Timer(self._drain_s, self._end_requests)
+            over.daemon = True
+            over.start()
         self._service.status = DRAINING
         super().handle_exit(sig, frame)
+
+    def _end_requests(self) -> None:
+        if self._service.engine is not None:
+            self._service.engine.stop()
 
 
 class _Loading(threading.Thread):

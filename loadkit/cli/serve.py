@@ -100,6 +100,12 @@ def serve(
             f"{ADMIN_KEY_VARIABLE}. Without it a single client key is the operator's, too.",
         ),
     ] = None,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="S", min=0, max=3600, help="SIGTERM lets requests go on for S seconds."
+        ),
+    ] = 30,
     exit_with_parent: Annotated[
         bool,
         typer.Option("--exit-with-parent", help="End when the process that started this one ends."),
@@ -154,6 +160,7 @@ def serve(
         device=device,
         threads=threads,
         exit_with_parent=exit_with_parent,
+        drain_s=drain_seconds,
         append_only=append_only,
         keys=keys.Keys(_read_keys(api_key_file, API_KEY_VARIABLE), _admin_key(admin_key_file)),
         engine=engine.EngineSettings(

@@ -374,6 +374,20 @@ def test_sigterm_lets_the_running_request_end_and_exits_with_0(model: Path) -> N
         assert served.process.wait(30) == 0
 
 
+def test_what_outlives_the_drain_ends_with_an_error_that_says_so(model: Path) -> None:
+    """4,000 tokens take longer than no time at all."""
+    with serving("--model", str(model), "--drain-seconds", "0") as served:
+        body = {"prompt": [5], "max_tokens": 4000, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", served.url + "/v1/completions", json=body, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            served.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "aborted"
+        assert rest[-1] == "data: [DONE]"
+        assert served.process.wait(30) == 0
+
+
 def test_the_server_ends_with_the_process_that_started_it(model: Path) -> None:
     """Its end of the pipe closes only when it is gone."""
     script = (
