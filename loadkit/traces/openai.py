@@ -53,6 +53,7 @@ class Body(msgspec.Struct):
     prompt: str | TokenIds | None = None
     input: str | list[Message] | None = None
     output: Any = None
+    context: Any = None
     instructions: str | None = None
     tools: list[Message] | None = None
     cache_salt: str | None = None
@@ -106,6 +107,8 @@ def request_of(place: Place, body: Body) -> TextRequest:
         raise place.error(
             "`input` and `output` are text, as in LMCache's traces", "--format lmcache"
         )
+    if isinstance(body.input, str) and isinstance(body.context, str):
+        raise place.error("`input` asks about a `context`, as in LongBench", "--format longbench")
     return TextRequest(
         messages=body.messages if body.input is None else _from_input(place, body),
         prompt=body.prompt,

@@ -91,10 +91,15 @@ class Spans:
         return [f"{self._num_other} spans have no {_MESSAGES}: they are not counted as requests"]
 
 
+def _is_of_span(key: str, row: dict[str, Any]) -> bool:
+    """Whether the row has this key of a span; elsewhere `context` may be a text."""
+    return key in row and not (key == "context" and isinstance(row[key], str))
+
+
 def _spans(place: Place, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The spans of a row. FormatError for a row that is nothing of OpenTelemetry."""
     if "resourceSpans" not in row:
-        if _MESSAGES not in row and not any(key in row for key in _SPAN_KEYS):
+        if _MESSAGES not in row and not any(_is_of_span(key, row) for key in _SPAN_KEYS):
             raise place.error(f"the row is no span and has no {_MESSAGES}")
         return [row]
     try:

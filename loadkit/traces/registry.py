@@ -14,8 +14,10 @@ from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
 from loadkit.traces import (
     bailian,
+    chats,
     hashed,
     lmcache,
+    longbench,
     mooncake,
     openai,
     openai_batch,
@@ -34,12 +36,22 @@ _ID_FORMATS: dict[str, ModuleType] = {
     module.NAME: module for module in (hashed, bailian, mooncake, weka)
 }
 _TEXT_FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (openai_batch, otel, sharegpt, tau_bench, lmcache, openai)
+    module.NAME: module
+    for module in (
+        openai_batch,
+        otel,
+        sharegpt,
+        tau_bench,
+        chats,
+        longbench,
+        lmcache,
+        openai,
+    )
 }
 FORMATS = tuple((_ID_FORMATS | _TEXT_FORMATS).keys())
 TEXT_FORMATS = tuple(_TEXT_FORMATS)
 # Their rows are whole sessions, which get numbers as they are read.
-SESSION_ROWS = (weka.NAME, sharegpt.NAME, tau_bench.NAME)
+SESSION_ROWS = (weka.NAME, sharegpt.NAME, tau_bench.NAME, chats.NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,9 @@ NAMED_SESSIONS = Answer((9, 9, 13, 9), continuation=8, shared=4, replay_cross_se
 INFERRED_SESSIONS = Answer((9, 9, 13, 9), continuation=8, shared=4, replay_same_session=8)
 # 8 tokens, a reply of 4, 4 more: 16, of which 12 are the session's own. Then 8, the first 4 shared.
 DIALOGUES = Answer((8, 16, 8), continuation=12, shared=4)
-# The same, but the reply's block is not known to be cached, and ids mean nothing elsewhere.
+# 8 tokens of context, one between, 4 of question: one shared block, then two.
+CONTEXTS = Answer((13, 13, 13), shared=4 + 8)
+# As the dialogues, but the reply's block is not known to be cached, and ids mean nothing elsewhere.
 LOCAL_IDS = Answer((8, 8, 16), continuation=8)
 
 
@@ -162,6 +164,25 @@ def tau_bench_rows() -> list[Row]:
     ]
 
 
+def chats_rows() -> list[Row]:
+    roles = {"human": "user", "gpt": "assistant"}
+    return [
+        {
+            "conversation_id": str(at),
+            "conversation": [{"role": roles[who], "content": text} for who, text in talk],
+        }
+        for at, talk in enumerate(TALKS)
+    ]
+
+
+def longbench_rows() -> list[Row]:
+    asked = [("bbbbcccc", "eeee"), ("bbbbdddd", "eeee"), ("bbbbcccc", "ffff")]
+    return [
+        {"_id": f"q{at}", "context": context, "input": question}
+        for at, (context, question) in enumerate(asked)
+    ]
+
+
 def weka_rows() -> list[Row]:
     def request(at_s: float, *ids: int) -> Row:
         return {"t": at_s, "in": BLOCK_SIZE * len(ids), "out": 4, "hash_ids": list(ids)}
@@ -185,6 +206,8 @@ PER_REQUEST: dict[str, Callable[[Sample], Row]] = {
 PER_SESSION: dict[str, Callable[[], list[Row]]] = {
     "sharegpt": sharegpt_rows,
     "tau-bench": tau_bench_rows,
+    "chats": chats_rows,
+    "longbench": longbench_rows,
     "weka": weka_rows,
 }
 ANSWERS = {
@@ -192,6 +215,8 @@ ANSWERS = {
     "openai-batch": INFERRED_SESSIONS,
     "sharegpt": DIALOGUES,
     "tau-bench": DIALOGUES,
+    "chats": DIALOGUES,
+    "longbench": CONTEXTS,
     "weka": LOCAL_IDS,
 }
 
