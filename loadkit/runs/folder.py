@@ -108,7 +108,7 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     best = predictions.best if predictions else None
     write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")
-    write_histograms(view.answered, folder / "histograms.json")
+    write_histograms(view.answered, view.records, folder / "histograms.json")
     text = msgspec.json.format(msgspec.json.encode(run), indent=2)
     (folder / "run.json").write_bytes(text + b"\n")
     return run

@@ -16,10 +16,13 @@ from loadkit.runs.record import Record
 
 MAX_US = 3_600_000_000
 DIGITS = 3
-_SINGLE: dict[str, Callable[[Record], float | None]] = {
+Figure = Callable[[Record], float | None]
+_OF_ANSWERED: dict[str, Figure] = {
     "ttft_s": lambda r: r.ttft_s,
     "tpot_s": lambda r: r.tpot_s,
     "e2e_s": lambda r: r.e2e_s,
+}
+_OF_SENT: dict[str, Figure] = {
     "schedule_delay_s": lambda r: r.schedule_delay_s,
     "connect_s": lambda r: r.connect_s,
 }
@@ -35,9 +38,11 @@ def record_seconds(target: HdrHistogram, seconds: float) -> None:
     target.record_value(min(max(1, round(seconds * 1e6)), MAX_US))
 
 
-def write_histograms(answered: Sequence[Record], path: Path) -> None:
-    """One histogram a figure, encoded as HdrHistogram's own base64 (V2, compressed)."""
-    encoded = {name: _encoded(map(figure, answered)) for name, figure in _SINGLE.items()}
+def write_histograms(answered: Sequence[Record], records: Sequence[Record], path: Path) -> None:
+    """One histogram a figure, encoded as HdrHistogram's own base64 (V2, compressed). As in run.json
+    latencies are of what was answered, delays and connecting of all of `records` that was sent."""
+    encoded = {name: _encoded(map(figure, answered)) for name, figure in _OF_ANSWERED.items()}
+    encoded |= {name: _encoded(map(figure, records)) for name, figure in _OF_SENT.items()}
     encoded["itl_s"] = _encoded(gap for record in answered for gap in record.gaps_s)
     data: dict[str, Any] = {"schema": "loadkit.histograms/1", "unit": "us", "digits": DIGITS}
     path.write_bytes(msgspec.json.encode(data | encoded))

@@ -131,3 +131,19 @@ def test_histograms_of_two_runs_add_up(folder: Path) -> None:
     gaps = histogram()
     gaps.decode_and_add(data["itl_s"].encode())
     assert gaps.get_total_count() == 4
+
+
+def test_a_late_request_that_got_no_answer_is_in_the_histogram_of_delays(
+    work: Path, tmp_path: Path
+) -> None:
+    """As in run.json: who was sent late waited late, whatever came of it."""
+    late = answered("b", 0, 1.0, sent_s=3.0, outcome="cut", completed_s=None, connect_s=0.01)
+    journal(work, 0, [answered("a", 0, 0.0), late])
+    run = finish_run(work, tmp_path / "late", context(scheduled=2))
+    data = json.loads((tmp_path / "late" / "histograms.json").read_text())
+    delays, first = histogram(), histogram()
+    delays.decode_and_add(data["schedule_delay_s"].encode())
+    first.decode_and_add(data["ttft_s"].encode())
+    assert delays.get_total_count() == run["schedule_delay_s"]["n"] == 2
+    assert delays.get_max_value() == pytest.approx(2e6, rel=1e-3)
+    assert first.get_total_count() == run["latency"]["ttft_s"]["n"] == 1
