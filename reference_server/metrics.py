@@ -24,7 +24,7 @@ from reference_server.tiers.lower import Tier
 CAUSES = ("replay", "continuation", "shared", "miss_compulsory", "miss_capacity")
 MAIN_CAUSES = ("replay", "continuation", "shared", "miss")
 FINISH_REASONS = ("stop", "length", "abort", "error")
-REFUSALS = ("400", "401", "403", "404", "409", "413", "429", "500", "503")
+REFUSALS = ("400", "401", "403", "404", "409", "413", "429", "500", "503", "other")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -128,7 +128,7 @@ class Metrics(Listener):
     # -- told by the routes
 
     def refused(self, status: int) -> None:
-        self._refused[str(status)].inc()
+        self._refused.get(str(status), self._refused["other"]).inc()
 
     def queued(self, requests: Sequence[Request]) -> None:
         """All choices of one request."""

@@ -234,6 +234,19 @@ def test_metrics_move_by_what_usage_says(client: httpx.Client) -> None:
     assert cached == 32
 
 
+def test_events_come_while_the_reader_stays(client: httpx.Client) -> None:
+    """A prompt of 40 ids fills two blocks of 16; both are told, the first as its parent."""
+    since = client.get("/cache_stats").json()["last_event"]
+    with client.stream("GET", f"/kv_events?since={since}") as stream:
+        lines = (line for line in stream.iter_lines() if line.startswith(("event", "data")))
+        complete(client, list(range(2, 42)), max_tokens=1)
+        told = [next(lines) for _ in range(4)]
+    assert told[::2] == ["event: stored"] * 2
+    first, second = (json.loads(line.removeprefix("data: ")) for line in told[1::2])
+    assert second["parent"] == first["block"]
+    assert client.get("/cache_stats").json()["device"]["resident"] == 2
+
+
 # -- refusals
 
 
