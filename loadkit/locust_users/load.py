@@ -173,7 +173,8 @@ def fire_request(environment: Environment, record: Record, start_at: float) -> N
     """Locust's `request` event: once a request, when it has ended, failed unless it is ok.
 
     response_time counts from the intended time, in ms. A request that was never attempted, because
-    its session or the run ended before, is none to Locust.
+    its session or the run ended before, is none to Locust. What is not measured has a name of its
+    own in Locust's statistics, so that it is in no figure of the measurement's.
     """
     if record.outcome == "not_sent" and not (record.error or "").startswith(ATTEMPTED):
         return
@@ -182,7 +183,7 @@ def fire_request(environment: Environment, record: Record, start_at: float) -> N
         e2e_s = time.monotonic() - start_at - record.intended_s
     environment.events.request.fire(
         request_type="POST",
-        name=record.name,
+        name=record.name if record.phase == "measured" else f"{record.name} ({record.phase})",
         response_time=1000 * e2e_s,
         response_length=len(record.reply),
         exception=_failure(record),
