@@ -20,6 +20,7 @@ import gevent
 import msgspec
 
 from loadkit.calibrate.limits import allow_many_files
+from loadkit.client.collector import calm_collector
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.receipt import Receipt
 from loadkit.client.stalls import StallMonitor, StallReport
@@ -68,6 +69,7 @@ class Driver:
         thousand that begin and end in the same moment are a storm, not a concurrency."""
         order = self.order
         connections = [self.client.connect() for _ in range(order.streams)]
+        calm_collector()  # as a load worker does
         monitor = StallMonitor()
         watcher = gevent.spawn(monitor.run)
         begin = time.monotonic() + 0.05

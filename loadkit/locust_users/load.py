@@ -12,9 +12,9 @@ import gevent
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
+from loadkit.client.collector import calm_collector
 from loadkit.client.guard import REWRITTEN
 from loadkit.locust_users import web_tab
-from loadkit.locust_users.collector import calm_collector
 from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.master import Master
 from loadkit.locust_users.metrics_page import serve_metrics

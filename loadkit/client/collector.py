@@ -8,7 +8,7 @@ THRESHOLD = 14_000  # new objects before a look at them; Python's own is 700
 
 
 def calm_collector() -> None:
-    """Never go through what is there now again (Locust, the plan), and look at what the run makes
+    """Never go through what is there now again (Locust, a plan), and look at what the run makes
     a twentieth as often. Requests leave no cycles behind, so hardly anything waits for it."""
     gc.collect()
     gc.freeze()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadkit.locust_users.collector import THRESHOLD, calm_collector
+from loadkit.client.collector import THRESHOLD, calm_collector
 
 
 @pytest.fixture
