@@ -62,7 +62,7 @@ class AppendOnly:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app, self._max_body_bytes = app, max_body_bytes
-        self.mode = _mode(os.environ.get(MODE_VARIABLE, "observe") if mode is None else mode)
+        self.mode = _mode(mode)
         shared = os.environ.get(SECRET_VARIABLE, "") if secret is None else secret
         self._secret = _secret_bytes(shared)
         self._signer = Signer(self._secret) if shared else None
@@ -223,10 +223,14 @@ def _is_chat(scope: Scope) -> bool:
     return bool(is_post and scope["path"].endswith(CHAT_PATH))
 
 
-def _mode(text: str) -> Mode:
+def _mode(given: str | None) -> Mode:
+    text = os.environ.get(MODE_VARIABLE, "observe") if given is None else given
     if text not in get_args(Mode):
         modes = ", ".join(get_args(Mode))
-        raise InputError(f"expected one of {modes}, got {text!r}", where=MODE_VARIABLE)
+        raise InputError(
+            f"expected one of {modes}, got {text!r}",
+            where=MODE_VARIABLE if given is None else "append-only mode",
+        )
     return cast(Mode, text)
 
 

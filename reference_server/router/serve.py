@@ -46,10 +46,12 @@ def serve(settings: RouterSettings) -> None:
         _watch_parent(os.getppid())
     routing = make_routing(settings.routing, len(settings.options), settings.seed)
     listener = _bind(settings.host, settings.port)
+    fleet = Fleet([Replica(index, "") for index in range(len(settings.options))])
+    router = Router(fleet, routing)
+    app = guarded(router, settings)  # a wrong mode is told before anything is loaded
     with listener, replicas(settings.options, settings.command) as urls:
-        fleet = Fleet([Replica(index, url) for index, url in enumerate(urls)])
-        router = Router(fleet, routing)
-        app = guarded(router, settings)
+        for replica, url in zip(fleet.replicas, urls, strict=True):
+            replica.url = url
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
         print(f"loadkit serve: ready on {_url(listener)}", flush=True)
         _run(app, router, listener)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ from reference_server.router.prompt import RoutedPrompt, read_prompt
 from reference_server.router.routing import Routing, make_routing
 
 NUM_REPLICAS = 4
+SEEDS, ROOMS = (1, 2, 3), (None, 800, 400, 150)
+ROUTINGS = ("random", "sticky", "prefix-aware")
 REPLY = "A reply of some sentences, which the client sends back with its next turn. " * 6
 SERVICE_S = 2.0
 # As in loadkit.forecast.prefix_router; MISSED: share of the blocks that is about what must be computed.
@@ -43,19 +46,28 @@ def body_of(messages: list[Any]) -> bytes:
     return orjson.dumps({"messages": messages})
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=SEEDS)
 def timed(request: pytest.FixtureRequest) -> list[tuple[float, RoutedPrompt]]:
+    return requests_of(request.param)
+
+
+def requests_of(seed: int) -> list[tuple[float, RoutedPrompt]]:
     """All requests of the bundled profile under another seed, in the order of their times."""
-    profile = load("chat-assistant").model_copy(update={"seed": request.param})
+    profile = load("chat-assistant").model_copy(update={"seed": seed})
     found = [row for session in build_plan(profile).sessions for row in prompts_of(session)]
     return sorted(found, key=lambda row: row[0])
 
 
 class World:
-    """Replicas that compute one prompt after the other, busy UTILISATION of the time, with random
-    routing a little more. A reply ends DECODE_S after its prompt is computed."""
+    """Replicas that compute one prompt after the other, busy about UTILISATION of the time. A reply ends DECODE_S after its prompt is computed.
 
-    def __init__(self, timed: list[tuple[float, RoutedPrompt]], room: int | None) -> None:
+    is_idle: every request finds nobody at work.
+    """
+
+    def __init__(
+        self, timed: list[tuple[float, RoutedPrompt]], room: int | None, is_idle: bool
+    ) -> None:
+        self.is_idle, self.number = is_idle, 0
         self.replicas = [Replica(n, "") for n in range(NUM_REPLICAS)]
         self.caches = [BlockCache(room) for _ in self.replicas]
         self.free_s = [0.0] * NUM_REPLICAS
@@ -73,14 +85,16 @@ class World:
         begin = max(self.free_s[replica.index], at)
         computed_s = begin + (prompt.length - found) / self.blocks_per_s
         self.free_s[replica.index] = computed_s
-        add(replica, choice.new, 1)
-        self._at(computed_s, partial(add, replica, -choice.new, 0))
-        self._at(computed_s + DECODE_S, partial(add, replica, 0, -1))
+        if not self.is_idle:
+            add(replica, choice.new, 1)
+            self._at(computed_s, partial(add, replica, -choice.new, 0))
+            self._at(computed_s + DECODE_S, partial(add, replica, 0, -1))
         routing.learn(choice, prompt.length, found)
         return found
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self.ends, (when, id(what), what))
+        self.number += 1
+        heapq.heappush(self.ends, (when, self.number, what))
 
 
 def add(replica: Replica, queued: int, in_flight: int) -> None:
@@ -88,17 +102,40 @@ def add(replica: Replica, queued: int, in_flight: int) -> None:
     replica.num_in_flight += in_flight
 
 
-def hit_rate(timed: list[tuple[float, RoutedPrompt]], routing: str, room: int | None) -> float:
+def hit_rate(
+    timed: list[tuple[float, RoutedPrompt]], routing: str, room: int | None, is_idle: bool = False
+) -> float:
     """Hit blocks / blocks."""
-    world, router = World(timed, room), make_routing(routing, NUM_REPLICAS, seed=1)
+    world, router = World(timed, room, is_idle), make_routing(routing, NUM_REPLICAS, seed=1)
     hit = sum(world.route(router, at, prompt) for at, prompt in timed)
     return hit / sum(prompt.length for _, prompt in timed)
 
 
-@pytest.mark.parametrize("room", [None, 800, 400, 150])
+@pytest.mark.parametrize("room", ROOMS)
 def test_random_hits_less_than_sticky_and_sticky_less_than_prefix_aware(
     timed: list[tuple[float, RoutedPrompt]], room: int | None
 ) -> None:
     """At a capacity that holds everything, and at three that do not, in blocks of each replica."""
-    rates = [hit_rate(timed, name, room) for name in ("random", "sticky", "prefix-aware")]
+    rates = [hit_rate(timed, name, room) for name in ROUTINGS]
     assert rates[0] < rates[1] < rates[2], rates
+
+
+def test_without_any_load_all_that_fits_is_hit_most_by_prefix_aware_too(
+    timed: list[tuple[float, RoutedPrompt]],
+) -> None:
+    """Sticky's bound plays no part then; the first turns' system prompts make the difference."""
+    rates = [hit_rate(timed, name, None, is_idle=True) for name in ROUTINGS]
+    assert rates[0] < rates[1] < rates[2], rates
+
+
+def main() -> None:
+    """`PYTHONPATH=tests/support python tests/unit/router/test_hit_rate_order.py` prints the rates."""
+    print("load  seed  blocks  random  sticky  prefix-aware")
+    for is_idle, seed, room in product((False, True), SEEDS, ROOMS):
+        timed = requests_of(seed)
+        rates = "  ".join(f"{hit_rate(timed, name, room, is_idle):6.3f}" for name in ROUTINGS)
+        print(f"{'idle' if is_idle else 'busy'}  {seed:4}  {room or 'all':>6}  {rates}")
+
+
+if __name__ == "__main__":
+    main()
