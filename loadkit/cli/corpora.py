@@ -9,19 +9,29 @@ import typer
 
 def corpora(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="bundled name or folder: validate it")
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="bundled name or folder: validate it; hf:NAME: its licence"
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="how many sample messages to show")] = 3,
 ) -> None:
-    """List the bundled corpora, or validate one and show samples of it."""
+    """List the bundled corpora and public sets, or validate one and show samples of it."""
     from random import Random
 
     from loadkit import corpora as library
+    from loadkit.corpora.public import HUB_PREFIX, PUBLIC_SETS, licence_of
 
     if name is None:
         for each in library.names():
             card = library.load(each).card
             print(f"{card.name:<20} {card.licence:<12} {card.summary}")
+        print("\nPublic sets, not part of loadkit (read through `datasets`; their pages decide):")
+        for known in PUBLIC_SETS:
+            print(f"{known.name}\n    {known.licence}. {known.summary} {known.note}".rstrip())
+        return
+    if name.startswith(HUB_PREFIX):
+        print(licence_of(name))
         return
     corpus = library.load(name)
     corpus.check()

@@ -41,10 +41,19 @@ def planned(
     from loadkit.planning import plan_for_run
 
     chosen = profiles.load(profile, overrides)
+    tell_licences(chosen.traffic.model_dump())
     plan = plan_for_run(
         chosen, tokenizer=tokenizer, block_size=block_size, url=url, key=key, model=model
     )
     return chosen, plan
+
+
+def tell_licences(named: object) -> None:
+    """On stderr, before a public data set is read: its licence."""
+    from loadkit.corpora.public import licences_in
+
+    for line in licences_in(named):
+        print(f"loadkit: {line}", file=sys.stderr)
 
 
 def token(master: Address, workers: int) -> str:

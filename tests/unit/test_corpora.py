@@ -81,3 +81,69 @@ def test_statistics_that_no_longer_hold_are_told(tmp_path: Path) -> None:
     (folder / "corpus.yaml").write_text(card.replace("distinct_words: ", "distinct_words: 9"))
     with pytest.raises(InputError, match=r"corpus\.yaml says otherwise"):
         corpora.load(str(folder)).check()
+
+
+def test_a_text_keeps_to_the_language_of_its_opening() -> None:
+    corpus, rng = corpora.load("world-languages"), Random(4)
+    scripts = {"ru": ("а", "я"), "hi": ("ऀ", "ॿ"), "ar": ("ء", "ي"), "ja": ("ぁ", "ヿ")}
+    seen = set()
+    for _ in range(200):
+        opening = corpus.opening("message", rng)
+        language = str(opening.language)
+        seen.add(language)
+        text = corpus.text("message", rng, 4, opening)
+        for other, (low, high) in scripts.items():
+            assert any(low <= char <= high for char in text) == (other == language)
+    assert seen == set(corpus.card.languages)
+
+
+def test_a_corpus_may_not_be_or_hold_a_link(tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    grammar_folder(folder, "")
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(InputError, match="symbolic link"):
+        corpora.load(str(tmp_path / "link"))
+    grammar = folder / "grammar.yaml"
+    grammar.rename(tmp_path / "elsewhere.yaml")
+    grammar.symlink_to(tmp_path / "elsewhere.yaml")
+    with pytest.raises(InputError, match=r"grammar\.yaml: a corpus may not be or hold"):
+        corpora.load(str(folder))
+
+
+def test_a_name_does_not_lead_out_of_the_bundled_corpora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such corpus"):
+        corpora.load("../corpora/assistant-chat")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("x: []", "x: expected a list of texts"),
+        ("x: 3", "x: expected a list of texts"),
+        ('x: ["' + "y" * 4001 + '"]', "x: a line is longer than 4,000 characters"),
+        ('x: ["{int:1-' + "9" * 5000 + '}"]', "x: a"),
+        ('x: ["{int:1-' + "9" * 19 + '}"]', "x: a number has more than 18 digits"),
+        ('x: ["{int:5-4}"]', "x: {int:5-4} has no number"),
+    ],
+)
+def test_a_grammar_that_asks_for_too_much_is_refused(tmp_path: Path, lines: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        corpora.load(grammar_folder(tmp_path, lines))
+
+
+def test_a_grammar_that_grows_tenfold_a_level_is_stopped(tmp_path: Path) -> None:
+    levels = [
+        f'bomb_{a}: ["{f"{{bomb_{b}}}" * 10}"]'
+        for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+    ]
+    corpus = corpora.load(
+        grammar_folder(
+            tmp_path, "\n".join([*levels, 'bomb_j: ["x{bomb_k}"]', 'bomb_k: ["{int:1-2}"]'])
+        )
+    )
+    with pytest.raises(InputError, match="more than 10,000 pieces"):
+        corpus.expand("bomb_a", Random(1))
