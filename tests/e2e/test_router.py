@@ -145,7 +145,7 @@ async def hit_rate(urls: list[str], routing: str) -> float:
 
 def turns() -> Iterator[tuple[dict[str, Any], str, list[Any]]]:
     """First turns of all sessions, then second ones, and so on; a reply is appended by the caller."""
-    profile = load("chat-assistant", ["traffic.sessions=24"])
+    profile = load("chat-assistant", ["traffic.sessions=16"])
     sessions = build_plan(profile).sessions
     histories: list[list[Any]] = [[] for _ in sessions]
     for number in range(4):
