@@ -20,7 +20,7 @@ def reset_and_verify(control: ControlPlane, settings: Settings, key: Secret | No
     """Empty the cache, and see by a prompt sent before and after that it was emptied.
 
     Returns notes for the run. InputError: the server has no such call. CannotMeasure: it refused,
-    or what was sent before the reset was still there after it.
+    or what was sent before the reset was still there after it, or got no answer.
     """
     url = control.endpoint.url
     client = StreamClient(control.endpoint, key=key, timeouts=settings.timeouts)
@@ -50,9 +50,15 @@ def _probe(client: StreamClient, settings: Settings) -> Response:
     )
     request = client.prepare(body, session="loadkit-reset-probe", path=path)
     try:
-        return client.send(client.connect(), request)
+        response = client.send(client.connect(), request)
     except OSError as error:
         raise InputError(f"no connection: {error}", where=settings.url) from error
+    if response.outcome != "ok":
+        raise CannotMeasure(
+            f"the prompt that shows whether the cache is empty got no answer: {response.error}",
+            remedy="leave out --reset, or look at the server",
+        )
+    return response
 
 
 def _reset(control: ControlPlane, url: str) -> None:

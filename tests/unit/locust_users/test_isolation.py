@@ -65,6 +65,14 @@ def test_without_cached_tokens_only_the_word_of_the_server_is_left(
     assert "did not report" in note
 
 
+def test_a_probe_without_an_answer_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server("reset")
+    failed = Response("http_error", status=500, error="out of memory")
+    monkeypatch.setattr(server, "send", lambda *_: failed)
+    with pytest.raises(CannotMeasure, match="got no answer: out of memory"):
+        reset(server, monkeypatch)
+
+
 @pytest.mark.parametrize(
     ("outcome", "error"), [("unsupported", InputError), ("refused", CannotMeasure)]
 )
