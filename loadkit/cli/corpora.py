@@ -36,11 +36,17 @@ def corpora(
     corpus = library.load(name)
     corpus.check()
     made = ", ".join(corpus.kinds())
-    print(f"{corpus.card.name}: {corpus.card.summary} Licence {corpus.card.licence}, sha256 ok.")
-    print(f"Holds {made}.")
+    _say(f"{corpus.card.name}: {corpus.card.summary} Licence {corpus.card.licence}, sha256 ok.")
+    _say(f"Holds {made}.")
     if corpus.card.statistics is not None:
         stated = corpus.card.statistics.model_dump().items()
-        print("Of 1,000 messages: " + ", ".join(f"{key} {value}" for key, value in stated) + ".")
+        _say("Of 1,000 messages: " + ", ".join(f"{key} {value}" for key, value in stated) + ".")
     rng = Random(corpus.card.seed)
     for _ in range(samples):
-        print(f"- {corpus.user_message(rng, 4)}")
+        _say(f"- {corpus.user_message(rng, 4)}")
+
+
+def _say(text: str) -> None:
+    """One line that cannot command a terminal: a corpus may be a stranger's."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    print(line.replace("::", ": :", 1) if line.startswith("::") else line)

@@ -148,6 +148,10 @@ def print_json(data: object) -> None:
 
 
 def _yaml(data: object) -> str:
+    """YAML that loads again; where a stranger's text holds what commands a terminal, in ASCII."""
     import yaml
 
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip()
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip()
+    if all(map(str.isprintable, text.split("\n"))):
+        return text
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=False).rstrip()

@@ -83,12 +83,13 @@ UNKNOWN_LICENCE = "licence not known to loadkit; read its page on the hub before
 
 
 def licence_of(name: str) -> str:
-    """One line about the licence of `hf:NAME[:split]`."""
+    """One printable line about the licence of `hf:NAME[:split]`: a stranger's profile may name it."""
     hub = name.removeprefix(HUB_PREFIX).partition(":")[0]
     known = {each.hub.lower(): each for each in PUBLIC_SETS}
     if hub.lower() in known:
         return known[hub.lower()].licence_line
-    return f"{HUB_PREFIX}{hub}: {UNKNOWN_LICENCE}"
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in hub)
+    return f"{HUB_PREFIX}{shown}: {UNKNOWN_LICENCE}"
 
 
 def licences_in(section: object) -> list[str]:

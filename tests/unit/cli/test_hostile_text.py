@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from command import Answer, Call
 
+from loadkit.corpora import Corpus, CorpusCard
+from loadkit.profiles import find, load, load_yaml
+
 # Retitle the window, ring, turn the text round, erase the line, open a link; Rich's markup.
 EVIL = "\x1b]0;owned\x07\u202e\r\x1b[2K\x9b31m[red]x[/red]\n::error::x"
 ROWS = [
@@ -91,3 +94,32 @@ def test_hostile_file_names_and_options_are_repeated_harmlessly(
         answer = loadkit(*arguments)
         assert answer.code == 2
         assert is_harmless(answer)
+
+
+def test_a_corpus_with_hostile_texts_is_shown_harmlessly(loadkit: Call, tmp_path: Path) -> None:
+    required = ("system", "system_rule", "sentence", "question", "faq", "reply", "message_open")
+    grammar = {symbol: [EVIL] for symbol in required}
+    (tmp_path / "grammar.yaml").write_text(json.dumps(grammar))
+    card = {"schema": "loadkit.corpus/1", "name": EVIL, "summary": EVIL, "licence": EVIL}
+    card |= {"generator": "grammar", "seed": 1}
+    given = CorpusCard.model_validate(card | {"sample_sha256": ""})
+    sha = Corpus(given, grammar).sample_sha256()
+    (tmp_path / "corpus.yaml").write_text(json.dumps(card | {"sample_sha256": sha}))
+    answer = loadkit("corpora", tmp_path)
+    assert (answer.code, answer.out.count("owned")) == (0, 3 + 3 * 4)
+    assert is_harmless(answer)
+
+
+def test_a_data_set_with_a_hostile_name_is_repeated_harmlessly(loadkit: Call) -> None:
+    assert is_harmless(loadkit("corpora", f"hf:{EVIL}"))
+
+
+def test_a_profile_with_a_hostile_summary_is_shown_harmlessly_and_loads_again(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    data = load_yaml(find("replay-smoke")) | {"summary": EVIL}
+    shown = loadkit("profiles", write(tmp_path / "p.yaml", data))
+    assert shown.code == 0
+    assert is_harmless(shown)
+    (tmp_path / "again.yaml").write_text(shown.out)
+    assert load(str(tmp_path / "again.yaml")).summary == EVIL
