@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -108,6 +110,46 @@ def test_nesting_deeper_than_can_be_written_again_is_unreadable() -> None:
         read_request({b"x-session-id": b"s"}, json.dumps({"messages": [deep]}).encode(), b"k" * 32)
     with pytest.raises(NoId):
         read_request({}, b'{"messages": []}', b"k" * 32)
+
+
+@given(
+    texts=st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3), min_size=2, max_size=5)
+)
+@settings(max_examples=40, deadline=None)
+def test_of_any_requests_at_once_those_admitted_agree(texts: list[list[str]]) -> None:
+    """All are checked before any is admitted; of two that got 200, one begins with the other."""
+    client = Client()
+    all_are_in = asyncio.Barrier(len(texts))
+
+    async def meet(asked: dict[str, Any]) -> None:
+        await all_are_in.wait()
+
+    client.app.before_answer = meet
+    chats = [[user(text) for text in row] for row in texts]
+    answers = client.together(*[(chat, "s", {}) for chat in chats])
+    pairs = zip(chats, answers, strict=True)
+    admitted = sorted((chat for chat, answer in pairs if answer.status_code == 200), key=len)
+    assert admitted
+    assert all(long[: len(short)] == short for short, long in pairwise(admitted))
+    refused = len(chats) - len(admitted)
+    assert client.count("rejections", reason="race") == refused
+    if refused:  # each of them contradicts what was admitted in the end
+        longest = admitted[-1]
+        others = [c for c, a in zip(chats, answers, strict=True) if a.status_code == 409]
+        assert all(other[: len(longest)] != longest[: len(other)] for other in others)
+
+
+@given(
+    parent=st.lists(st.sampled_from("ab"), min_size=1),
+    fork=st.lists(st.sampled_from("ab"), min_size=1),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_fork_passes_if_it_begins_as_its_parent_does(parent: list[str], fork: list[str]) -> None:
+    client = Client()
+    client.post([user(text) for text in parent], "parent")
+    named = {"headers": {"x-parent-session-id": "parent"}}
+    answer = client.post([user(text) for text in fork], "fork", **named)
+    assert answer.status_code == (200 if fork[0] == parent[0] else 409)
 
 
 # -- receipts
