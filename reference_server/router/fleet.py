@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -23,6 +25,8 @@ class Replica:
     room: int | None = None
     # Stamps below it are from before the replica was reset or lost: its cache is empty since.
     empty_since: int = 0
+    # Requests without a first byte: given up, to be tried elsewhere, when it is taken out.
+    waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def forget(self) -> None:
         self.computed += 1

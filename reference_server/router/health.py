@@ -49,3 +49,5 @@ class HealthChecks:
         if replica.is_up:
             replica.is_up = False
             replica.forget()
+            for task in replica.waiting:
+                task.cancel()

@@ -145,13 +145,20 @@ class Router:
         return choice
 
     async def _first_byte(self, asked: Asked, choice: Choice) -> Answer:
-        """Until then the prompt's new blocks count as queued."""
-        new = choice.new
-        choice.replica.queued += new
+        """Until then the prompt's new blocks count as queued. Lost too when the replica is taken out."""
+        replica, new = choice.replica, choice.new
+        asking = asyncio.create_task(ask(self.client, replica, asked))
+        replica.queued += new
+        replica.waiting.add(asking)
         try:
-            return await ask(self.client, choice.replica, asked)
+            return await asking
+        except asyncio.CancelledError:
+            if _is_cancelled_itself() or replica.is_up:
+                raise
+            raise Lost(replica) from None
         finally:
-            choice.replica.queued -= new
+            replica.queued -= new
+            replica.waiting.discard(asking)
 
     # -- the router's own answers
 
@@ -233,6 +240,11 @@ async def _tell(
 ) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _is_cancelled_itself() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _lost_error(replica: Replica) -> ApiError:

@@ -45,9 +45,10 @@ class Answer:
 
 
 class Lost(Exception):
-    """The replica cannot be reached, or its connection ended before the answer did."""
+    """The replica cannot be reached, its connection ended before the answer did, or it was taken out
+    (error None) before the answer began."""
 
-    def __init__(self, replica: Replica, error: httpx.TransportError) -> None:
+    def __init__(self, replica: Replica, error: httpx.TransportError | None = None) -> None:
         super().__init__(f"replica {replica.index}: {type(error).__name__}")
         self.is_gone = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
 

@@ -37,13 +37,15 @@ class BlockCache:
 
 
 class Stub:
-    """One replica. fault: None, "refuse" (nobody listens), "lose" (no answer), "cut" (after the first
+    """One replica. fault: None, "refuse" (nobody listens), "lose" (no answer), "hang" (no
+    answer, ever), "cut" (after the first
     chunk), or a status to answer with. gate: a stream waits for it after its first chunk."""
 
     def __init__(self, room: int | None = None) -> None:
         self.cache = BlockCache(room)
         self.fault: str | int | None = None
         self.gate: asyncio.Event | None = None
+        self.is_asked = asyncio.Event()
         self.is_closed_by_client = False
         self.requests: list[httpx.Request] = []
         self.bodies: list[bytes] = []
@@ -124,7 +126,14 @@ class Stubs(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
-        made = self.stubs[int(request.url.host)].answer(request, body)
+        stub = self.stubs[int(request.url.host)]
+        if stub.fault == "hang":
+            stub.requests.append(request)
+            if request.url.path == "/health":
+                raise httpx.ReadTimeout("late")
+            stub.is_asked.set()
+            await asyncio.Event().wait()
+        made = stub.answer(request, body)
         if made.is_stream_consumed:  # as from a socket: nothing of it has been read yet
             return httpx.Response(
                 made.status_code, headers=made.headers, stream=_Once(made.content)

@@ -105,6 +105,22 @@ def test_a_replica_that_nobody_hears_is_out_until_it_answers_and_empty_then() ->
     assert world.post(CHAT).headers["x-loadkit-replica"] == "1"
 
 
+def test_what_a_hanging_replica_did_not_begin_goes_elsewhere_once_it_is_taken_out() -> None:
+    async def scenario() -> None:
+        world = Stubs(2)
+        world.stubs[0].fault = "hang"
+        asking = asyncio.create_task(world.apost(STREAM))
+        await world.stubs[0].is_asked.wait()
+        await world.router.health.check_all()
+        assert not asking.done()  # late once: it may be busy
+        await world.router.health.check_all()
+        answer = await asking
+        assert (answer.status_code, answer.headers["x-loadkit-replica"]) == (200, "1")
+        assert (world.fleet.replicas[0].queued, world.fleet.replicas[0].num_in_flight) == (0, 0)
+
+    asyncio.run(scenario())
+
+
 def test_with_no_replica_left_health_and_requests_say_so() -> None:
     world = Stubs(1)
     world.stubs[0].fault = "refuse"
