@@ -6,7 +6,6 @@ Pure ASGI, in front of any server of /v1/chat/completions. Answers pass untouche
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import time
@@ -27,8 +26,9 @@ from loadkit.asgi.guard_counts import GuardCounts
 from loadkit.asgi.histories import Histories, History
 from loadkit.asgi.own_site import App, Receive, Scope, Send
 from loadkit.asgi.receipt import Signer
+from loadkit.asgi.refusal import mutated, refuse, too_large
 from loadkit.asgi.reply_digest import StreamedReply, Unreadable, WholeReply
-from loadkit.asgi.rule import SAID, Violation, check, conflict
+from loadkit.asgi.rule import Violation, check, conflict
 from loadkit.core.digest_chain import DIGEST_SIZE
 from loadkit.core.errors import InputError
 
@@ -80,7 +80,7 @@ class AppendOnly:
     ) -> None:
         body = await receive.body(self._max_body_bytes)
         if body is None and self.mode == "enforce" and not receive.has_left:
-            await _refuse(send, 413, _too_large(self._max_body_bytes))
+            await refuse(send, 413, too_large(self._max_body_bytes))
             return
         try:
             if body is None:
@@ -101,7 +101,7 @@ class AppendOnly:
         if isinstance(found, Violation):
             counts.violated(found.reason, is_rejected=self.mode == "enforce")
             if self.mode == "enforce":
-                await _refuse(send, 409, _mutated(found))
+                await refuse(send, 409, mutated(found))
                 return
         passing = _Passing(self, asked, receive, send, counts, is_violation=is_violation)
         try:
@@ -180,7 +180,7 @@ class _Passing:
             if is_rejected:
                 self._is_refused = True
                 self._receive.cut()
-                await _refuse(self._send, 409, _mutated(race))
+                await refuse(self._send, 409, mutated(race))
                 return message
         self._history = self._guard.commit(self._asked, is_rewrite=self._is_rewrite)
         self._history.num_open += 1
@@ -237,30 +237,3 @@ def _mode(given: str | None) -> Mode:
 def _secret_bytes(shared: str) -> bytes:
     """A key of fixed length from a shared secret; without one, of this process alone."""
     return hashlib.sha256(shared.encode()).digest() if shared else secrets.token_bytes(32)
-
-
-def _mutated(found: Violation) -> dict[str, Any]:
-    message = (
-        f"{SAID[found.reason]}: this conversation is append-only. Send the messages unchanged, "
-        "or start another conversation (x-parent-session-id names the one it is forked from)."
-    )
-    return _error(message, found.param, "conversation_mutated")
-
-
-def _too_large(limit: int) -> dict[str, Any]:
-    return _error(f"the body is over {limit} bytes", None, "too_large")
-
-
-def _error(message: str, param: str | None, code: str) -> dict[str, Any]:
-    kind = "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-async def _refuse(send: Send, status: int, body: dict[str, Any]) -> None:
-    data = json.dumps(body).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(data)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
