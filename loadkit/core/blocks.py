@@ -55,11 +55,6 @@ def packed_prompt_hash(packed: bytes, root: bytes) -> bytes:
     return hashlib.blake2b(packed, key=root, digest_size=DIGEST_BYTES).digest()
 
 
-def num_full_blocks(num_tokens: int, block_size: int) -> int:
-    """Full blocks in `num_tokens` tokens."""
-    return num_tokens // block_size
-
-
 def max_hit_blocks(num_prompt_tokens: int, block_size: int) -> int:
     """Most blocks of a prompt that can hit: the last token is always computed (vLLM's rule).
 

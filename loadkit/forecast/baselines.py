@@ -11,6 +11,7 @@ import numpy as np
 from loadkit.analysis.nodes import BoolArray, NodeStream
 from loadkit.analysis.weighted import weighted_hits
 from loadkit.core.trace import Trace
+from loadkit.forecast.counting import last_third
 from loadkit.forecast.model import Baselines, Scenario
 
 
@@ -23,7 +24,7 @@ def baselines(trace: Trace, stream: NodeStream, scenario: Scenario) -> Baselines
     scaled = None if capacity is None else max(1, round(capacity / scenario.traffic))
     ttl = [scenario.ttl_s]
     hits = weighted_hits(stream, [capacity, scaled], ttl)
-    late = weighted_hits(stream, [capacity], ttl, counted=last_third(trace))
+    late = weighted_hits(stream, [capacity], ttl, counted=_late(trace))
     return Baselines(
         own_rate=hits.split(0).rate("hit"),
         scaled_capacity=hits.split(1).rate("hit"),
@@ -31,11 +32,8 @@ def baselines(trace: Trace, stream: NodeStream, scenario: Scenario) -> Baselines
     )
 
 
-def last_third(trace: Trace) -> BoolArray:
-    """(n,) requests in the last third of the window; of the requests if the log has no time."""
-    late = np.zeros(trace.num_requests, np.bool_)
-    if trace.arrival_s is None or not len(trace.arrival_s):
-        late[2 * trace.num_requests // 3 :] = True
-        return late
-    first, last = trace.arrival_s[0], trace.arrival_s[-1]
-    return np.asarray(trace.arrival_s >= first + (last - first) * 2 / 3)
+def _late(trace: Trace) -> BoolArray:
+    """(n,) the last third of the window; of the requests if the log has no time."""
+    if trace.arrival_s is None or not trace.num_requests:
+        return np.arange(trace.num_requests) >= 2 * trace.num_requests // 3
+    return last_third(trace.arrival_s)

@@ -60,11 +60,16 @@ def arrivals(stream: NodeStream) -> FloatArray:
     return arrival
 
 
+def last_third(arrival_s: FloatArray) -> BoolArray:
+    """(n,) requests in the last third of the time; there must be one."""
+    first, last = arrival_s.min(), arrival_s.max()
+    return np.asarray(arrival_s >= first + (last - first) * 2 / 3)
+
+
 def warm_rate(stream: NodeStream, capacity: int | None, ttl_s: float | None) -> float | None:
     """Hit rate of the last third of the period on one cache, warmed by all before; None without
     timestamps."""
     if stream.event_time_s is None or not stream.num_requests:
         return None
-    arrival = arrivals(stream)
-    late = np.asarray(arrival >= arrival.min() + (arrival.max() - arrival.min()) * 2 / 3)
+    late = last_third(arrivals(stream))
     return weighted_hits(stream, [capacity], [ttl_s], late).split(0).rate("hit")

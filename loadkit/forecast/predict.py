@@ -112,8 +112,7 @@ def _by_tenant(question: Question) -> Forecast:
         return _refused(question, ["sticky routing is by session, and copies would be of tenants"])
     stream = question.stream
     sample = sample_of(replace(stream, requests=replace(stream.requests, session=tenant)))
-    reasons = [text.replace("session", "tenant") for text in refusals(sample, asked)]
-    return _refused(question, reasons) if reasons else grow_traffic(question, sample)
+    return _grown(question, sample, unit="tenant")
 
 
 def _warned(question: Question) -> Question:
@@ -142,9 +141,7 @@ def _mended(question: Question, turns: TurnSource | None) -> Forecast:
     stream = node_stream(mended.trace, question.scenario.engine)
     times = question.scenario.traffic * mended.times
     question = replace(question, trace=mended.trace, stream=stream, times=times)
-    sample = sample_of(stream)
-    reasons = refusals(sample, question.scenario)
-    return _refused(question, reasons) if reasons else grow_traffic(question, sample)
+    return _grown(question, sample_of(stream))
 
 
 def _answer(question: Question, sample: Sample) -> Forecast:
@@ -155,14 +152,18 @@ def _answer(question: Question, sample: Sample) -> Forecast:
         reasons = prefix_refusals(sample, asked)
         return _refused(question, reasons) if reasons else extend_window(question, sample)
     if asked.traffic != 1:
-        reasons = refusals(sample, asked)
-        return _refused(question, reasons) if reasons else grow_traffic(question, sample)
+        return _grown(question, sample)
     reasons = rerun_refusals(sample, asked)
     if reasons:
         return _refused(question, reasons)
     if asked.keeps_traffic and asked.horizon_s is None:
         return count_exactly(question)
     return rerun_log(question, sample)
+
+
+def _grown(question: Question, sample: Sample, unit: str = "session") -> Forecast:
+    reasons = [text.replace("session", unit) for text in refusals(sample, question.scenario)]
+    return _refused(question, reasons) if reasons else grow_traffic(question, sample)
 
 
 def _refused(question: Question, reasons: list[str]) -> Forecast:
