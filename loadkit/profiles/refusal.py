@@ -38,16 +38,17 @@ _WORDS = {
 }
 _TAGS = ("kind", "loop")  # fields that tell apart the members of a union
 _MAX_SHOWN = 60
+_MAX_KEYS = 3
 
 
 def refusal(
     error: ValidationError, model: type[BaseModel], path: Path, settings: Sequence[str]
 ) -> InputError:
-    """The first of pydantic's errors with its place: the `--set` that brought it, else the file."""
-    first = error.errors()[0]
+    """The first of pydantic's errors with its place: the `--set` that brought it, else the file.
+    Of the others, their keys."""
+    first, *others = error.errors()
     key = _key(first, model)
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    what, remedy = _message(first) + more, None
+    what, remedy = _message(first) + _also([_key(other, model) for other in others]), None
     if first["type"] == "extra_forbidden":
         what, remedy = "unknown key", _known(key, list(_fields_at(first["loc"], model)))
     setting = _setting_of(key, settings)
@@ -55,6 +56,13 @@ def refusal(
         return InputError(f"{key}: {what}", where=path, remedy=remedy)
     shown = what if setting == key else f"{key}: {what}"
     return InputError(shown, where=f"--set {setting}", remedy=remedy)
+
+
+def _also(keys: Sequence[str]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+    return f"; also wrong: {', '.join(keys[:_MAX_KEYS])}{more}"
 
 
 def _setting_of(key: str, settings: Sequence[str]) -> str | None:

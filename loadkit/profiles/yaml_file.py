@@ -53,6 +53,11 @@ def load_yaml(path: Path) -> Any:
 def yaml_value(text: str, where: str) -> Any:
     """One value given on the command line. InputError if it is not YAML."""
     try:
-        return yaml.load(text, Loader=_NoAliasLoader)
+        value = yaml.load(text, Loader=_NoAliasLoader)
     except _YAML_ERRORS as error:
         raise InputError(f"not a YAML value: {text!r}", where=where) from error
+    for key in value if isinstance(value, dict) else ():
+        if value[key] is None and ":" in str(key):  # {a:1}, which YAML takes as one key
+            remedy = "YAML wants a space after the colon, as in {kind: replay}"
+            raise InputError(f"{key!r} is one word", where=where, remedy=remedy)
+    return value

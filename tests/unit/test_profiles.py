@@ -55,6 +55,12 @@ def test_a_wrong_type_names_the_key_and_the_value() -> None:
         ("traffic.kind=x", "--set traffic.kind: expected one of 'conversation', .*, got 'x'"),
         ("traffic=3", "--set traffic: expected a section with keys of its own, got 3"),
         ("arrivals=null", "--set arrivals: expected a section with keys of its own, got nothing"),
+        (
+            "traffic.think_s={distribution: constant, mean: 1}",
+            r"think_s\.max: missing; also wrong: traffic\.think_s\.source$",
+        ),
+        ("arrivals={a: 1, b: 2, c: 3, d: 4, loop: closed}", "and 1 more"),
+        ("arrivals={loop:closed}", r"--set arrivals: 'loop:closed' is one word \(YAML wants a spa"),
         ("seed=-1", "--set seed: must be at least 0, got -1"),
         ("request.ignore_eos=7", "--set request.ignore_eos: expected true or false, got 7"),
         (
