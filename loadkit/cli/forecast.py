@@ -34,16 +34,18 @@ def forecast(
         ),
     ] = None,
     ttl: Annotated[
-        float | None, typer.Option(help="Seconds after its last use that a block expires.")
+        str | None,
+        typer.Option(help="A block expires so long after its last use: 300, 5m, 1h.", metavar="S"),
     ] = None,
     replicas: Annotated[int, typer.Option(help="Servers with a cache each.", min=1)] = 1,
     routing: Annotated[
         str, typer.Option(help="pooled, sticky, random or prefix-aware.", metavar="NAME")
     ] = "pooled",
     horizon: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Seconds from a cold start; the log's own length unless given.", metavar="S"
+            help="So long from a cold start: 900, 1h; the log's own length unless given.",
+            metavar="S",
         ),
     ] = None,
     confidence: Annotated[
@@ -98,10 +100,10 @@ def forecast(
         log.trace,
         times,
         parse_capacity(capacity, log.trace.block_size) if capacity else None,
-        ttl_s=ttl,
+        ttl_s=simulate_options.seconds(ttl, "--ttl") if ttl else None,
         replicas=replicas,
         routing=routing,
-        horizon_s=horizon,
+        horizon_s=simulate_options.seconds(horizon, "--horizon") if horizon else None,
         tokenizer_fingerprint=log.tokenizer_fingerprint,
         confidence=confidence,
         target_points=target,

@@ -129,8 +129,8 @@ def asked(
     return Asked(
         capacities=tuple(_listed(capacity, lambda text: parse_capacity(text, block_size))),
         policies=tuple(_listed(policy, str)),
-        ttls_s=tuple(_listed(ttl, lambda text: _seconds(text, "--ttl"))),
-        fixed_ttls_s=tuple(_listed(ttl_fixed, lambda text: _seconds(text, "--ttl-fixed"))),
+        ttls_s=tuple(_listed(ttl, lambda text: seconds(text, "--ttl"))),
+        fixed_ttls_s=tuple(_listed(ttl_fixed, lambda text: seconds(text, "--ttl-fixed"))),
         tiers=tuple(_listed(tiers, lambda text: _tier(text, block_size))),
         slots=slots,
         slot_similarity=slot_similarity,
@@ -154,7 +154,8 @@ def _listed(text: str | None, parse: Callable[[str], Value]) -> list[Value]:
     return [] if text is None else [parse(part.strip()) for part in text.split(",")]
 
 
-def _seconds(text: str, option: str) -> float:
+def seconds(text: str, option: str) -> float:
+    """`300`, `5m` or `1h` in seconds. InputError under the option's name if it is none."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", text)
     if match is None or float(match[1]) <= 0:
         raise InputError(

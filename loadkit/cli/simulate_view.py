@@ -80,4 +80,5 @@ def _cell(name: str, value: Any) -> str:
         return percent(value)
     if isinstance(value, str):
         return value
-    return f"{value:,.3g}" if isinstance(value, float) else f"{value:,}"
+    small = isinstance(value, float) and value < 1000
+    return f"{value:.3g}" if small else f"{value:,.0f}"

@@ -110,8 +110,9 @@ def test_policies_times_and_tiers_stand_beside_the_curve(loadkit: Call, tokens: 
 
 
 def test_the_tables_name_what_was_simulated(loadkit: Call, tokens: Path) -> None:
-    code, out, _ = loadkit("analyze", tokens, "--policy", "lfu", "--tiers", "1,2", "--ttl", "60")
+    code, out, _ = loadkit("analyze", tokens, "--policy", "lfu", "--tiers", "1,2", "--ttl", "1h")
     assert code == 0
+    assert "\n3,600 " in out
     for title in ("Eviction policies, simulated", "Exclusive LRU tiers", "Expiry, LRU beyond it"):
         assert title in out
 

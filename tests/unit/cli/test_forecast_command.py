@@ -118,3 +118,16 @@ def test_an_engine_of_slots_and_an_unknown_unit_are_refused(
     code, _, err = loadkit("forecast", corpus, "--sampled", "users", *tail)
     assert code == 2
     assert "sessions, requests, tenants" in err
+
+
+def test_lifetime_and_horizon_are_told_as_elsewhere_and_a_wrong_one_is_refused(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    log = tmp_path / "ids.jsonl"
+    rows = [{"timestamp": at, "prompt": [1] * 40} for at in (0.0, 200.0, 900.0)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rates = [asked(loadkit, log, "--ttl", text)[1]["hit_rate"] for text in ("300", "5m", "1h")]
+    assert [rate["estimate"] for rate in rates] == [32 / 120, 32 / 120, 64 / 120]
+    for option in ("--ttl", "--horizon"):
+        code, _, err = loadkit("forecast", log, option, "soon")
+        assert (code, f"{option}: time 'soon' is not understood" in err) == (2, True)
