@@ -81,7 +81,7 @@ def show(levels: list[Level], best: int) -> None:
     console = Console(markup=False, highlight=False)
     console.print(_table(levels))
     console.print(
-        "TTFT error: first token as timed here minus when the server sent it. Read lag: how long\n"
+        "TTFT error: first token as timed here minus when the server sent it. Read lag: how long "
         "a request's bytes waited at most until they were read. Events: tokens received and decoded."
     )
     limits = f"{1000 * TRUST_P50_S:g} ms in the middle and {1000 * TRUST_P99_S:g} ms at p99"

@@ -139,7 +139,7 @@ def _hit_rate(run: dict[str, Any]) -> str:
     """Token-weighted: cached tokens that the server reported / prompt tokens."""
     cached, prompt = run["totals"]["cached_tokens"], run["totals"]["prompt_tokens"]
     if cached is None or not prompt:
-        return "the server reported no cached tokens"
+        return "the server reported no cached tokens" if run["requests"]["ok"] else "n/a"
     return f"{percent(cached / prompt)} (token-weighted, {cached:,} of {prompt:,} prompt tokens)"
 
 

@@ -92,7 +92,8 @@ def choose_model(cards: list[ModelCard], wanted: str | None, url: str) -> ModelC
     listed = ", ".join(card.id for card in cards[:8])
     if wanted is None:
         if len(cards) != 1:
-            what = f"the server lists {len(cards)} models" + (f": {listed}" if cards else "")
+            what = f"{len(cards)} models: {listed}" if cards else "no model at /v1/models"
+            what = f"the server lists {what}"
             raise InputError(what, where=url, remedy="name one with --model")
         return cards[0]
     for card in cards:

@@ -82,7 +82,7 @@ def test_the_model_is_the_only_one_or_the_one_asked_for(
 @pytest.mark.parametrize(
     ("cards", "wanted", "message"),
     [
-        ([], None, "lists 0 models"),
+        ([], None, "lists no model at /v1/models"),
         ([ModelCard("a"), ModelCard("b")], None, "lists 2 models: a, b"),
         ([ModelCard("a")], "x", r"no model 'x' \(it lists: a\)"),
     ],
