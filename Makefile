@@ -1,6 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+WHEEL := .models/.fetched
 # What times nothing runs in two processes, the tests of a file in one: they share its fixtures.
 WORKERS ?= 2
 PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist loadfile
