@@ -123,7 +123,9 @@ def test_a_run_that_succeeds_keeps_the_key_nowhere(tmp_path: Path) -> None:
     assert files_with(CANARY, folder) == []
 
 
-@pytest.mark.parametrize(("key", "mode"), [("another", "ok"), (CANARY, "echo")])
+@pytest.mark.parametrize(
+    ("key", "mode"), [("another", "ok"), (CANARY, "echo")], ids=["refused", "repeated"]
+)
 def test_a_server_that_refuses_or_repeats_the_key_gets_it_into_no_file(
     tmp_path: Path, key: str, mode: str
 ) -> None:
