@@ -56,11 +56,9 @@ PLAN = TrafficPlan(
 def test_clicking_start_shows_the_split_of_a_real_run_in_the_tab(tmp_path: Path):
     port = free_port()
     with scripted_server(tmp_path, "--tokens", "8") as server:
-        settings = Settings(
-            url=server.url, model="scripted", kind=PLAN.kind, loop="open", web=True, users=1
-        )
+        settings = Settings(url=server.url, model="scripted", loop="open", web=True, users=1)
         work = make_work_folder(tmp_path / "run", PLAN, settings)
-        with LocustProcess(work, settings, key=None, web_port=port) as locust:
+        with LocustProcess(work, settings, key=None, web=("127.0.0.1", port)) as locust:
             url = f"http://127.0.0.1:{port}/"
             wait_until_up(url, locust._process, work.log)
             seen = browse(url, "--requests", "5")
