@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -14,6 +15,10 @@ settings.register_profile("same", deadline=None, derandomize=True, database=None
 # `pytest --hypothesis-profile=search`: other examples each time, to find what nobody thought of.
 settings.register_profile("search", deadline=None)
 settings.load_profile("same")
+
+# A shell that starts tests in the background has them, and all they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
