@@ -150,6 +150,7 @@ def make_settings(
         url=url,
         model=card.id,
         loop=arrivals.loop,
+        run_id=secrets.token_hex(4),
         users=users if closed else 1,
         ramp_up_s=arrivals.ramp_up_s if isinstance(arrivals, ClosedLoop) else 0.0,
         processes=_num_workers(choices, users, len(plan.sessions)),

@@ -244,7 +244,13 @@ class _Play:
             cache_salt=settings.cache_salt,
         )
         asked.prompt = body.get("prompt")
-        return self.lane.client.prepare(body, session=session.session, path=path)
+        return self.lane.client.prepare(body, session=self._wire_id(), path=path)
+
+    def _wire_id(self) -> str:
+        """What a plan sent a second time replays are the first time's sessions, not its own: the server
+        must be able to tell."""
+        run_id, session = self.lane.settings.run_id, self.session.session
+        return f"{session}.{run_id}" if run_id else session
 
     def _emit(self, response: Response, asked: Asked) -> None:
         record = make_record(self, response, asked)

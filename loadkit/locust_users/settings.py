@@ -43,6 +43,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one run. users, ramp_up_s: closed loop only. return_token_ids: the server knows the flag.
+    run_id: joins the session ids on the wire, since those of a plan are the same in each of its runs.
     cache_salt: sent with every request; None: no salt. Time-outs as in `client.timeouts`.
     remote: the workers are on other machines, or at least not ours to start.
     metrics_port: of a Prometheus page of our own, on loopback.
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     model: str
     loop: str
+    run_id: str = ""
     users: int = 1
     ramp_up_s: float = 0.0
     processes: int = 1

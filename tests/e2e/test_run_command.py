@@ -78,6 +78,25 @@ def test_usage_metrics_and_prediction_agree_on_the_reference_server(
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == run
 
 
+def test_the_same_seed_again_on_a_warm_server_is_another_sessions_replay(
+    tmp_path: Path, profile: Path
+) -> None:
+    """A mirage of the plainest sort: what hits are the first run's sessions, not this one's own."""
+    runs = []
+    with serving(
+        "--model", str(write_tiny_model(tmp_path / "tiny")), "--block-size", "4"
+    ) as served:
+        for name in ("first", "second"):
+            done = loadkit_run(profile, "--url", served.url, "-o", tmp_path / name, "--json")
+            assert done.returncode == 0, done.stderr
+            runs.append(json.loads(done.stdout))
+    first, second = (run["split"] for run in runs)
+    assert first["prompt_tokens"] == second["prompt_tokens"]  # the same plan
+    assert first["replay_cross_session"] == 0
+    assert second["replay_cross_session"] > 0.9 * second["prompt_tokens"]
+    assert second["replay_same_session"] == second["continuation"] == second["shared"] == 0
+
+
 def test_a_good_run_exits_0_with_a_summary(tmp_path: Path, profile: Path) -> None:
     with scripted_server(tmp_path) as server:
         done = loadkit_run(profile, "--url", server.url, "-o", tmp_path / "out")

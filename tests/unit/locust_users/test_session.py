@@ -21,7 +21,7 @@ from loadkit.locust_users.settings import RetryRule, Settings
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan, Turn
 
-SETTINGS = Settings(url="http://h", model="m", loop="open")
+SETTINGS = Settings(url="http://h", model="m", loop="open", run_id="run")
 
 
 class Killed(BaseException):
@@ -35,11 +35,13 @@ class FakeClient:
         self.answers = list(answers)
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.sessions: list[str] = []
         self.leaves: list[float | None] = []
 
     def prepare(self, body: dict[str, Any], *, session: str, path: str) -> bytes:
         self.bodies.append(body)
         self.paths.append(path)
+        self.sessions.append(session)
         return b"request"
 
     def connect(self) -> object:
@@ -108,6 +110,12 @@ def test_real_replies_are_appended_and_history_is_never_rewritten() -> None:
         (1, 3, "ok"),
         (2, 3, "ok"),
     ]
+
+
+def test_a_session_is_this_runs_own_on_the_wire_and_the_plans_in_the_records() -> None:
+    records, client = play(session("s", "a", "b"), "A", "B")
+    assert client.sessions == ["s.run", "s.run"]
+    assert [record.session for record in records] == ["s", "s"]
 
 
 def test_a_later_turn_is_intended_think_time_after_the_answer_before_it() -> None:
