@@ -154,7 +154,7 @@ def _json_object(answer: httpx.Response) -> Mapping[str, Any]:
         value = None
     if not isinstance(value, dict):
         raise InputError(
-            "/v1/models did not answer with a JSON object",
+            f"{answer.request.url.path} did not answer with a JSON object",
             where=str(answer.request.url),
             remedy="is this an OpenAI-compatible server?",
         )

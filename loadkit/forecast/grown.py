@@ -108,17 +108,19 @@ def _penalty(question: Question) -> float:
 
 def _needs(question: Question, sample: Sample, half: float) -> str:
     """What would make the interval as narrow as asked for. The penalty does not shrink with more
-    sessions, so these are counted for the rest."""
+    sessions: session ids take it off, or the rest must be narrower by so much."""
     penalty, target = 100 * _penalty(question), question.target_points
     width = f"the interval is ±{100 * half:.1f} points wide, asked for were ±{target:g}"
-    ids, by_chance = "", 100 * half - penalty
+    ids, by_chance, room = "", 100 * half - penalty, target - penalty
     unit = "tenants" if question.sampled == "tenants" else "sessions"
     if question.trace.sessions_inferred and unit == "sessions":
-        ids = f"session ids in the log would take {penalty:.0f} of the points off"
+        ids, room = f"session ids in the log would take {penalty:.0f} of the points off", target
         if by_chance <= target:
             return f"{width}: {ids}"
         ids = f", and {ids}"
-    needed = sessions_needed(sample.num_sessions, by_chance, target)
+    if room <= 0:
+        return f"{width}: however many {unit} the log has, it is never below ±{penalty:g}"
+    needed = sessions_needed(sample.num_sessions, by_chance, room)
     return (
         f"{width}: about {_rounded(needed):,} {unit} are needed (an order of magnitude), the log"
         f" has {sample.num_sessions:,}{ids}"

@@ -17,6 +17,7 @@ from loadkit.core.split import Split, attribute
 from loadkit.locust_users.live_tally import Tally, TallyDelta, as_plain
 from loadkit.locust_users.live_view import ExpectedHitRate, view_of
 from loadkit.runs.record import Record
+from loadkit.runs.splits import has_usable_usage, server_split
 
 MAX_PROMPTS = 100_000
 MAX_SESSIONS = 20_000
@@ -91,7 +92,7 @@ class Live:
         if record.phase != "measured":
             return
         if record.server_split is not None:
-            split, source = _server_split(record, replay), "server"
+            split, source = server_split(record, replay), "server"
         else:
             split, source = _estimated_split(record, replay, own), "estimated"
         self._tally.add(record, split, source, _is_replayed(split, replay))
@@ -126,32 +127,6 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _server_split(record: Record, replay: str | None) -> Split | None:
-    """The reference server's own split; None when it cannot be one (no prompt length, above it).
-
-    A server that does not say which kind of replay it was leaves that to what we sent.
-    """
-    said = record.server_split or {}
-    prompt = record.prompt_tokens
-    if prompt is None:
-        return None
-    same, cross = said.get("replay_same_session", 0), said.get("replay_cross_session", 0)
-    undivided = said.get("replay", 0) - same - cross
-    if undivided > 0:
-        same, cross = (
-            (same + undivided, cross) if replay == "same_session" else (same, cross + undivided)
-        )
-    split = Split(
-        prompt,
-        replay_same_session=same,
-        replay_cross_session=cross,
-        continuation=said.get("continuation", 0),
-        shared=said.get("shared", 0),
-        miss_capacity=said.get("miss_capacity", 0),
-    )
-    return split if split.miss >= 0 else None
-
-
 def _is_replayed(split: Split | None, replay: str | None) -> bool:
     """Whether a request is left out of the organic rate: replay made its hits, or it was a replay
     of ours whose blocks were evicted meanwhile. Never a request with genuine hits."""
@@ -161,15 +136,13 @@ def _is_replayed(split: Split | None, replay: str | None) -> bool:
 
 
 def _estimated_split(record: Record, replay: str | None, own: int) -> Split | None:
-    """Split of the reported cached tokens by what we know of our own traffic. None: not reported, or more
-    cached tokens than the prompt has, which is no report either."""
-    if record.cached_tokens is None or record.prompt_tokens is None:
-        return None
-    if not 0 <= record.cached_tokens <= record.prompt_tokens:
+    """Split of the reported cached tokens by what we know of our own traffic. None: not reported, or
+    more of them than the prompt has."""
+    if not has_usable_usage(record):
         return None
     return attribute(
-        record.cached_tokens,
-        prompt_tokens=record.prompt_tokens,
+        record.cached_tokens or 0,
+        prompt_tokens=record.prompt_tokens or 0,
         own_prefix_tokens=own,
         replay=replay,
     )

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
-import msgspec
 from gevent.event import Event
 from locust.runners import STATE_MISSING, MasterRunner
 
 from loadkit.locust_users import wire
 from loadkit.locust_users.process import TOKEN_VARIABLE
 from loadkit.locust_users.settings import WorkFolder
-from loadkit.locust_users.shipping import append_at
+from loadkit.locust_users.shipping import take_chunk
 from loadkit.traffic.plan import TrafficPlan, worker_share
 
 START_LEAD_S = 0.3
@@ -133,19 +132,15 @@ class Master:
             part.ready.set()
 
     def _on_journal(self, environment: Any, msg: Any, **_: Any) -> None:
-        """Append what is new and acknowledge what is on disk; a chunk that came twice is no news."""
+        """Take what is new, and acknowledge what is on disk."""
         chunk = self._opened(wire.JOURNAL, msg, wire.Chunk)
         if chunk is None:
             return
         part = self._parts[chunk.part]
         worker = part.workers[msg.node_id]
-        size = append_at(part.work, worker.index, chunk.offset, chunk.data)
-        closed = chunk.done and size == chunk.offset + len(chunk.data)
-        part.work.write_status(
-            msgspec.structs.replace(chunk.status, worker=worker.index, finished=closed)
-        )
-        worker.is_done = closed
-        self._send(wire.ACK, msg.node_id, wire.Ack(chunk.part, size, closed))
+        ack = take_chunk(part.work, worker.index, chunk, is_done=worker.is_done)
+        worker.is_done = ack.closed
+        self._send(wire.ACK, msg.node_id, ack)
 
     def _opened(self, kind: str, msg: Any, type_: type[wire.T]) -> wire.T | None:
         """A message about a part that its sender has a share of; None (and a line) for others."""

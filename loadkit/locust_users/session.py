@@ -98,7 +98,7 @@ class _Play:
         self.history: list[Message] = list(history)
         self.asked = NOTHING
         self.num_recorded = 0
-        self.attempts = 1
+        self.attempts = 0  # sends of the turn under way that really began
         self._waiting_agents: list[SessionPlan] = []
 
     def run(self, reply_rule: ReplyRule) -> None:
@@ -191,20 +191,18 @@ class _Play:
         """Send at the intended time, and again when turned away and asked to. Whatever happens is
         a Response; only a kill passes through, after the record."""
         receipt, refusal = Receipt(), None
-        self.attempts = 1
+        self.attempts = 0
         try:
             request = self._prepare(asked, turn)
             while True:
                 response = self._attempt(request, receipt, turn.leaves_after_s)
                 if refusal is not None and response.outcome == "not_sent":
-                    self.attempts -= 1
                     return refusal  # it was sent before, and that is how it ended
                 wait_s = self.lane.settings.retries.wait_s(response, self.attempts)
                 if wait_s is None:
                     return response
                 refusal, receipt = response, Receipt()
                 time.sleep(wait_s)
-                self.attempts += 1
         except Mutation as mutation:
             return Response("not_sent", error=str(mutation))
         except BaseException:
@@ -221,6 +219,7 @@ class _Play:
             sleep_until(self.intended_at - WARM_LEAD_S)
             connection = client.connect()
             sleep_until(self.intended_at)
+            self.attempts += 1
             return client.send(connection, request, receipt, leave_after_s=leave_after_s)
         except OSError as error:
             return Response("not_sent", error=f"{NO_CONNECTION}: {error}")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gevent.event import Event
+from msgspec import structs
 
 from loadkit.locust_users import wire
 from loadkit.locust_users.settings import WorkFolder
@@ -60,6 +61,18 @@ class Shipper:
         with self.worker.work.journal(self.worker.worker).open("rb") as journal:
             journal.seek(self.acked)
             return journal.read(CHUNK_BYTES)
+
+
+def take_chunk(work: WorkFolder, worker: int, chunk: wire.Chunk, *, is_done: bool) -> wire.Ack:
+    """The master's side: append what is new, keep the status, and say what is on disk.
+
+    is_done: all of the worker's journal had come before; what comes after that is no news.
+    """
+    size = append_at(work, worker, chunk.offset, chunk.data)
+    if not is_done:
+        is_done = chunk.done and size == chunk.offset + len(chunk.data)
+        work.write_status(structs.replace(chunk.status, worker=worker, finished=is_done))
+    return wire.Ack(chunk.part, size, is_done)
 
 
 def append_at(work: WorkFolder, worker: int, offset: int, data: bytes) -> int:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from loadkit.client.answer import Outcome
 from loadkit.client.exchange import USER_LEFT
 
-Outcome = Literal["ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent"]
-OUTCOMES: tuple[str, ...] = (
-    "ok",
-    "http_error",
-    "cut",
-    "timeout",
-    "malformed",
-    "cancelled",
-    "not_sent",
-)
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):

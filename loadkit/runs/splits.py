@@ -33,10 +33,10 @@ def has_usable_usage(record: Record) -> bool:
 
 
 def split_source(answered: Sequence[Record], prediction: Prediction | None) -> str | None:
-    """Who says what caused a hit: "server" if every answer carries its split, "attributed" if the
-    server's count is split by the prediction, None if neither is to be had."""
+    """Who says what caused a hit: "server" if every answer carries its split, and one that can be,
+    "attributed" if the server's count is split by the prediction, None if neither is to be had."""
     usable = [record for record in answered if has_usable_usage(record)]
-    if usable and all(record.server_split is not None for record in usable):
+    if usable and all(server_split(record, None) is not None for record in usable):
         return "server"
     return "attributed" if usable and prediction is not None else None
 
@@ -72,30 +72,36 @@ def split_requests(answered: Sequence[Record], prediction: Prediction | None) ->
         if source is None or not has_usable_usage(record):
             splits.append(None)
         elif source == "server":
-            splits.append(_from_server(record, replay[row]))
+            splits.append(server_split(record, replay[row]))
         else:
             splits.append(_attributed(record, prediction, row))
     return RequestSplits(source, tuple(splits), replay)
 
 
-def _from_server(record: Record, repeat: str | None) -> Split:
-    """The server's own split. A server knows prompts, not our sessions: if it reports `replay`
-    as one number, our record of who sent the prompt before says which kind it was."""
-    said = record.server_split or {}
+def server_split(record: Record, repeat: str | None) -> Split | None:
+    """The server's own split; None if it gave none, or one of more tokens than the prompt has.
+
+    A server knows prompts, not our sessions: if it reports `replay` as one number, our record of who
+    sent the prompt before says which kind it was.
+    """
+    said = record.server_split
+    if said is None or record.prompt_tokens is None:
+        return None
     same, cross = said.get("replay_same_session", 0), said.get("replay_cross_session", 0)
-    rest = said.get("replay", same + cross) - same - cross
+    rest = max(0, said.get("replay", 0) - same - cross)
     if repeat == "same_session":
         same += rest
     else:
         cross += rest
-    return Split(
-        prompt_tokens=record.prompt_tokens or 0,
+    split = Split(
+        prompt_tokens=record.prompt_tokens,
         replay_same_session=same,
         replay_cross_session=cross,
         continuation=said.get("continuation", 0),
         shared=said.get("shared", 0),
         miss_capacity=said.get("miss_capacity", 0),
     )
+    return split if split.miss_compulsory >= 0 else None
 
 
 def _attributed(record: Record, prediction: Prediction | None, row: int) -> Split:

@@ -53,6 +53,18 @@ def test_parts_of_the_split_stay_about_sessions() -> None:
     assert abs(split.continuation - whole.continuation) < 0.05
 
 
+def test_more_tenants_are_needed_than_there_are_or_none_would_do() -> None:
+    """One of the points is no matter of their number, and does not count against them."""
+    log, times = some_tenants(0.4)
+    answer = forecast(log, times, sampled="tenants", target_points=50)
+    half = answer.self_check["half_width_points"]
+    narrower = forecast(log, times, sampled="tenants", target_points=half - 0.1).needs or ""
+    needed = int(narrower.split(" about ")[1].split()[0].replace(",", ""))
+    assert needed > answer.self_check["sessions"]
+    never = forecast(log, times, sampled="tenants", target_points=0.5).needs or ""
+    assert "never below ±1" in never
+
+
 def test_a_log_without_tenants_or_with_few_of_them_is_refused() -> None:
     log, times = some_tenants(0.4)
     nobody = forecast(replace(log, tenant=None), times, sampled="tenants")

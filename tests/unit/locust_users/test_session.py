@@ -28,6 +28,10 @@ class Killed(BaseException):
     """Stands for a greenlet's kill."""
 
 
+class KilledConnecting(Killed):
+    """One that comes before anything is sent."""
+
+
 class FakeClient:
     """Answers each send with the next of `answers`: text, an outcome, or an exception to raise."""
 
@@ -45,7 +49,7 @@ class FakeClient:
         return b"request"
 
     def connect(self) -> object:
-        if self.answers and isinstance(self.answers[0], OSError):
+        if self.answers and isinstance(self.answers[0], OSError | KilledConnecting):
             raise self.answers.pop(0)
         return object()
 
@@ -369,6 +373,17 @@ def test_a_request_that_was_turned_away_and_then_finds_no_server_was_sent_all_th
     (record,) = records
     assert (record.outcome, record.status, record.attempts) == ("http_error", 429, 1)
     assert record.sent_s is not None
+
+
+def test_a_retry_that_is_killed_while_it_connects_is_no_attempt() -> None:
+    records: list[Record] = []
+    client = cast(StreamClient, FakeClient(busy(0.0), KilledConnecting()))
+    settings = retrying(max_retries=2)
+    lane = Lane(client, settings, worker=0, start_at=time.monotonic(), emit=records.append)
+    with pytest.raises(Killed):
+        lane.play(session("s", "a"), lane.start_at, live)
+    (record,) = records
+    assert (record.outcome, record.status, record.attempts) == ("http_error", 429, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from test_wire import CONTEXT, SETTINGS
 
 from loadkit.locust_users import shipping, wire
 from loadkit.locust_users.settings import WorkerStatus, WorkFolder
-from loadkit.locust_users.shipping import Shipper, append_at
+from loadkit.locust_users.shipping import Shipper, append_at, take_chunk
 from loadkit.locust_users.worker import LoadWorker
 from loadkit.runs.journal import JournalWriter, read_journal
 from loadkit.runs.record import Record
@@ -53,6 +53,7 @@ def test_records_arrive_once_and_in_order_over_a_bad_line(
     line: list[Any] = []
     share = wire.Share("", 0, SETTINGS, CONTEXT, ())
     shipper = Shipper(share, cast(LoadWorker, working), lambda _, chunk: line.append(chunk))
+    is_done = False
     for step in range(4000):
         if step < 400 and rng.random() < 0.1:
             working.add()
@@ -62,10 +63,10 @@ def test_records_arrive_once_and_in_order_over_a_bad_line(
             chunk = line.pop(rng.randrange(len(line)))
             if rng.random() < 0.2:
                 line.append(chunk)
-            size = append_at(theirs, 0, chunk.offset, chunk.data)
-            closed = chunk.done and size == chunk.offset + len(chunk.data)
+            ack = take_chunk(theirs, 0, chunk, is_done=is_done)
+            is_done = ack.closed
             if rng.random() < 0.8:
-                shipper.on_ack(wire.Ack("", size, closed))
+                shipper.on_ack(ack)
         del line[:-5]
         if shipper.closed.is_set():
             break
@@ -85,3 +86,13 @@ def test_a_chunk_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
         assert append_at(work, 0, offset, b"xyz") == 3
     assert append_at(work, 0, 3, b"de") == 5
     assert work.journal(0).read_bytes() == b"abcde"
+
+
+def test_a_chunk_that_comes_after_the_last_one_leaves_the_worker_done(tmp_path: Path) -> None:
+    """Else the master would wait for a worker that has said all and gone."""
+    work = work_folder(tmp_path / "m")
+    status = WorkerStatus(worker=0, done=1, finished=True)
+    last = take_chunk(work, 0, wire.Chunk("", 0, b"all", status, True), is_done=False)
+    late = take_chunk(work, 0, wire.Chunk("", 0, b"al", status, False), is_done=last.closed)
+    assert last == late == wire.Ack("", 3, True)
+    assert [one.finished for one in work.statuses()] == [True]

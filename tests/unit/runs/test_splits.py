@@ -43,6 +43,18 @@ def test_hits_of_a_replayed_prompt_are_replay_of_its_kind() -> None:
     )
 
 
+def test_a_servers_split_of_more_tokens_than_the_prompt_has_is_not_believed() -> None:
+    too_much = {"continuation": 90, "shared": 20}
+    record = answered("a", 1, 0.0, cached_tokens=90, server_split=too_much)
+    prediction = predicted(
+        replay=(None,), own_prefix_tokens=np.array([48]), reusable_tokens=np.array([96])
+    )
+    result = split_requests([record], prediction)
+    assert result.source == "attributed"
+    assert result.splits == (Split(100, continuation=48, shared=42, miss_capacity=6),)
+    assert split_requests([record], None).splits == (None,)
+
+
 def test_the_servers_own_split_is_preferred_and_its_replays_get_a_kind_from_the_messages() -> None:
     said = {"replay": 96, "continuation": 0, "shared": 0, "miss_capacity": 0}
     text = [{"role": "user", "content": "same"}]
