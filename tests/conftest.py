@@ -29,6 +29,8 @@ def loadkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         from loadkit.cli import main
 
         monkeypatch.setattr(sys, "argv", ["loadkit", *map(str, arguments)])
+        # Of this process only: other tests run models in it.
+        monkeypatch.setattr("loadkit.cli.app.forgo_torch", lambda: None)
         with pytest.raises(SystemExit) as caught:
             main()
         printed = capsys.readouterr()

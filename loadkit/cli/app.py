@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from loadkit.core.errors import LoadkitError
+from loadkit.core.torch_free import forgo_torch
 
 # One line each, short enough for 80 columns; the verbs' own help says more.
 VERBS = {
@@ -98,6 +99,7 @@ def main() -> None:
     `loadkit analyze LOG | head -1`: here that is 141, what the shell says of a broken pipe.
     """
     _register()
+    forgo_torch()
     try:
         _start()
     except LoadkitError as error:

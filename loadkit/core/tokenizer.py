@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from loadkit.core.chats import for_template
 from loadkit.core.errors import InputError
+from loadkit.core.torch_free import torch_hidden
+
+HUB_PATIENCE_S = 3.0
 
 Message = dict[str, Any]
 
@@ -119,22 +125,70 @@ def check_folder(name_or_path: str | Path) -> None:
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """Load a tokenizer from a folder or a hub name. InputError if it is not to be had."""
+    """Load a tokenizer from a folder or a hub name. InputError if it is not to be had.
+
+    Of a hub that does not answer within HUB_PATIENCE_S, what was downloaded before is taken.
+    """
     check_folder(name_or_path)
+    name = str(name_or_path)
+    auto = _auto_tokenizer()
+    is_cut_off = not Path(name).exists() and not _hub_answers()
+    known_only = {"local_files_only": True} if is_cut_off else {}
+    try:
+        return Tokenizer(auto.from_pretrained(name, **known_only), name)
+    except (OSError, ValueError) as error:
+        if is_cut_off:
+            raise _unreachable(name) from error
+        raise InputError(
+            f"no tokenizer found: {str(error).splitlines()[0]}",
+            where=name,
+            remedy="give a folder with tokenizer.json, or a hub name that this machine can reach",
+        ) from error
+
+
+def _auto_tokenizer() -> Any:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        from transformers import AutoTokenizer
+        with torch_hidden():
+            from transformers import AutoTokenizer
+            from transformers.utils import is_torch_available
+
+            is_torch_available()
     except ImportError as error:
         raise InputError(
             "tokenising text needs the package `transformers`",
             where="--tokenizer",
             remedy="pip install 'loadkit-llm[text]'",
         ) from error
+    return AutoTokenizer
+
+
+def _hub_answers() -> bool:
+    """Whether the hub says anything at all; `transformers` itself would ask for most of a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
-        return Tokenizer(AutoTokenizer.from_pretrained(str(name_or_path)), str(name_or_path))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no tokenizer found: {str(error).splitlines()[0]}",
-            where=str(name_or_path),
-            remedy="give a folder with tokenizer.json, or a hub name that this machine can reach",
-        ) from error
+        urllib.request.urlopen(asked, timeout=HUB_PATIENCE_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError as error:  # certificates are for the hub's own client to judge
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+    return True
+
+
+def _unreachable(name: str) -> InputError:
+    from huggingface_hub import constants
+
+    asked = (
+        "HF_HUB_OFFLINE is set"
+        if constants.HF_HUB_OFFLINE
+        else f"{constants.ENDPOINT} does not answer"
+    )
+    return InputError(
+        f"no such folder, not downloaded before, and {asked}",
+        where=name,
+        remedy="give a local folder with tokenizer.json, or look at network, proxy and HF_ENDPOINT",
+    )
