@@ -17,7 +17,7 @@ from loadkit.asgi import AppendOnly
 from loadkit.asgi.own_site import SiteGuard
 from reference_server import operator_routes
 from reference_server.api_errors import EXCEPTION_HANDLERS, ApiError
-from reference_server.keys import Caller
+from reference_server.key_check import KeyCheck
 from reference_server.request_body import read_body
 from reference_server.responses import GenerationResponse, Shape, StreamedGeneration
 from reference_server.schema import (
@@ -138,11 +138,14 @@ ROUTES = (
 def make_app(
     service: Service, bound_host: str = "127.0.0.1", append_only: str = "off"
 ) -> SiteGuard:
-    """The routes; without a key, web pages of other sites are kept out (see SiteGuard).
+    """The routes behind the key check; without a key, web pages of other sites are kept out (see
+    SiteGuard).
 
-    append_only: mode of the guard in front of chat completions; its counts are in /metrics.
+    append_only: mode of the guard in front of chat completions; its counts are in /metrics. It
+    sees only what has a key.
     """
-    app = AppendOnly(make_routes(service), mode=append_only, registry=service.metrics.registry)
+    guard = AppendOnly(make_routes(service), mode=append_only, registry=service.metrics.registry)
+    app = KeyCheck(guard, lambda: service.keys, service.metrics.refused)
     return SiteGuard(app, bound_host, lambda: not service.keys.are_set)
 
 
@@ -157,26 +160,11 @@ def make_routes(service: Service) -> Starlette:
 def _endpoint(service: Service, row: Access) -> Callable[[Request], Awaitable[Any]]:
     async def endpoint(request: Request) -> ASGIApp:
         try:
-            if row.who != PUBLIC:
-                request.state.caller = _admit(service, request, row.who)
+            if row.who == OPERATOR and not request.state.caller.is_operator:
+                raise ApiError(403, "this route needs the admin key", code="admin_key_needed")
             return await row.handler(service, request)
         except ApiError as error:
             service.metrics.refused(error.status)
             raise
 
     return endpoint
-
-
-def _admit(service: Service, request: Request, who: str) -> Caller:
-    """ApiError 401 without a key that may call at all, 403 where only the operator may."""
-    caller = service.keys.caller(request.headers.get("authorization", ""))
-    if caller is None:
-        raise ApiError(
-            401,
-            "missing or wrong API key: send Authorization: Bearer KEY",
-            code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-    if who == OPERATOR and not caller.is_operator:
-        raise ApiError(403, "this route needs the admin key", code="admin_key_needed")
-    return caller

@@ -6,10 +6,7 @@ import gc
 import math
 import os
 import signal
-import socket
-import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -22,12 +19,9 @@ from loadkit.core.tokenizer import load_tokenizer
 from reference_server.api import make_app
 from reference_server.engine import Engine, EngineSettings
 from reference_server.keys import Keys
+from reference_server.listening import DRAIN_S, KEEP_ALIVE_S, LAST_WORDS_S, bind, end_with, url_of
 from reference_server.service import DRAINING, READY, Service
 from reference_server.tiers.secret import lasting_secret
-
-KEEP_ALIVE_S, DRAIN_S = 120, 30
-LAST_WORDS_S = 5  # for the errors of what a drain ended
-PARENT_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +51,13 @@ def serve(settings: ServerSettings) -> None:
     answers 503 while the model loads.
     """
     if settings.exit_with_parent:
-        _watch_parent(os.getppid())
-    listener = _bind(settings.host, settings.port)
+        end_with(os.getppid())
+    listener = bind(settings.host, settings.port)
     service = Service(_served_name(settings), settings.keys)
     if settings.engine.disk_file is not None:
         service.secret = lasting_secret(settings.engine.disk_file)
     server = _Server(service, settings)
-    loading = _Loading(settings, service, server, _url(listener))
+    loading = _Loading(settings, service, server, url_of(listener))
     loading.start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
     server.run(sockets=[listener])
@@ -170,33 +164,3 @@ def _served_name(settings: ServerSettings) -> str:
     if settings.served_model_name:
         return settings.served_model_name
     return Path(settings.model).name if settings.model else "SmolLM2-135M-Instruct"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket; its port is real even where 0 was asked for."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"cannot listen: {error}", where=f"--host {host} --port {port}") from error
-    return listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _watch_parent(parent: int) -> None:
-    """End this process when the one that started it is gone: nobody is left to be served."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_S)
-        print("loadkit serve: the parent process is gone", file=sys.stderr, flush=True)
-        os._exit(0)
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -20,6 +20,7 @@ from loadkit.asgi.chat_request import (
     ChatRequest,
     NoId,
     NotReadable,
+    first_of_each,
     read_request,
 )
 from loadkit.asgi.guard_counts import GuardCounts
@@ -85,7 +86,7 @@ class AppendOnly:
         try:
             if body is None:
                 raise NotReadable
-            asked = read_request(dict(scope["headers"]), body, self._secret)
+            asked = read_request(first_of_each(scope), body, self._secret)
         except (NoId, NotReadable) as error:
             counts.seen("no_id" if isinstance(error, NoId) else "unreadable")
             await self._app(scope, receive, send)
@@ -220,7 +221,8 @@ def _reply(start: Any, asked: ChatRequest) -> StreamedReply | WholeReply | None:
 
 def _is_chat(scope: Scope) -> bool:
     is_post = scope["type"] == "http" and scope["method"] == "POST"
-    return bool(is_post and scope["path"].endswith(CHAT_PATH))
+    # Starlette's routes end in `$`, which a path with one newline (%0A) behind it matches, too.
+    return bool(is_post and scope["path"].removesuffix("\n").endswith(CHAT_PATH))
 
 
 def _mode(given: str | None) -> Mode:

@@ -9,12 +9,13 @@ from loadkit.asgi.own_site import Receive
 
 
 class Replayed:
-    """`receive` for the application: what was read, then what still comes; it can be cut off."""
+    """`receive` for the application: what was read, then what still comes; it can be cut off, by
+    `cut` or from outside by the event that it was given."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, cut: asyncio.Event | None = None) -> None:
         self._receive = receive
         self._read: list[Any] = []
-        self._cut = asyncio.Event()
+        self._cut = cut or asyncio.Event()
 
     async def body(self, max_bytes: int) -> bytes | None:
         """The whole body; None if it is larger, or the client left while sending."""

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from loadkit.asgi.canonical import canonical
+from loadkit.asgi.own_site import Scope
 from loadkit.core.digest_chain import DIGEST_SIZE, digest_chain
 
 SESSION_HEADER, PARENT_HEADER = b"x-session-id", b"x-parent-session-id"
@@ -37,6 +38,11 @@ class NoId(Exception):
 
 class NotReadable(Exception):
     """The body is no chat request that the guard can read; the server behind will say why."""
+
+
+def first_of_each(scope: Scope) -> Headers:
+    """Headers by name. Of one that is sent twice the first counts, as it does for Starlette."""
+    return dict(reversed(list(scope["headers"])))
 
 
 def read_request(headers: Headers, body: bytes, secret: bytes) -> ChatRequest:

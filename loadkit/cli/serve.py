@@ -135,6 +135,8 @@ def serve(
     _require_packages()
     if model is not None:
         check_folder(model)
+    keys = import_module("reference_server.keys")
+    known = keys.Keys(_read_keys(api_key_file, API_KEY_VARIABLE), _admin_key(admin_key_file))
     if replicas > 1:
         router = import_module("reference_server.router.serve")
         behind = router.RouterSettings(
@@ -143,15 +145,15 @@ def serve(
             host=host,
             port=port,
             append_only=append_only,
-            has_key=bool(_read_keys(api_key_file, API_KEY_VARIABLE)),
+            keys=known,
             exit_with_parent=exit_with_parent,
+            drain_s=drain_seconds,
         )
         router.serve(behind)
         return
     print(f"loadkit serve: loading {model or DEFAULT_MODEL}", file=sys.stderr, flush=True)
     engine = import_module("reference_server.engine")  # by name: loadkit must not depend on torch
     server = import_module("reference_server.server")
-    keys = import_module("reference_server.keys")
     settings = server.ServerSettings(
         model=model,
         host=host,
@@ -162,7 +164,7 @@ def serve(
         exit_with_parent=exit_with_parent,
         drain_s=drain_seconds,
         append_only=append_only,
-        keys=keys.Keys(_read_keys(api_key_file, API_KEY_VARIABLE), _admin_key(admin_key_file)),
+        keys=known,
         engine=engine.EngineSettings(
             block_size=block_size,
             num_blocks=_pool_blocks(num_blocks, kv_cache_tokens, block_size),

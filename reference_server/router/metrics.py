@@ -13,6 +13,7 @@ from reference_server.router.routing import Choice, Routing
 
 MEAN_OF = ("vllm:kv_cache_usage_perc",)
 MOMENTARY = ("gauge", "unknown")
+ENDED = -1  # the number of no replica
 
 
 class RouterMetrics:
@@ -26,6 +27,7 @@ class RouterMetrics:
             "lost", "Answers that ended with an error: replica gone", "replica"
         )
         self._blocks = self._counter("prompt_blocks", "Blocks of routed prompts", "replica")
+        self._starts = self._counter("replica_restarts", "Times it was started again", "replica")
         self._matched = self._counter("matched_blocks", "Of them, expected in the cache", "replica")
         up = Gauge(
             "loadkit:router_replica_up", "1: gets requests", ("replica",), registry=self.registry
@@ -40,6 +42,7 @@ class RouterMetrics:
             up.labels(str(replica.index)).set_function(partial(_is_up, replica))
             queued.labels(str(replica.index)).set_function(partial(_queued, replica))
             self._lost.labels(str(replica.index))
+            self._starts.labels(str(replica.index))
         index = Gauge("loadkit:router_index_blocks", "Blocks remembered", registry=self.registry)
         index.set_function(routing.num_index_blocks)
 
@@ -56,6 +59,9 @@ class RouterMetrics:
     def lost(self, replica: int) -> None:
         self._lost.labels(str(replica)).inc()
 
+    def started_again(self, replica: int) -> None:
+        self._starts.labels(str(replica)).inc()
+
     def _counter(self, name: str, text: str, label: str) -> Counter:
         return Counter(f"loadkit:router_{name}", text, (label,), registry=self.registry)
 
@@ -65,25 +71,32 @@ class Summed:
 
     def __init__(self) -> None:
         self._pages: dict[int, str] = {}
+        self._ended: list[str] = []
+
+    def ended(self, replica: int) -> None:
+        """Its process is gone: what the next one counts comes on top."""
+        if replica in self._pages:
+            self._ended.append(self._pages.pop(replica))
 
     def update(self, replica: int, page: str) -> None:
         self._pages[replica] = page
 
     def render(self, up: Iterable[int], own: CollectorRegistry) -> bytes:
-        merged = _Merged(self._pages, frozenset(up))
+        ended = [(ENDED, page) for page in self._ended]
+        merged = _Merged([*ended, *sorted(self._pages.items())], frozenset(up))
         return generate_latest(merged) + generate_latest(own)
 
 
 class _Merged:
     """What generate_latest asks of a registry."""
 
-    def __init__(self, pages: dict[int, str], up: frozenset[int]) -> None:
+    def __init__(self, pages: list[tuple[int, str]], up: frozenset[int]) -> None:
         self._pages, self._up = pages, up
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}
         values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
-        for replica, page in sorted(self._pages.items()):
+        for replica, page in self._pages:
             for family in text_string_to_metric_families(page):
                 if family.type in MOMENTARY and replica not in self._up:
                     continue

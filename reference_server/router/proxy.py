@@ -11,11 +11,14 @@ import httpx
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from loadkit.asgi.body import Replayed
 from reference_server.api_errors import ApiError
 from reference_server.metrics import CONTENT_TYPE
 from reference_server.responses import until_disconnect
 from reference_server.router.fleet import Fleet, Replica
 from reference_server.router.health import HealthChecks
+from reference_server.router.keeper import Keeper
+from reference_server.router.last_words import LastWords
 from reference_server.router.metrics import RouterMetrics, Summed
 from reference_server.router.prompt import RoutedPrompt, read_prompt
 from reference_server.router.routing import Choice, Routing
@@ -32,14 +35,17 @@ JSON_HEADERS = [(b"content-type", b"application/json")]
 
 
 class Router:
-    """ASGI application in front of `fleet`. Its lifespan runs the health checks."""
+    """ASGI application in front of `fleet`. Its lifespan runs the health checks and the keeper."""
 
     def __init__(self, fleet: Fleet, routing: Routing, client: httpx.AsyncClient | None = None):
         self.fleet, self.routing = fleet, routing
         self.client = client or make_client()
         self.metrics = RouterMetrics(fleet, routing)
         self.health = HealthChecks(fleet, self.client)
+        self.keeper: Keeper | None = None  # None: nobody starts a replica again
         self.is_draining = False
+        self._over = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._summed = Summed()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,16 +70,33 @@ class Router:
         elif what == ("POST", "/reset_prefix_cache"):
             await self._reset(asked, send)
         else:
-            await until_disconnect(receive, self._pass(asked, send))
+            caller = scope.get("state", {}).get("caller")
+            telling = LastWords(send)
+            # Which replica it was says how busy the others are: to the operator alone.
+            passing = self._pass(asked, telling, tells=caller is None or caller.is_operator)
+            await until_disconnect(Replayed(receive, self._over), passing)
+            if self._over.is_set():
+                await telling.end(ApiError(503, "the server is stopping", code="aborted"))
+
+    def end_requests(self) -> None:
+        """From any thread: the drain is over, what is still in flight ends as 503."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._over.set)
+
+    def started_again(self, replica: int) -> None:
+        """A process ended, and a new one takes its place."""
+        self.metrics.started_again(replica)
+        self._summed.ended(replica)
 
     # -- passing requests on
 
-    async def _pass(self, asked: Asked, send: Send) -> None:
+    async def _pass(self, asked: Asked, send: Send, *, tells: bool) -> None:
         prompt = None
         if asked.path.partition("?")[0].endswith("/completions"):
             prompt = read_prompt(dict(asked.headers), asked.body)
         async with self._answered(asked, prompt) as (answer, choice):
-            headers = [*answer.headers, (REPLICA_HEADER, str(choice.replica.index).encode())]
+            name = (REPLICA_HEADER, str(choice.replica.index).encode())
+            headers = [*answer.headers, name] if tells else answer.headers
             start = {"type": "http.response.start", "status": answer.status, "headers": headers}
             await send(start)
             usage = UsageTail()
@@ -208,11 +231,15 @@ class Router:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        checking = asyncio.create_task(self.health.run())
+        self._loop = asyncio.get_running_loop()
+        running = [asyncio.create_task(self.health.run())]
+        if self.keeper is not None:
+            running.append(asyncio.create_task(self.keeper.run()))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        checking.cancel()
-        await asyncio.gather(checking, return_exceptions=True)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         await self.client.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 

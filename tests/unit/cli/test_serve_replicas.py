@@ -29,18 +29,23 @@ def test_replicas_get_what_was_given_and_the_router_its_own(
     settings = settings_of(
         *("--replicas", "2", "--routing", "sticky", "--port", "0", "--exit-with-parent"),
         *("--append-only", "enforce", "--block-size", "32", "--disk-file", "kv", "--policy", "lfu"),
+        *("--drain-seconds", "2"),
         monkeypatch=monkeypatch,
     )
     common = ["--block-size", "32", "--policy", "lfu"]
-    assert settings.options == [[*common, "--disk-file", f"kv.{n}"] for n in range(2)]
+    both = [[*common, "--disk-file", f"kv.{n}", "--drain-seconds", "2.0"] for n in range(2)]
+    assert settings.options == both
+    assert settings.drain_s == 2
     assert (settings.routing, settings.append_only, settings.port) == ("sticky", "enforce", 0)
     assert settings.exit_with_parent
-    assert not settings.has_key
+    assert not settings.keys.are_set
 
 
 def test_a_key_in_the_environment_is_the_replicas_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reaches them by the environment, never by an argument."""
     monkeypatch.setenv("LOADKIT_API_KEY", "canary")
     settings = settings_of("--replicas", "2", monkeypatch=monkeypatch)
-    assert settings.has_key
+    assert settings.keys.caller("Bearer canary") is not None
+    assert settings.keys.caller("") is None
+    assert "canary" not in repr(settings)
     assert settings.options == [[], []]

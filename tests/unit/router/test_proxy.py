@@ -10,6 +10,8 @@ import httpx
 import pytest
 from stub_replicas import Stubs
 
+from reference_server.keys import Keys
+from reference_server.router.serve import RouterSettings, guarded
 from reference_server.router.usage import UsageTail
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "words " * 100}]}
@@ -274,3 +276,87 @@ def test_usage_is_read_across_chunks_and_never_from_the_replys_own_text() -> Non
     other = UsageTail()
     other.feed(said.encode())
     assert other.read() is None
+
+
+# -- keys, restarts, drain
+
+
+def test_without_a_key_nothing_is_read_and_no_replica_is_asked() -> None:
+    world = Stubs(2)
+    app = guarded(world.router, RouterSettings([], append_only="enforce", keys=Keys(("k",))))
+
+    async def scenario() -> list[int]:
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+            bearers = ("", "Bearer other", "Bearer k")
+            asked = [
+                client.post("/v1/chat/completions", json=CHAT, headers={"authorization": bearer})
+                for bearer in bearers
+            ]
+            codes = [(await made).status_code for made in asked]
+            return [*codes, (await client.get("/health")).status_code]
+
+    assert asyncio.run(scenario()) == [401, 401, 200, 200]
+    assert sum(len(stub.requests) for stub in world.stubs) == 1
+
+
+@pytest.mark.parametrize(("admin_key", "is_told"), [(None, False), ("boss", True)])
+def test_which_replica_it_was_is_told_to_the_operator_alone(
+    admin_key: str | None, is_told: bool
+) -> None:
+    """To others it would say how busy the replicas are, with whatever somebody else sends."""
+    world = Stubs(1)
+    app = guarded(world.router, RouterSettings([], keys=Keys(("a", "b"), admin_key)))
+
+    async def scenario() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+            headers = {"authorization": f"Bearer {admin_key or 'a'}"}
+            return await client.post("/v1/chat/completions", json=CHAT, headers=headers)
+
+    assert ("x-loadkit-replica" in asyncio.run(scenario()).headers) == is_told
+
+
+def test_a_replica_that_was_started_again_counts_on_from_where_it_was() -> None:
+    world = Stubs(1)
+    world.stubs[0].metrics = PAGE.format(tokens=10, running=1, usage=0.5)
+    world.get("/metrics")
+    world.router.started_again(0)
+    world.stubs[0].metrics = PAGE.format(tokens=2, running=3, usage=0.5)
+    page = world.get("/metrics").text.splitlines()
+    assert 'vllm:prompt_tokens_total{model_name="m"} 12.0' in page
+    assert 'vllm:num_requests_running{model_name="m"} 3.0' in page
+    assert 'loadkit:router_replica_restarts_total{replica="0"} 1.0' in page
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_when_the_drain_is_over_what_is_in_flight_ends_with_a_reason(stream: bool) -> None:
+    """A stream that had begun by an event, an answer that had not by a 503."""
+
+    async def scenario() -> tuple[int, bytes]:
+        world = Stubs(1)
+        stub, seen = world.stubs[0], []
+        begun = asyncio.Event()
+        stub.gate = asyncio.Event()
+        if not stream:
+            stub.fault = "hang"
+            begun = stub.is_asked
+
+        async def send(message: Any) -> None:
+            seen.append(message)
+            if message.get("body"):
+                begun.set()
+
+        sent = Sending(STREAM if stream else CHAT)
+        asking = asyncio.create_task(world.router(chat_scope(), sent, send))
+        await begun.wait()
+        world.router._loop = asyncio.get_running_loop()
+        world.router.end_requests()
+        await asking
+        assert not seen[-1].get("more_body", False)
+        return seen[0]["status"], seen[-1]["body"]
+
+    status, last = asyncio.run(scenario())
+    assert status == (200 if stream else 503)
+    error = json.loads(last.strip().removeprefix(b"data: "))["error"]
+    assert (error["code"], error["message"]) == ("aborted", "the server is stopping")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from engine_builders import CheckingRunner
-from tiny_model import make_tokenizer
+from http_calls import make_service
 
-from loadkit.core.tokenizer import Tokenizer
 from reference_server.api import make_app
-from reference_server.engine import Engine, EngineSettings
+from reference_server.keys import Keys
 from reference_server.service import Service
 
 CHAT = "/v1/chat/completions"
@@ -22,12 +21,10 @@ USER = {"role": "user", "content": "hello world"}
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    engine = Engine(CheckingRunner(4, vocabulary=340), EngineSettings(block_size=4, num_blocks=200))
-    engine.start()
-    service = Service("tiny")
-    service.install(engine, Tokenizer(make_tokenizer(), "tiny"), frozenset({1}))
-    yield service
-    engine.stop()
+    made = make_service(num_blocks=200)
+    yield made
+    assert made.engine is not None
+    made.engine.stop()
 
 
 def talk(service: Service, mode: str, stream: bool) -> tuple[list[int], str]:
@@ -75,3 +72,73 @@ def test_off_there_is_no_such_metric(service: Service) -> None:
     codes, metrics = talk(service, "off", stream=False)
     assert codes == [200, 200, 200]
     assert "append_only" not in metrics
+
+
+def test_who_has_no_key_is_told_so_before_the_guard_looks_or_counts() -> None:
+    """A rewrite, a body over the cap and one that never ends are all 401, and leave no trace."""
+    service = make_service(Keys(("k",)))
+    app = make_app(service, append_only="enforce")
+    rewrite = json.dumps({"messages": [USER | {"content": "other"}]}).encode()
+    first = json.dumps({"messages": [USER], "max_tokens": 2}).encode()
+
+    async def scenario() -> list[int]:
+        bearer = [(b"authorization", b"Bearer k")]
+        return [
+            await post(app, first, bearer),
+            await post(app, rewrite, bearer),
+            await post(app, rewrite, []),
+            await post(app, rewrite, [(b"authorization", b"Bearer other")]),
+            await post(app, rewrite, [*bearer, (b"authorization", b"Bearer other")]),
+            await post(app, None, []),
+        ]
+
+    before = service.metrics.registry.get_sample_value
+    assert asyncio.run(scenario()) == [200, 409, 401, 401, 401, 401]
+    assert before("loadkit:append_only_violations_total", {"reason": "message"}) == 1
+    assert before("loadkit:append_only_requests_total", {"outcome": "unreadable"}) == 0
+    assert service.metrics.total("loadkit:refused_requests", status="401") == 4
+    assert service.engine is not None
+    service.engine.stop()
+
+
+def test_a_newline_behind_the_path_is_no_way_around_the_guard() -> None:
+    """Starlette's routes match it."""
+    service = make_service()
+    app = make_app(service, append_only="enforce")
+    bodies = [
+        json.dumps({"messages": [USER | {"content": text}], "max_tokens": 2}).encode()
+        for text in ("one", "other")
+    ]
+
+    async def scenario() -> list[int]:
+        return [await post(app, body, [], path=CHAT + "\n") for body in bodies]
+
+    assert asyncio.run(scenario()) == [200, 409]
+    assert service.engine is not None
+    service.engine.stop()
+
+
+async def post(app: Any, body: bytes | None, headers: list[Any], path: str = CHAT) -> int:
+    """The status of a chat request of conversation s. body None: must not be read."""
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        assert body is not None, "the body was read"
+        return parts.pop() if parts else await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+    named = [(b"host", b"localhost"), (b"x-session-id", b"s"), *headers]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": named,
+    }
+    await app(scope, receive, send)
+    return statuses[0]
