@@ -12,9 +12,14 @@ SERVER = Path(__file__).with_name("llamacpp_server.py")
 
 
 @contextmanager
-def llamacpp_server(model: Path, log: Path, slots: int | None = None) -> Iterator[str]:
-    """The server's URL; its output goes to `log`. `slots`: as in llamacpp_server.py."""
-    command = [sys.executable, str(SERVER), str(model), *([] if slots is None else [str(slots)])]
+def llamacpp_server(
+    model: Path, log: Path, slots: int | None = None, *, context: int | None = None
+) -> Iterator[str]:
+    """The server's URL; its output goes to `log`. `slots`: as in llamacpp_server.py. context: tokens
+    of one slot."""
+    context = context or (2048 if slots is None else 512)
+    command = [sys.executable, str(SERVER), str(model), str(context)]
+    command += [] if slots is None else [str(slots)]
     pipe = subprocess.PIPE
     with (
         log.open("wb") as output,

@@ -1,7 +1,7 @@
 """llama.cpp's own HTTP server in a process: prints its address, ends when its stdin is closed.
 
-Arguments: the GGUF file, and optionally a number of slots; with it the server has that many, no
-prompt cache in host memory, and no metrics.
+Arguments: the GGUF file, the context of one slot, and optionally a number of slots; with it the
+server has that many, no prompt cache in host memory, and no metrics.
 """
 
 import sys
@@ -16,13 +16,11 @@ def main() -> None:
     params.port = 0
     params.cpuparams.n_threads = 1
     params.warmup = False
-    if len(sys.argv) > 2:
-        params.n_parallel = int(sys.argv[2])
-        params.n_ctx = 512 * params.n_parallel
+    params.n_parallel = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    params.n_ctx = int(sys.argv[2]) * params.n_parallel
+    if len(sys.argv) > 3:
         params.cache_ram_mib = 0
     else:
-        params.n_parallel = 1
-        params.n_ctx = 2048
         params.endpoint_metrics = True
     server = xllamacpp.Server(params)
     print(f"address {server.listening_address}", flush=True)

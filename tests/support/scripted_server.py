@@ -11,6 +11,7 @@ cached tokens are the words of the leading messages that an earlier request had 
 import argparse
 import asyncio
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -89,7 +90,8 @@ class Server:
     async def complete(self, request, headers, read_at, writer):
         options = self.options
         messages = request["messages"]
-        row = {"session": headers["x-session-id"], "read": read_at, "messages": messages}
+        session = re.sub(r"\.[0-9a-f]{8}$", "", headers["x-session-id"])  # without the run's id
+        row = {"session": session, "read": read_at, "messages": messages}
         if options.mode == "echo":  # a careless server that repeats what it was sent
             said = {"error": {"message": f"you sent {headers.get('authorization')}"}}
             writer.write(plain(500, json.dumps(said).encode()))
