@@ -54,9 +54,8 @@ def corpus_tokenizer(words: list[str]) -> Any:
 
 
 def write_corpus_model(folder: Path) -> Path:
-    from transformers import LlamaForCausalLM
-
     from tiny_model import make_model
+    from transformers import LlamaForCausalLM
 
     tokenizer = corpus_tokenizer(corpus_words())
     model = make_model(len(tokenizer))
