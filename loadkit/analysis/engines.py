@@ -23,6 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from loadkit.core.csr import depths, pointers
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray, Trace
 
@@ -91,10 +92,8 @@ def in_pages(trace: Trace, page_size: int) -> Trace:
 
 def _every(ptr: IntArray, ids: IntArray, counts: IntArray, step: int) -> tuple[IntArray, IntArray]:
     """Every step-th id of each chain, `counts` of them."""
-    out = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=out[1:])
-    place = np.arange(out[-1]) - np.repeat(out[:-1], counts)
-    return out, ids[np.repeat(ptr[:-1], counts) + (place + 1) * step - 1]
+    last = np.repeat(ptr[:-1], counts) + (depths(counts) + 1) * step - 1
+    return pointers(counts), ids[last]
 
 
 def _dense(arrays: Sequence[IntArray]) -> list[IntArray]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from loadkit.core.trace import IntArray, Trace
+from loadkit.core.trace import BoolArray, IntArray, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +18,10 @@ class Events:
     """
 
     request: IntArray  # (e,)
-    completes: npt.NDArray[np.bool_]  # (e,) False: arrival
+    completes: BoolArray  # (e,) False: arrival
     resident_ptr: IntArray  # (n + 1,)
     resident_ids: IntArray
-    partial_page: npt.NDArray[np.bool_]  # (n,)
+    partial_page: BoolArray  # (n,)
 
 
 def events_of(trace: Trace) -> Events:
@@ -60,7 +59,7 @@ def prompts_alone(trace: Trace) -> Events:
     )
 
 
-def _order(trace: Trace, request: IntArray, completes: npt.NDArray[np.bool_]) -> IntArray:
+def _order(trace: Trace, request: IntArray, completes: BoolArray) -> IntArray:
     if trace.arrival_s is None or trace.completed_s is None:
         return np.lexsort((completes, request))
     time = np.concatenate([trace.arrival_s, trace.completed_s])

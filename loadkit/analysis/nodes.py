@@ -17,10 +17,11 @@ from loadkit.analysis.engines import as_cached, max_hit_blocks
 from loadkit.analysis.events import Events, events_of
 from loadkit.analysis.own import own_prefix_blocks
 from loadkit.analysis.reuse import replay_kinds
+from loadkit.core import csr
+from loadkit.core.csr import places, pointers
 from loadkit.core.errors import InputError
-from loadkit.core.trace import FloatArray, IntArray, Trace
+from loadkit.core.trace import BoolArray, FloatArray, IntArray, Trace
 
-BoolArray = npt.NDArray[np.bool_]
 KindArray = npt.NDArray[np.int8]
 
 
@@ -129,20 +130,25 @@ def split_at_depths(stream: NodeStream, depths: IntArray) -> NodeStream:
 
     Nothing about hits changes; it only lets the blocks of a node differ in what is assumed of them.
     """
-    upto = np.zeros(len(stream.nodes) + 1, np.int64)
-    np.cumsum(stream.weight[stream.nodes], out=upto[1:])
-    chain = np.repeat(stream.event_ptr[:-1], np.diff(stream.event_ptr))
-    start = np.zeros(stream.num_nodes, np.int64)
-    start[stream.nodes] = upto[:-1] - upto[chain]
+    start = node_starts(stream)
     first_cut = np.searchsorted(depths, start, side="right")
     pieces = np.searchsorted(depths, start + stream.weight, side="left") - first_cut + 1
     first_piece = np.cumsum(pieces) - pieces
     return replace(
         stream,
-        event_ptr=np.append(0, np.cumsum(pieces[stream.nodes]))[stream.event_ptr],
-        nodes=_ranges(first_piece[stream.nodes], pieces[stream.nodes]),
+        event_ptr=pointers(pieces[stream.nodes])[stream.event_ptr],
+        nodes=places(first_piece[stream.nodes], pieces[stream.nodes]),
         weight=_piece_weights(stream, depths, start, first_cut, pieces),
     )
+
+
+def node_starts(stream: NodeStream) -> IntArray:
+    """(u,) blocks above each node in its chain."""
+    upto = pointers(stream.weight[stream.nodes])
+    chain = np.repeat(stream.event_ptr[:-1], np.diff(stream.event_ptr))
+    start = np.zeros(stream.num_nodes, np.int64)
+    start[stream.nodes] = upto[:-1] - upto[chain]
+    return start
 
 
 def _piece_weights(
@@ -150,7 +156,7 @@ def _piece_weights(
 ) -> IntArray:
     """Blocks of every piece: from its node's start or a cut to the next cut or its node's end."""
     node = np.repeat(np.arange(stream.num_nodes), pieces)
-    index = _ranges(np.zeros_like(pieces), pieces)
+    index = csr.depths(pieces)
     cuts = np.append(depths, np.iinfo(np.int64).max)
     cut = first_cut[node] + index
     begin = np.where(index == 0, start[node], cuts[cut - 1])
@@ -159,26 +165,17 @@ def _piece_weights(
     return weights
 
 
-def _ranges(first: IntArray, count: IntArray) -> IntArray:
-    """first[0], first[0] + 1, ... count[0] of them, then those of first[1], and so on."""
-    ends = np.cumsum(count)
-    flat: IntArray = np.arange(int(count.sum())) + np.repeat(first - (ends - count), count)
-    return flat
-
-
 def select_requests(stream: NodeStream, chosen: BoolArray) -> NodeStream:
     """The events of some requests only. (n,) `chosen`; nodes are not merged further, and request
     facts (replay, own blocks) stay those of the whole stream: choose whole sessions, or mean it."""
     event_kept = np.flatnonzero(chosen[stream.event_request])
     counts = np.diff(stream.event_ptr)[event_kept]
-    ptr = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=ptr[1:])
-    touch = np.arange(ptr[-1]) + np.repeat(stream.event_ptr[event_kept] - ptr[:-1], counts)
+    touch = places(stream.event_ptr[event_kept], counts)
     new_row = np.cumsum(chosen) - 1
     times = stream.event_time_s
     return replace(
         stream,
-        event_ptr=ptr,
+        event_ptr=pointers(counts),
         nodes=stream.nodes[touch],
         event_request=new_row[stream.event_request[event_kept]],
         is_arrival=stream.is_arrival[event_kept],
@@ -202,15 +199,13 @@ def _touches(trace: Trace, events: Events) -> tuple[IntArray, IntArray, int]:
     start = np.where(completes, events.resident_ptr[rows], trace.block_ptr[rows])
     stop = np.where(completes, events.resident_ptr[rows + 1], trace.block_ptr[rows + 1])
     page = completes & events.partial_page[rows]
-    ptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(stop - start + page, out=ptr[1:])
-    counts = np.diff(ptr)
+    counts = stop - start + page
+    ptr = pointers(counts)
     # Prompts, replies and pages lie one after another in one array of ids to gather from.
     pool = np.concatenate(
         [trace.block_ids, events.resident_ids, trace.num_ids + np.arange(trace.num_requests)]
     )
-    start = start + np.where(completes, trace.num_blocks, 0)
-    source = np.arange(ptr[-1]) + np.repeat(start - ptr[:-1], counts)
+    source = places(start + np.where(completes, trace.num_blocks, 0), counts)
     source[ptr[1:][page] - 1] = trace.num_blocks + len(events.resident_ids) + rows[page]
     return ptr, pool[source], trace.num_ids + trace.num_requests
 

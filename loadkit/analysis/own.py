@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from loadkit.analysis.events import Events
 from loadkit.core.jit import compiled
-from loadkit.core.trace import IntArray, Trace
-
-BoolArray = npt.NDArray[np.bool_]
+from loadkit.core.trace import BoolArray, IntArray, Trace
 
 
 def own_prefix_blocks(trace: Trace, events: Events) -> IntArray:

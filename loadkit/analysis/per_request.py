@@ -15,7 +15,7 @@ from loadkit.analysis.reuse import (
     reuse_of,
 )
 from loadkit.core.split import Split
-from loadkit.core.trace import IntArray, Trace
+from loadkit.core.trace import BoolArray, IntArray, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PerRequest:
         tokens = int(self.prompt_tokens[new].sum())
         return int(self.resident_tokens[new].sum()) / tokens if tokens else None
 
-    def _hit_where(self, rows: npt.NDArray[np.bool_]) -> int:
+    def _hit_where(self, rows: BoolArray) -> int:
         return int(self.resident_tokens[rows].sum())
 
 

@@ -18,10 +18,9 @@ import numpy.typing as npt
 
 from loadkit.analysis.events import Events
 from loadkit.core.jit import compiled
-from loadkit.core.trace import IntArray, Trace
+from loadkit.core.trace import BoolArray, IntArray, Trace
 
 ByteArray = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
 
 
 def stack_positions(trace: Trace, events: Events) -> IntArray:

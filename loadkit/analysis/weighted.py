@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, KindArray, NodeStream, times_of
+from loadkit.analysis.nodes import KindArray, NodeStream, times_of
 from loadkit.core.jit import compiled
 from loadkit.core.split import Split
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 
 NEVER = np.iinfo(np.int64).max // 4
 NUM_CAUSES = 4  # continuation, shared, replay of the same session, replay of another one

@@ -11,6 +11,7 @@ from loadkit.core.chats import Chats
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 UNKNOWN = -1
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream
+from loadkit.analysis.nodes import NodeStream
 from loadkit.analysis.weighted import weighted_hits
-from loadkit.core.trace import Trace
+from loadkit.core.trace import BoolArray, Trace
 from loadkit.forecast.counting import last_third
 from loadkit.forecast.model import Baselines, Scenario
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray
 from loadkit.core.jit import compiled
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 from loadkit.forecast.first_touches import FirstTouches
 from loadkit.forecast.sample import Sample
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadkit.core.csr import pointers
 from loadkit.core.jit import compiled
 from loadkit.core.trace import FloatArray, IntArray
 
@@ -50,8 +51,7 @@ def copy_chains(
     ids need no sorting. prompt_owner is the copy whose identical prompt the event sends.
     """
     event_ptr = chains[0]
-    ptr = np.zeros(len(events[0]) + 1, np.int64)
-    np.cumsum(np.diff(event_ptr)[events[0]], out=ptr[1:])
+    ptr = pointers(np.diff(event_ptr)[events[0]])
     ids, owner = np.empty(ptr[-1], np.int64), np.empty(len(events[0]), np.int64)
     _copy_chains(
         *chains, *events, session, plan.stay, plan.parent, plan.phi, plan.prompt_phi, *bounds,

@@ -7,9 +7,9 @@ from operator import add
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream, select_requests, times_of
+from loadkit.analysis.nodes import NodeStream, select_requests, times_of
 from loadkit.analysis.weighted import WeightedHits, weighted_hits
-from loadkit.core.trace import FloatArray
+from loadkit.core.trace import BoolArray, FloatArray
 from loadkit.forecast.fleet import Fleet, fleet_hits
 from loadkit.forecast.interval import Capacities
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.analysis.nodes import NodeStream, node_starts
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 from loadkit.forecast.sample import Sample
 
 # Where openings are cut, in blocks: what is alone in a sample would else be one node from the system
@@ -79,12 +79,7 @@ def first_touches(sample: Sample) -> FirstTouches:
 
 def _stratum(stream: NodeStream) -> IntArray:
     """(u,) 1 + the interval of DEPTHS in which each node starts; nodes are cut at them already."""
-    upto = np.zeros(len(stream.nodes) + 1, np.int64)
-    np.cumsum(stream.weight[stream.nodes], out=upto[1:])
-    chain = np.repeat(stream.event_ptr[:-1], np.diff(stream.event_ptr))
-    start = np.zeros(stream.num_nodes, np.int64)
-    start[stream.nodes] = upto[:-1] - upto[chain]
-    return 1 + np.searchsorted(DEPTHS, start, side="right")
+    return 1 + np.searchsorted(DEPTHS, node_starts(stream), side="right")
 
 
 def _opens_session(session: IntArray, num_sessions: int) -> BoolArray:

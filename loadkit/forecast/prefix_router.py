@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream
+from loadkit.analysis.nodes import NodeStream
 from loadkit.analysis.weighted import NEVER
 from loadkit.core.jit import compiled
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 
 # cost = new blocks + 0.5 x queued blocks: with a weight of 2 hit rates fell from .69 to .56.
 QUEUE_WEIGHT = 0.5

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream, select_requests
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.analysis.nodes import NodeStream, select_requests
+from loadkit.core.csr import pointers
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,7 @@ class Sample:
         return _sample(stream, self.time_s[kept], self.window_s, self.has_clock)
 
     def _blocks_of_events(self) -> IntArray:
-        total = np.zeros(len(self.stream.nodes) + 1, np.int64)
-        np.cumsum(self.stream.weight[self.stream.nodes], out=total[1:])
+        total = pointers(self.stream.weight[self.stream.nodes])
         return np.diff(total[self.stream.event_ptr])
 
 

@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loadkit.analysis.nodes import (
-    BoolArray,
     KindArray,
     NodeRequests,
     NodeStream,
     split_at_depths,
 )
 from loadkit.analysis.reuse import REPLAY_CROSS_SESSION, REPLAY_NONE, REPLAY_SAME_SESSION
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 from loadkit.forecast.copies import CopyPlan, copy_chains, draw_family
 from loadkit.forecast.first_touches import DEPTHS, FirstTouches, first_touches
 from loadkit.forecast.leaving import Laws, node_laws, prompt_laws

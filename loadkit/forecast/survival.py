@@ -14,9 +14,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream, times_of
+from loadkit.analysis.nodes import NodeStream, times_of
 from loadkit.core.jit import compiled
-from loadkit.core.trace import FloatArray, IntArray
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 
 _GRID = 24
 _CURED_SHARES = 40

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loadkit.core.csr import places, pointers
 from loadkit.core.trace import FloatArray, IntArray, Trace
 from loadkit.forecast.turns import Turns, TurnSource
 
@@ -203,6 +204,4 @@ def _prefixes(
     ptr: IntArray, ids: IntArray, row: IntArray, length: IntArray
 ) -> tuple[IntArray, IntArray]:
     """The first `length` ids of the chains of these rows, as a CSR."""
-    out = np.append(0, np.cumsum(length))
-    at = np.arange(out[-1]) + np.repeat(ptr[row] - out[:-1], length)
-    return out.astype(np.int64), ids[at]
+    return pointers(length), ids[places(ptr[row], length)]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from loadkit.core.chats import Chats
+from loadkit.core.csr import places, pointers
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import IntArray, Trace
 
@@ -42,9 +43,8 @@ class Turns:
     def of(self, rows: IntArray) -> Turns:
         """The turns of some of the requests."""
         counts = self.counts[rows]
-        ptr = np.append(0, np.cumsum(counts))
-        at = np.arange(ptr[-1]) + np.repeat(self.ptr[rows] - ptr[:-1], counts)
-        return Turns(ptr, self.prompt_tokens[at], self.kept_tokens[at], self.key[at])
+        at = places(self.ptr[rows], counts)
+        return Turns(pointers(counts), self.prompt_tokens[at], self.kept_tokens[at], self.key[at])
 
 
 class TurnSource(Protocol):
@@ -86,10 +86,10 @@ class ChatTurns:
 
     def of(self, rows: IntArray) -> Turns:
         found = [self._turns(int(row)) for row in rows]
-        ptr = np.append(0, np.cumsum([len(turns) for turns in found]))
+        counts = np.array([len(turns) for turns in found], np.int64)
         flat = [turn for turns in found for turn in turns]
         return Turns(
-            ptr.astype(np.int64),
+            pointers(counts),
             np.array([turn[0] for turn in flat], np.int64),
             np.array([turn[1] for turn in flat], np.int64),
             np.array([turn[2] for turn in flat], np.int64),

@@ -19,6 +19,7 @@ from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.concurrent import simulate_concurrent
 from loadkit.analysis.simulate.slots import simulate_slots
+from loadkit.core.csr import pointers
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
@@ -123,8 +124,7 @@ def _overlap(trace: Trace, best: Prediction, capacity_blocks: int | None) -> Int
 def _unruled_tokens(trace: Trace) -> IntArray:
     """Tokens (n,) of leading blocks seen before, whatever the engine's rule would let hit."""
     reuse = reuse_of(trace)
-    seen = np.zeros(len(reuse.position) + 1, np.int64)
-    np.cumsum(reuse.position > 0, out=seen[1:])
+    seen = pointers(reuse.position > 0)
     blocks: IntArray = seen[trace.block_ptr[1:]] - seen[trace.block_ptr[:-1]]
     return np.minimum(blocks * trace.block_size, trace.prompt_tokens)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadkit.analysis.nodes import BoolArray, NodeStream, node_stream
-from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
+from loadkit.analysis.nodes import NodeStream, node_stream
+from loadkit.core.trace import UNKNOWN, BoolArray, FloatArray, IntArray, Trace
 from loadkit.forecast.sample import Sample, sample_of
 from loadkit.forecast.superpose import superpose, template_of
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from loadkit.core.csr import pointers
 from loadkit.core.jit import compiled
 from loadkit.core.trace import IntArray
 
@@ -154,13 +155,6 @@ def renumber(num_ids: int, *columns: IntArray) -> SmallInts:
     for column in columns:
         next_number = _renumber(column, number, next_number)
     return number
-
-
-def pointers(counts: IntArray) -> IntArray:
-    """CSR pointers (n + 1,) of rows with these counts."""
-    ptr = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=ptr[1:])
-    return ptr
 
 
 def take_chains(ptr: IntArray, ids: IntArray, order: IntArray) -> tuple[IntArray, IntArray]:

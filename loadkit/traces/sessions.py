@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loadkit.core.jit import compiled
-from loadkit.core.trace import UNKNOWN, IntArray
+from loadkit.core.trace import UNKNOWN, BoolArray, IntArray
 from loadkit.traces.interning import dense_by_appearance
 
-BoolArray = npt.NDArray[np.bool_]
 SmallCounts = npt.NDArray[np.uint8]
 
 # A prompt's tail with this many distinct next blocks is shared by many sessions (a system prompt

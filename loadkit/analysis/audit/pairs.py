@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.jit import compiled
-from loadkit.core.trace import IntArray, Trace
+from loadkit.core.trace import BoolArray, IntArray, Trace
 
 # A session with several threads (an agent and its helpers) takes turns between them: the request
 # that is continued is looked for among this many earlier ones.
 SEARCH_BACK = 8
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from loadkit.analysis.reuse import REPLAY_NONE, Reuse
-from loadkit.core.trace import IntArray
+from loadkit.core.trace import BoolArray, IntArray
 
 BINS = 10
 _ALMOST_ALL = 9
@@ -42,7 +42,7 @@ def near_replay(reuse: Reuse) -> NearReplay:
     )
 
 
-def _first_of_session(session: IntArray) -> np.typing.NDArray[np.bool_]:
+def _first_of_session(session: IntArray) -> BoolArray:
     first = np.zeros(len(session), np.bool_)
     first[np.unique(session, return_index=True)[1]] = True
     return first

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.jit import compiled
-from loadkit.core.trace import IntArray
+from loadkit.core.trace import BoolArray, IntArray
 
-BoolArray = npt.NDArray[np.bool_]
 SmallInts = npt.NDArray[np.int32]
 
 

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadkit.analysis.sampling.heavy import indices
-from loadkit.core.trace import IntArray
+from loadkit.core.trace import BoolArray, IntArray
 
-BoolArray = npt.NDArray[np.bool_]
 HEAVY_SHARE = 0.01
 MAX_COUNTED = 1 << 20  # touches held while counting, 16 MB and 8 MB more to sort them
 _LEAST_SEEN = 4  # touches counted before a block can be called heavy

@@ -20,9 +20,10 @@ from loadkit.analysis.reuse import replay_kinds
 from loadkit.analysis.sampling.kept import KeptTouches, keep
 from loadkit.analysis.summary import SCHEMA, InfiniteCache
 from loadkit.analysis.weighted import WeightedHits, weighted_hits
+from loadkit.core.csr import pointers
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer
-from loadkit.core.trace import IntArray
+from loadkit.core.trace import BoolArray, IntArray
 from loadkit.traces.reading import Reading
 
 # Light blocks are dealt into so many samples, whose spread is the standard error of their mean.
@@ -200,14 +201,14 @@ class _Facts:
         self.prompt_key = kept.prompt_key
         self.replay = replay_kinds(self.prompt_key, kept.session)
 
-    def _own(self) -> npt.NDArray[np.bool_]:
+    def _own(self) -> BoolArray:
         """(k,) whether the touch's session had the block in an earlier request."""
         pair = self.kept.session[self.row] * (self.nodes.max(initial=0) + 1) + self.nodes
         _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
-        own: npt.NDArray[np.bool_] = self.row[first[inverse.reshape(-1)]] < self.row
+        own: BoolArray = self.row[first[inverse.reshape(-1)]] < self.row
         return own
 
-    def stream(self, part: npt.NDArray[np.bool_]) -> NodeStream:
+    def stream(self, part: BoolArray) -> NodeStream:
         """Some of the kept touches as weighted nodes, limits of hits in the same weights."""
         kept, heavy = self.kept, self.kept.group < 0
         light_blocks = int(self.max_hit.sum()) - int(self.may_hit[heavy].sum())
@@ -220,12 +221,10 @@ class _Facts:
         weight: IntArray = each * kept.weight[part].astype(np.int64)
         of_node = np.zeros(int(self.nodes.max(initial=-1)) + 1, np.int64)
         of_node[self.nodes[part]] = weight
-        total = np.zeros(len(part) + 1, np.int64)
-        np.cumsum(part, out=total[1:])
         num = len(kept.prompt_tokens)
         return NodeStream(
             block_size=kept.block_size,
-            event_ptr=total[kept.ptr],
+            event_ptr=pointers(part)[kept.ptr],
             nodes=self.nodes[part],
             weight=of_node,
             event_request=np.arange(num),

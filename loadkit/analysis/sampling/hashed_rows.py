@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from loadkit.analysis.sampling.choose import Chosen, TouchCounter, mixed
 from loadkit.analysis.sampling.heavy import HeavyBlocks
+from loadkit.core.csr import depths
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray
 from loadkit.traces.id_rows import IdRow, as_signed, check_count
@@ -211,8 +212,6 @@ def _cuts(ends: IntArray) -> IntArray:
 
 
 def _chosen_of(counts: IntArray, ids: IntArray, chosen: Chosen) -> Kept:
-    ends = np.cumsum(counts)
-    depth = np.arange(len(ids)) - np.repeat(ends - counts, counts)
     group, weight = chosen.groups(ids)
     keep = (group >= -1) & (weight > 0)
     row = np.repeat(np.arange(len(counts)), counts)[keep]
@@ -220,7 +219,7 @@ def _chosen_of(counts: IntArray, ids: IntArray, chosen: Chosen) -> Kept:
         counts=np.bincount(row, minlength=len(counts)).astype(np.int64),
         ids=ids[keep],
         weight=weight[keep],
-        depth=depth[keep].astype(np.int32),
+        depth=depths(counts)[keep].astype(np.int32),
         group=group[keep],
     )
 
@@ -239,8 +238,7 @@ def _positions(columns: RowColumns, first: int) -> npt.NDArray[np.uint64]:
     counts = np.array(columns.num_blocks[first:], np.int64)
     tokens = np.array(columns.prompt_tokens[first:], np.uint64)
     row_key = mixed(mixed(path ^ line, 1) ^ tokens, 2)
-    depth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(row_key, counts) + depth.astype(np.uint64)
+    return np.repeat(row_key, counts) + depths(counts).astype(np.uint64)
 
 
 def _prompt_key(row: IdRow, ids: array[int]) -> int:

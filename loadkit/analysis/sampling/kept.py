@@ -18,12 +18,14 @@ from loadkit.analysis.sampling.hashed_rows import (
     count_heavy,
     read_rows,
 )
+from loadkit.core.csr import places, pointers
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray
 from loadkit.traces.bailian import Links
 from loadkit.traces.reading import Reading
 from loadkit.traces.registry import id_stream
 from loadkit.traces.rows import order_by_arrival
+from loadkit.traces.sessions import dense_sessions
 
 NO_SESSIONS = (
     "no session ids: what continues a session counts as shared, and its repeats as another's"
@@ -80,7 +82,8 @@ def in_order(columns: RowColumns, touches: Kept, notes: Sequence[str]) -> KeptTo
     """Rows and what was kept of them, sorted by time, with sessions."""
     arrival_s, order, out_of_time = order_by_arrival(columns.facts)
     rows = np.arange(len(columns)) if order is None else order
-    ptr, touch = _gather(touches.counts, rows)
+    counts = touches.counts
+    touch = places(pointers(counts)[rows], counts[rows])
     session, more = _sessions(columns, rows)
     return KeptTouches(
         block_size=columns.block_size or 1,
@@ -89,7 +92,7 @@ def in_order(columns: RowColumns, touches: Kept, notes: Sequence[str]) -> KeptTo
         prompt_key=_prompt_keys(columns)[rows],
         session=session,
         arrival_s=arrival_s,
-        ptr=ptr,
+        ptr=pointers(counts[rows]),
         ids=touches.ids[touch],
         weight=touches.weight[touch],
         depth=touches.depth[touch],
@@ -123,14 +126,4 @@ def _sessions(columns: RowColumns, rows: IntArray) -> tuple[IntArray, list[str]]
     codes = codes[rows]
     if np.all(codes == UNKNOWN):
         return np.arange(len(codes)), [NO_SESSIONS]
-    own = np.where(codes == UNKNOWN, codes.max() + 1 + np.arange(len(codes)), codes)
-    _, dense = np.unique(own, return_inverse=True)
-    return dense.reshape(-1).astype(np.int64), notes
-
-
-def _gather(counts: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
-    """(ptr, touches): the kept touches of the rows in another order."""
-    starts = np.cumsum(counts) - counts
-    ptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(counts[rows], out=ptr[1:])
-    return ptr, np.arange(ptr[-1]) + np.repeat(starts[rows] - ptr[:-1], counts[rows])
+    return dense_sessions(codes)[0], notes
