@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from loadkit.analysis.engines import as_cached, max_hit_blocks
 from loadkit.analysis.events import Events, events_of
-from loadkit.analysis.own import own_prefix_blocks
-from loadkit.analysis.reuse import replay_kinds
+from loadkit.analysis.reuse import own_prefix_blocks, replay_kinds
 from loadkit.core import csr
 from loadkit.core.csr import places, pointers
 from loadkit.core.errors import InputError

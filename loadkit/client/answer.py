@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,7 +15,6 @@ import msgspec
 from loadkit.client.chunks import UNREADABLE
 from loadkit.client.decoder import Decoded, decode_body
 from loadkit.client.receipt import Receipt
-from loadkit.client.retry_after import retry_after_s
 from loadkit.client.sse import looks_like_events
 from loadkit.client.usage import Usage
 
@@ -153,6 +155,29 @@ def _error_text(answer: Mapping[str, Any]) -> str:
     error = answer.get("error") or answer.get("detail") or answer.get("message") or answer
     message = error.get("message") if isinstance(error, Mapping) else error
     return printable(str(message if message is not None else error))
+
+
+def retry_after_s(value: str, date: str | None = None) -> float | None:
+    """Seconds that a Retry-After header (seconds, or an HTTP date) asks us to wait, at least 0; None
+    when it is neither of the two forms.
+
+    date: the answer's Date header, which a waiting time counts from so that a server's wrong clock
+    does no harm; without it our own clock is used. RFC 9110, 10.2.3.
+    """
+    try:
+        seconds = float(value)
+    except ValueError:
+        until = _unix(value)
+        now = _unix(date) if date else None
+        seconds = math.nan if until is None else until - (time.time() if now is None else now)
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _unix(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def printable(text: str) -> str:

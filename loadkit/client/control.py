@@ -12,9 +12,8 @@ import httpx
 import msgspec
 
 from loadkit.client.answer import printable
-from loadkit.client.endpoint import Endpoint
+from loadkit.client.endpoint import Endpoint, ignored_proxy
 from loadkit.client.prometheus import PrefixCounters, parse_prefix_counters
-from loadkit.client.proxies import ignored_proxy
 from loadkit.client.secret import Secret
 from loadkit.client.tls import tls_context
 from loadkit.core.errors import InputError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from loadkit.core.errors import InputError
 
@@ -45,6 +46,20 @@ class Endpoint:
         """`host:port` as the Host header has it; an IPv6 address stands in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+
+
+def ignored_proxy(endpoint: Endpoint) -> str | None:
+    """Says which environment proxy other programs would use for this endpoint; None without one.
+
+    Neither the load nor the control plane goes through one: what it adds would be timed.
+    """
+    proxies = getproxies_environment()
+    if endpoint.scheme not in proxies and "all" not in proxies:
+        return None
+    if proxy_bypass(f"{endpoint.host}:{endpoint.port}"):
+        return None
+    name = endpoint.scheme if endpoint.scheme in proxies else "all"
+    return f"{name}_proxy is set, but loadkit goes to the server directly: a proxy would be timed"
 
 
 def _bad_url(url: str, why: str) -> InputError:

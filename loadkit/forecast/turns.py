@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from loadkit.analysis.audit.texts import common_length
 from loadkit.core.chats import Chats
 from loadkit.core.csr import places, pointers
 from loadkit.core.tokenizer import Tokenizer
@@ -107,8 +108,8 @@ class ChatTurns:
         whole = self._render(messages, tools)
         replies = [at for at, said in enumerate(messages) if at and _role(said) == "assistant"]
         prompts = [self._render(messages[:at], tools) for at in replies]
-        ends = [_common(prompt, whole) for prompt in prompts]
-        kept = [_common(self._render(messages[: at + 1], tools), whole) for at in replies]
+        ends = [common_length(prompt, whole) for prompt in prompts]
+        kept = [common_length(self._render(messages[: at + 1], tools), whole) for at in replies]
         cuts = np.unique([0, *ends, *kept])
         tokens = self._tokens_upto(whole, cuts)
         total = int(self._trace.prompt_tokens[row])
@@ -133,18 +134,6 @@ class ChatTurns:
 def _role(message: Any) -> str | None:
     role = message.get("role") if isinstance(message, dict) else None
     return role if isinstance(role, str) else None
-
-
-def _common(one: str, other: str) -> int:
-    """Leading characters that both have."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _key(prompt: str) -> int:

@@ -15,12 +15,10 @@ from hdrh.histogram import HdrHistogram
 
 from loadkit.core.split import CAUSES, Split
 from loadkit.runs.histograms import histogram, record_seconds
+from loadkit.runs.latency import CAUSES as PARTS
 from loadkit.runs.record import Record
 
 MAX_BUCKETS = 600
-
-PARTS = ("replay", "continuation", "shared", "miss")
-"""Causes as a reader sees them: both kinds of replay together."""
 
 COLUMNS = (*CAUSES, "not_reported", "replayed_prompt", "requests")
 """One bucket of the series. All but `requests` are prompt tokens.

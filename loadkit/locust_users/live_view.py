@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from loadkit.locust_users.live_tally import COLUMNS, PARTS, Tally, percentile_s
+from loadkit.locust_users.live_tally import COLUMNS, Tally, percentile_s
 from loadkit.locust_users.live_warnings import warnings_of
+from loadkit.runs.latency import CAUSES as PARTS
 from loadkit.runs.record import OUTCOMES
 
 

@@ -13,7 +13,7 @@ from prometheus_client.core import CollectorRegistry, CounterMetricFamily, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from loadkit.locust_users.live import get_live
-from loadkit.locust_users.live_tally import PARTS
+from loadkit.runs.latency import CAUSES as PARTS
 
 QUANTILES = (("0.5", "p50_s"), ("0.99", "p99_s"))
 

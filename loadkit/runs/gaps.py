@@ -53,10 +53,10 @@ def usage_gap(view: View) -> dict[str, int | None] | None:
     reusable = int(best.reusable_tokens.sum())
     steps: dict[str, int | None] = {
         "matched": _sum(predictions.matched),
-        "block_rounding": _difference(_sum(predictions.unruled), _sum(predictions.matched)),
-        "last_block_rule": _difference(reusable, _sum(predictions.unruled)),
+        "block_rounding": difference(_sum(predictions.unruled), _sum(predictions.matched)),
+        "last_block_rule": difference(reusable, _sum(predictions.unruled)),
         "reusable": reusable,
-        "eviction": _difference(_sum(best.resident_tokens), reusable),
+        "eviction": difference(_sum(best.resident_tokens), reusable),
         "warm_cache": max(0, int((cached - best.reusable_tokens)[usable].sum())),
         "not_reported": -int(best.expected_tokens[~usable].sum()),
     }
@@ -107,5 +107,5 @@ def _sum(tokens: IntArray | None) -> int | None:
     return None if tokens is None else int(tokens.sum())
 
 
-def _difference(left: int | None, right: int | None) -> int | None:
+def difference(left: int | None, right: int | None) -> int | None:
     return None if left is None or right is None else left - right

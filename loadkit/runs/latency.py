@@ -17,6 +17,7 @@ from loadkit.core.split import Split
 from loadkit.runs.record import Record
 
 METHOD = "nearest rank over all answered requests (exact, no histogram)"
+# As a reader sees them: both kinds of replay together.
 CAUSES = ("replay", "continuation", "shared", "miss")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 

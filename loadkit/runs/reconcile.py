@@ -13,7 +13,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from loadkit.runs.context import PrefixCounters, RunContext
-from loadkit.runs.gaps import prometheus_gap, usage_gap
+from loadkit.runs.gaps import difference, prometheus_gap, usage_gap
 from loadkit.runs.prediction import Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.splits import has_usable_usage
@@ -123,8 +123,8 @@ def _plus(left: int | None, right: int) -> int | None:
 def _compare(usage: Witness, other: Witness, unanswered: int) -> dict[str, Any]:
     """Unexplained tokens: usage minus the other witness. Retokenised tokens are already outside:
     the prediction is made from the generated ids."""
-    cached = _difference(usage.cached_tokens, other.cached_tokens)
-    prompt = _difference(usage.prompt_tokens, other.prompt_tokens)
+    cached = difference(usage.cached_tokens, other.cached_tokens)
+    prompt = difference(usage.prompt_tokens, other.prompt_tokens)
     agrees: bool | None
     if cached is None or prompt is None:
         agrees = None
@@ -137,10 +137,6 @@ def _compare(usage: Witness, other: Witness, unanswered: int) -> dict[str, Any]:
         "unexplained_prompt_tokens": prompt,
         "agrees": agrees,
     }
-
-
-def _difference(left: int | None, right: int | None) -> int | None:
-    return None if left is None or right is None else left - right
 
 
 def _all_agree(answers: Sequence[bool | None]) -> bool | None:

@@ -47,7 +47,7 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
     columns, links = Columns(block_size, DEFAULT_BLOCK_SIZE, chained=False), Links()
     for place, row in reading.rows(Row):
         with reading.row():
-            columns.add_row(_id_row(place, row, row.hash_ids))
+            columns.add(_id_row(place, row, row.hash_ids))
             links.add(row.chat_id, row.parent_chat_id)
     columns.facts.set_sessions(links.sessions(columns.facts.place))
     return columns.trace(reading, [*links.warnings(), *_single_blocks(columns)])

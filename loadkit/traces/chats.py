@@ -53,13 +53,10 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
                 raise place.error("the row has neither `conversation` nor `trajectory`")
             messages = [_message(place, message) for message in said]
             tools = [_tool(place, tool) for tool in row.tools or ()]
-            asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-            asked = [
-                at for at in asked if at
-            ]  # a dialogue that an assistant opens was not asked for
-            for number, request in enumerate(requests_after(messages, asked)):
-                request.session, request.tools = session, tools or None
-                request.request_id = row.name if number == 0 else None
+            # A dialogue that an assistant opens was not asked for.
+            asked = [at for at, said in enumerate(messages) if at and said["role"] == "assistant"]
+            for request in requests_after(messages, asked, session, row.name):
+                request.tools = tools or None
                 yield place, request
 
 

@@ -11,7 +11,7 @@ from loadkit.core.trace import IntArray, Trace
 from loadkit.traces.id_rows import IdRow, as_signed, check_count
 from loadkit.traces.interning import ChainStore, IdTable, dense_by_appearance, renumber, take_chains
 from loadkit.traces.lines import Place
-from loadkit.traces.reading import Name, Reading
+from loadkit.traces.reading import Reading
 from loadkit.traces.rows import RowFacts, order_by_arrival
 from loadkit.traces.sessions import resolve_sessions
 
@@ -29,9 +29,8 @@ class Columns:
         self._size: int | None = None
         self.facts = RowFacts()
         self.prompt_tokens = array("q")
-        self.has_replies = (
-            False  # their ids are in the same table: numbered with the prompts' later
-        )
+        # Ids of replies are in the same table, and numbered with the prompts' later.
+        self.has_replies = False
         self.order: IntArray | None = None  # that sorted the rows by time; None: as read
         self.chains = ChainStore(IdTable(chained=chained))
 
@@ -42,45 +41,21 @@ class Columns:
     def block_size(self) -> int:
         return self._size or self._asked or self._default
 
-    def add(
-        self,
-        place: Place,
-        ids: Sequence[int],
-        prompt_tokens: int,
-        *,
-        arrival_s: float | None = None,
-        output_tokens: int | None = None,
-        session: Name | None = None,
-        request_id: Name | None = None,
-        block_size: int | None = None,
-    ) -> None:
+    def add(self, row: IdRow) -> None:
         """Append a row. FormatError, and nothing appended, if it does not fit the rows before."""
-        size = self._checked_size(place, block_size)
-        check_count(place, prompt_tokens, len(ids), size)
-        signed = as_signed(place, ids)
+        size = self._checked_size(row.place, row.block_size)
+        check_count(row.place, row.prompt_tokens, len(row.ids), size)
+        signed = as_signed(row.place, row.ids)
         self.facts.add(
-            place,
-            arrival_s=arrival_s,
-            output_tokens=output_tokens,
-            session=session,
-            request_id=request_id,
-        )
-        self._size = size
-        self.prompt_tokens.append(prompt_tokens)
-        self.chains.add(signed)
-
-    def add_row(self, row: IdRow) -> None:
-        """`add` of a row as its format gave it."""
-        self.add(
             row.place,
-            row.ids,
-            row.prompt_tokens,
             arrival_s=row.arrival_s,
             output_tokens=row.output_tokens,
             session=row.session,
             request_id=row.request_id,
-            block_size=row.block_size,
         )
+        self._size = size
+        self.prompt_tokens.append(row.prompt_tokens)
+        self.chains.add(signed)
 
     def trace(
         self, reading: Reading, notes: Sequence[str] = (), *, one_clock: bool = True

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from loadkit.traces.reading import Name
 from loadkit.traces.texts import Reply, TextRequest
 
 Message = dict[str, Any]
 
 
-def requests_after(messages: Sequence[Message], ends: Sequence[int]) -> Iterator[TextRequest]:
+def requests_after(
+    messages: Sequence[Message], ends: Sequence[int], session: int, name: Name | None
+) -> Iterator[TextRequest]:
     """A request for each end: all messages before it; the message at the end is the reply.
 
-    An end at len(messages), or one that is no assistant's message, has no known reply.
+    An end at len(messages), or one that is no assistant's message, has no known reply. name: what
+    the dialogue is called, the id of its first request alone, so that a repeated one counts once.
     """
-    for end in ends:
+    for number, end in enumerate(ends):
         reply = messages[end] if end < len(messages) else None
         if reply is not None and reply.get("role") != "assistant":
             reply = None
-        yield TextRequest(messages=list(messages[:end]), reply=_reply(reply))
+        yield TextRequest(
+            messages=list(messages[:end]),
+            session=session,
+            request_id=None if number else name,
+            reply=_reply(reply),
+        )
 
 
 def _reply(message: Message | None) -> Reply | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from loadkit.core.trace import IntArray, Trace
 from loadkit.traces.columns import Columns
-from loadkit.traces.id_rows import IdRow
+from loadkit.traces.id_rows import IdRow, as_signed
 from loadkit.traces.interning import ChainStore, dense_by_appearance, renumber, take_chains
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import BlockSize, Length, Name, Reading, Seconds
@@ -57,33 +57,29 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
     for place, row in reading.rows(Row):
         with reading.row():
             more.check(place, row)
-            columns.add(
-                place,
-                row.hashes,
-                row.prompt_tokens,
-                arrival_s=row.timestamp_s,
-                output_tokens=row.output_tokens,
-                session=row.session,
-                block_size=row.block_size,
-            )
-            more.add(row)
+            columns.add(_id_row(place, row))
+            more.add(place, row)
     return more.completed(columns.trace(reading))
 
 
 def id_rows(reading: Reading) -> Iterator[IdRow]:
     """The log's prompts one by one; of replies it is only said that there are some."""
     for place, row in reading.rows(Row):
-        yield IdRow(
-            place,
-            row.hashes,
-            row.prompt_tokens,
-            prompt_key=None if row.prompt_id is None else stable_hash(row.prompt_id),
-            arrival_s=row.timestamp_s,
-            output_tokens=row.output_tokens,
-            session=row.session,
-            block_size=row.block_size,
-            has_reply=bool(row.reply_hashes),
-        )
+        yield _id_row(place, row)
+
+
+def _id_row(place: Place, row: Row) -> IdRow:
+    return IdRow(
+        place,
+        row.hashes,
+        row.prompt_tokens,
+        prompt_key=None if row.prompt_id is None else stable_hash(row.prompt_id),
+        arrival_s=row.timestamp_s,
+        output_tokens=row.output_tokens,
+        session=row.session,
+        block_size=row.block_size,
+        has_reply=bool(row.reply_hashes),
+    )
 
 
 class _Written:
@@ -107,18 +103,15 @@ class _Written:
                 "the first row",
                 "give each of these on all rows, or on none",
             )
-        try:
-            array("q", row.reply_hashes or ())
-        except OverflowError as error:
-            raise place.error("a reply hash does not fit 64 bits, signed") from error
+        as_signed(place, row.reply_hashes or ())
 
-    def add(self, row: Row) -> None:
+    def add(self, place: Place, row: Row) -> None:
         self._first = _optional(row)
         self._tenant.append(self._tenants.setdefault(row.tenant, len(self._tenants)))
         full = row.prompt_tokens // self._columns.block_size
         if row.reply_hashes is not None:
             self._columns.has_replies = True
-            self._residents.add([*_signed(row.hashes[:full]), *row.reply_hashes])
+            self._residents.add(as_signed(place, [*row.hashes[:full], *row.reply_hashes]))
         if row.completed_s is not None:
             self._completed.append(row.completed_s)
         if row.partial_page is not None:
@@ -161,7 +154,3 @@ class _Written:
 def _optional(row: Row) -> tuple[bool, ...]:
     keys = (row.reply_hashes, row.completed_s, row.partial_page, row.prompt_id)
     return tuple(value is not None for value in keys)
-
-
-def _signed(ids: list[int]) -> list[int]:
-    return [value - 2**64 if value >= 2**63 else value for value in ids]

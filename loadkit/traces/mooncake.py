@@ -43,7 +43,7 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
     columns = Columns(block_size, DEFAULT_BLOCK_SIZE)
     for row in id_rows(reading):
         with reading.row():
-            columns.add_row(row)
+            columns.add(row)
     return columns.trace(reading)
 
 

@@ -53,12 +53,12 @@ def infer_sessions(block_ptr: IntArray, block_ids: IntArray, full_blocks: IntArr
     without a full block stay alone.
     """
     num_ids = int(block_ids.max(initial=-1)) + 1
-    trunk = _num_children(block_ptr, block_ids, num_ids) >= TRUNK_CHILDREN
+    trunk = num_children(block_ptr, block_ids, num_ids) >= TRUNK_CHILDREN
     return _link(block_ptr, block_ids, full_blocks, trunk, np.full(num_ids, -1, np.int32))
 
 
 @compiled
-def _num_children(block_ptr: IntArray, block_ids: IntArray, num_ids: int) -> SmallCounts:
+def num_children(block_ptr: IntArray, block_ids: IntArray, num_ids: int) -> SmallCounts:
     """Distinct next blocks of every id, at most TRUNK_CHILDREN of them counted.
 
     Ids have one parent, so a child is counted where it is seen first.

@@ -64,10 +64,7 @@ class Conversations:
                 messages = [_message(place, turn) for turn in row.conversations]
                 asked = [at + 1 for at, turn in enumerate(messages) if turn["role"] == "user"]
                 self._num_silent += not asked
-                for request in requests_after(messages, asked):
-                    request.session = session
-                    if len(request.messages or ()) == (asked[0] if asked else 0):
-                        request.request_id = row.id
+                for request in requests_after(messages, asked, session, row.id):
                     yield place, request
 
     def notes(self) -> list[str]:

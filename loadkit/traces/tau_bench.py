@@ -41,10 +41,8 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
         with reading.row():
             messages = [_message(place, message) for message in row.traj]
             asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-            for request in requests_after(messages, asked):
-                request.session = session
-                if len(request.messages or ()) == asked[0]:
-                    request.request_id = f"{row.task_id}/{row.trial}"
+            name = f"{row.task_id}/{row.trial}"
+            for request in requests_after(messages, asked, session, name):
                 yield place, request
 
 

@@ -63,7 +63,7 @@ def read(reading: Reading, block_size: int | None = None) -> Trace:
     columns, sessions = Columns(block_size, DEFAULT_BLOCK_SIZE), Sessions()
     for row in sessions.id_rows(reading):
         with reading.row():
-            columns.add_row(row)
+            columns.add(row)
     return columns.trace(reading, sessions.notes(), one_clock=False)
 
 

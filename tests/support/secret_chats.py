@@ -7,38 +7,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import tiny_model
+from tiny_model import CHAT_TEMPLATE as CHATML
+
 from loadkit import corpora
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.synthesize.words import corpus_words
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 # Nothing of these can come out of the corpus.
 SECRET_WORDS = ("zanzibar", "quetzal", "xylograph", "okapi", "fjord", "jukebox", "wyvern", "pyx")
 
 
 def make_tokenizer(template: str = CHATML) -> Tokenizer:
-    from tokenizers import Tokenizer as Fast
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Fast(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     words = corpus_words(corpora.load("assistant-chat"))
-    made.train_from_iterator([f"{word} {word}" for word in words * 2], trainer)
-    hf = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|im_end|>", chat_template=template
-    )
-    return Tokenizer(hf, "small")
+    texts = [f"{word} {word}" for word in words * 2]
+    return Tokenizer(tiny_model.make_tokenizer(texts, 4000, template), "small")
 
 
 def secret_text(rng: Random, words: int) -> str:

@@ -7,6 +7,7 @@ loads in a second and answers nonsense, the same nonsense every time.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ CHAT_TEMPLATE = (
 CONTEXT = 4096
 
 
-def make_tokenizer() -> Any:
+def make_tokenizer(
+    texts: Sequence[str] = (TEXT,), vocab_size: int = 350, template: str = CHAT_TEMPLATE
+) -> Any:
+    """A byte-level BPE of `vocab_size` tokens, trained on the texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -30,14 +34,14 @@ def make_tokenizer() -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=350,
+        vocab_size=vocab_size,
         special_tokens=["<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator([TEXT], trainer)
+    made.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|im_end|>", chat_template=CHAT_TEMPLATE
+        tokenizer_object=made, eos_token="<|im_end|>", chat_template=template
     )
 
 

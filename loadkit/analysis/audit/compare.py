@@ -11,9 +11,9 @@ from loadkit.analysis.audit.message import (
     compare_continuation,
     compare_messages,
     compare_texts,
+    compare_tools,
 )
 from loadkit.analysis.audit.texts import has_reasoning, role_of, text_of, without_reasoning
-from loadkit.analysis.audit.tools import compare_tools
 from loadkit.core.chats import NO_PART, Chat, Chats
 from loadkit.core.trace import Trace
 

@@ -1,4 +1,4 @@
-"""What changed in one message, or in a prompt given as one string."""
+"""What changed in one message, in the tool definitions, or in a prompt given as one string."""
 
 from __future__ import annotations
 
@@ -74,6 +74,33 @@ def compare_texts(before: str, after: str) -> Found:
 def compare_continuation(added: str, reply: str) -> Found:
     """What stands where the reply should, in a prompt that goes on after the earlier one."""
     return Found(_continuation_cause(added, reply), role="assistant").at(reply, added)
+
+
+def compare_tools(before: Any, after: Any) -> Found:
+    """The cause, for two lists of tools that are not the same text; None stands for no tools.
+
+    message_index is the first tool that differs.
+    """
+    old, new = before or [], after or []
+    index = next(
+        (
+            at
+            for at, pair in enumerate(zip(old, new, strict=False))
+            if _as_json(pair[0]) != _as_json(pair[1])
+        ),
+        0,
+    )
+    was, now = _as_json(old), _as_json(new)
+    return Found(_tools_cause(old, new, was, now), message_index=index, role="tools").at(was, now)
+
+
+def _tools_cause(old: list[Any], new: list[Any], was: str, now: str) -> str:
+    if old == new:
+        return "tools_key_order"
+    if sorted(map(_sorted_text, old)) == sorted(map(_sorted_text, new)):
+        return "tools_reordered"
+    kind = volatile_kind(was, now) if len(old) == len(new) else None
+    return "tools_changed" if kind is None else f"{kind}_in_tools"
 
 
 def _continuation_cause(added: str, reply: str) -> str:
@@ -167,3 +194,7 @@ def _arguments(key: str, value: Any) -> Any:
 
 def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _sorted_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -55,13 +55,20 @@ class Change(NamedTuple):
 
 def change_of(before: str, after: str) -> Change:
     """The shortest stretch that holds every difference of the two texts."""
-    shorter = min(len(before), len(after))
-    start = _equal_length(shorter, lambda size: before[:size] == after[:size])
-    rest = shorter - start
-    tail = _equal_length(
-        rest, lambda size: before[len(before) - size :] == after[len(after) - size :]
-    )
-    return Change(start, tail)
+    start = common_length(before, after)
+    return Change(start, common_length(before[start:][::-1], after[start:][::-1]))
+
+
+def common_length(one: str, other: str) -> int:
+    """Leading characters that both texts have, by bisection over slices."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def volatile_kind(before: str, after: str, *, goes_on: bool = False) -> str | None:
@@ -173,15 +180,3 @@ def _is_reasoning(part: Any) -> bool:
 
 def _bare(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).split())
-
-
-def _equal_length(limit: int, equal_up_to: Any) -> int:
-    """Largest size in 0..limit for which the texts are equal, by bisection over slices."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        if equal_up_to(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.jit import compiled
 from loadkit.core.trace import BoolArray, IntArray
+from loadkit.traces.sessions import num_children
 
 SmallInts = npt.NDArray[np.int32]
 
@@ -39,7 +40,7 @@ def segments_of(reuse: Reuse) -> Segments:
     """Cut the tree of prompt blocks, and count."""
     trace = reuse.trace
     segment = np.full(trace.num_ids, -1, np.int32)
-    branches = _branches(trace.block_ptr, trace.block_ids, trace.num_ids)
+    branches = num_children(trace.block_ptr, trace.block_ids, trace.num_ids) > 1
     size = _assign(trace.block_ptr, trace.block_ids, branches, segment)
     order = np.lexsort((np.arange(trace.num_requests), trace.session))
     start, blocks, first, requests, sessions, hits = _count(
@@ -53,25 +54,6 @@ def segments_of(reuse: Reuse) -> Segments:
         size,
     )
     return Segments(start, blocks, first, requests, sessions, hits)
-
-
-@compiled
-def _branches(ptr: IntArray, ids: IntArray, num_ids: int) -> BoolArray:
-    """Whether a block (by id) is followed by more than one other block.
-
-    Ids have one parent, so a block is counted as a child where it is seen first.
-    """
-    branches, parent = np.zeros(num_ids, np.bool_), np.zeros(num_ids, np.bool_)
-    seen = np.zeros(num_ids, np.bool_)
-    for request in range(len(ptr) - 1):
-        for touch in range(ptr[request], ptr[request + 1]):
-            block = ids[touch]
-            if touch > ptr[request] and not seen[block]:
-                before = ids[touch - 1]
-                branches[before] = parent[before]
-                parent[before] = True
-            seen[block] = True
-    return branches
 
 
 @compiled

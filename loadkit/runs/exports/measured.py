@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from loadkit.core.trace import FloatArray
@@ -53,11 +54,5 @@ def read_measured(folder: Path) -> Measured:
         columns=["gaps_s", *_NUMBERS],
         filters=[("outcome", "==", "ok"), ("phase", "==", "measured")],
     )
-    number = {
-        name: np.array(
-            [np.nan if value is None else value for value in rows[name].to_pylist()], np.float64
-        )
-        for name in _NUMBERS
-    }
-    gaps = [gap for gaps in rows["gaps_s"].to_pylist() for gap in gaps or ()]
-    return Measured(run, number, np.array(gaps, np.float64))
+    number = {name: rows[name].to_numpy().astype(np.float64) for name in _NUMBERS}
+    return Measured(run, number, pc.list_flatten(rows["gaps_s"]).to_numpy())

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from loadkit.client.answer import retry_after_s
 from loadkit.client.bodies import request_body
-from loadkit.client.retry_after import retry_after_s
 
 CHAT: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

@@ -7,8 +7,7 @@ import logging
 import pytest
 
 from loadkit.client.control import ControlPlane
-from loadkit.client.endpoint import Endpoint
-from loadkit.client.proxies import ignored_proxy
+from loadkit.client.endpoint import Endpoint, ignored_proxy
 from loadkit.core.errors import InputError
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

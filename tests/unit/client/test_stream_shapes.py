@@ -5,25 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from byte_server import HEAD, byte_server, chunked, sized
+from byte_server import byte_server, chunked, sized
+from client_faults import CHUNKED, DONE, EVENTS, FINISH, HELLO, OPEN, ROLE, USAGE, WORLD
 
 from loadkit.client import exchange
 from loadkit.client.answer import Response
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.stream import StreamClient
-
-ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
-HELLO = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n'
-WORLD = 'data: {"choices":[{"delta":{"content":" wörld 🌍"}}]}\n\n'.encode()
-FINISH = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
-USAGE = (
-    b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,'
-    b'"prompt_tokens_details":{"cached_tokens":4}}}\n\n'
-)
-DONE = b"data: [DONE]\n\n"
-EVENTS = (ROLE, HELLO, WORLD, FINISH, USAGE, DONE)
-CHUNKED_HEAD = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-OPEN_HEAD = HEAD + b"\r\n"
 
 
 def ask(url: str, timeout_s: float = 5.0) -> Response:
@@ -48,7 +36,7 @@ def assert_whole(response: Response) -> None:
 
 
 def test_a_chunked_stream_with_done_is_ok() -> None:
-    assert_whole(answer_to(CHUNKED_HEAD, *chunked(*EVENTS)))
+    assert_whole(answer_to(CHUNKED, *chunked(*EVENTS)))
 
 
 def test_a_stream_with_a_content_length_is_ok() -> None:
@@ -56,18 +44,18 @@ def test_a_stream_with_a_content_length_is_ok() -> None:
 
 
 def test_a_stream_that_ends_with_the_connection_is_ok() -> None:
-    assert_whole(answer_to(OPEN_HEAD, *EVENTS))
+    assert_whole(answer_to(OPEN, *EVENTS))
 
 
 def test_done_ends_a_close_delimited_stream_that_stays_open() -> None:
-    assert_whole(answer_to(OPEN_HEAD, *EVENTS, 30.0, timeout_s=10.0))
+    assert_whole(answer_to(OPEN, *EVENTS, 30.0, timeout_s=10.0))
 
 
 @pytest.mark.parametrize("framing", ["chunked", "open", "sized"])
 def test_one_byte_at_a_time_changes_nothing(framing: str) -> None:
     whole = {
-        "chunked": CHUNKED_HEAD + b"".join(chunked(*EVENTS)),
-        "open": OPEN_HEAD + b"".join(EVENTS),
+        "chunked": CHUNKED + b"".join(chunked(*EVENTS)),
+        "open": OPEN + b"".join(EVENTS),
         "sized": sized(b"".join(EVENTS)),
     }[framing]
     assert_whole(answer_to(*(whole[i : i + 1] for i in range(len(whole)))))
@@ -77,52 +65,52 @@ def test_chunks_may_cut_events_and_characters_anywhere() -> None:
     body = b"".join(EVENTS)
     for size in (3, 7, 64):
         pieces = [body[i : i + size] for i in range(0, len(body), size)]
-        assert_whole(answer_to(CHUNKED_HEAD, *chunked(*pieces)))
+        assert_whole(answer_to(CHUNKED, *chunked(*pieces)))
 
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
 def test_events_may_end_their_lines_in_crlf_or_cr(line_end: bytes) -> None:
-    assert_whole(answer_to(CHUNKED_HEAD, *chunked(*(e.replace(b"\n", line_end) for e in EVENTS))))
+    assert_whole(answer_to(CHUNKED, *chunked(*(e.replace(b"\n", line_end) for e in EVENTS))))
 
 
 def test_comments_event_lines_and_a_missing_space_after_data_are_fine() -> None:
     events = (b": ping\n\n", b"event: message\nid: 7\n" + HELLO, b":\n", WORLD, FINISH, USAGE)
     tight = [event.replace(b"data: ", b"data:") for event in events]
-    assert_whole(answer_to(CHUNKED_HEAD, *chunked(*tight, DONE)))
+    assert_whole(answer_to(CHUNKED, *chunked(*tight, DONE)))
 
 
 def test_an_event_may_spread_over_several_data_lines() -> None:
     spread = b'data: {"choices":\ndata: [{"delta":{"content":"Hello"}}]}\n\n'
-    assert_whole(answer_to(CHUNKED_HEAD, *chunked(spread, WORLD, FINISH, USAGE, DONE)))
+    assert_whole(answer_to(CHUNKED, *chunked(spread, WORLD, FINISH, USAGE, DONE)))
 
 
 def test_an_interim_100_answer_is_skipped() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
-    assert_whole(answer_to(interim + CHUNKED_HEAD, *chunked(*EVENTS)))
+    assert_whole(answer_to(interim + CHUNKED, *chunked(*EVENTS)))
 
 
-@pytest.mark.parametrize("head", [OPEN_HEAD, CHUNKED_HEAD])
+@pytest.mark.parametrize("head", [OPEN, CHUNKED])
 def test_a_clean_end_with_finish_reason_needs_no_done(head: bytes) -> None:
     events = EVENTS[:-1]
-    assert_whole(answer_to(head, *(chunked(*events) if head is CHUNKED_HEAD else events)))
+    assert_whole(answer_to(head, *(chunked(*events) if head is CHUNKED else events)))
 
 
 def test_a_clean_end_without_finish_reason_and_done_is_cut() -> None:
-    response = answer_to(CHUNKED_HEAD, *chunked(ROLE, HELLO))
+    response = answer_to(CHUNKED, *chunked(ROLE, HELLO))
     assert response.outcome == "cut"
     assert response.text == "Hello"
     assert response.completed_at is None
 
 
 def test_a_chunked_stream_that_breaks_off_is_cut_and_keeps_its_first_token_time() -> None:
-    response = answer_to(CHUNKED_HEAD, *chunked(ROLE, HELLO)[:-1])
+    response = answer_to(CHUNKED, *chunked(ROLE, HELLO)[:-1])
     assert (response.outcome, response.status) == ("cut", 200)
     assert response.first_token_at is not None
     assert response.usage.cached_tokens is None
 
 
 def test_a_chunked_stream_that_breaks_off_after_finish_reason_but_before_done_is_cut() -> None:
-    assert answer_to(CHUNKED_HEAD, *chunked(*EVENTS[:-2])[:-1]).outcome == "cut"
+    assert answer_to(CHUNKED, *chunked(*EVENTS[:-2])[:-1]).outcome == "cut"
 
 
 def test_a_body_shorter_than_its_content_length_is_cut() -> None:
@@ -130,7 +118,7 @@ def test_a_body_shorter_than_its_content_length_is_cut() -> None:
 
 
 def test_a_torn_last_event_of_a_cut_stream_is_cut_not_malformed() -> None:
-    assert answer_to(CHUNKED_HEAD, *chunked(HELLO, WORLD[:20])[:-1]).outcome == "cut"
+    assert answer_to(CHUNKED, *chunked(HELLO, WORLD[:20])[:-1]).outcome == "cut"
 
 
 def test_a_connection_closed_without_a_byte_is_cut() -> None:
@@ -140,7 +128,7 @@ def test_a_connection_closed_without_a_byte_is_cut() -> None:
 
 def test_an_error_event_in_a_stream_is_cut_with_its_message() -> None:
     error = b'data: {"error":{"message":"engine died\\u001b[31m"}}\n\n'
-    response = answer_to(CHUNKED_HEAD, *chunked(HELLO, error, DONE))
+    response = answer_to(CHUNKED, *chunked(HELLO, error, DONE))
     assert response.outcome == "cut"
     assert response.error == "error in the answer: engine died [31m"
 
@@ -150,7 +138,7 @@ def test_an_error_event_in_a_stream_is_cut_with_its_message() -> None:
     [b"data: {nope\n\n", b"data: [1]\n\n", b"data: \xff\xfe\n\n", b'data: {"choices":[7]}\n\n'],
 )
 def test_data_that_is_no_answer_is_malformed(bad: bytes) -> None:
-    assert answer_to(CHUNKED_HEAD, *chunked(HELLO, bad, FINISH, DONE)).outcome == "malformed"
+    assert answer_to(CHUNKED, *chunked(HELLO, bad, FINISH, DONE)).outcome == "malformed"
 
 
 def test_bytes_that_are_no_http_are_malformed() -> None:
@@ -160,7 +148,7 @@ def test_bytes_that_are_no_http_are_malformed() -> None:
 
 
 def test_an_endless_trickle_ends_at_the_deadline() -> None:
-    response = answer_to(CHUNKED_HEAD, *[0.02, b"8\r\n: ping\n\n\r\n"] * 500, timeout_s=0.3)
+    response = answer_to(CHUNKED, *[0.02, b"8\r\n: ping\n\n\r\n"] * 500, timeout_s=0.3)
     assert response.outcome == "timeout"
 
 
@@ -172,7 +160,7 @@ def test_silence_ends_at_the_deadline_without_a_status() -> None:
 
 def test_an_endless_flood_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "MAX_ANSWER_BYTES", 200_000)
-    response = answer_to(OPEN_HEAD, *[HELLO * 1000] * 20)
+    response = answer_to(OPEN, *[HELLO * 1000] * 20)
     assert response.outcome == "cancelled"
 
 
@@ -212,12 +200,12 @@ def test_text_completions_reasoning_and_tool_calls_are_tokens_too() -> None:
         b'{"delta":{"tool_calls":[{"index":0}]}}',
     ):
         event = b'data: {"choices":[' + delta + b"]}\n\n"
-        response = answer_to(CHUNKED_HEAD, *chunked(ROLE, event, FINISH, DONE))
+        response = answer_to(CHUNKED, *chunked(ROLE, event, FINISH, DONE))
         assert response.first_token_at is not None, delta
 
 
 def test_an_empty_stream_has_no_first_token() -> None:
-    response = answer_to(CHUNKED_HEAD, *chunked(ROLE, FINISH, DONE))
+    response = answer_to(CHUNKED, *chunked(ROLE, FINISH, DONE))
     assert response.outcome == "ok"
     assert response.first_token_at is None
 
@@ -225,12 +213,12 @@ def test_an_empty_stream_has_no_first_token() -> None:
 def test_token_ids_are_gathered_when_sent_and_none_when_not() -> None:
     first = b'data: {"choices":[{"delta":{"content":"a"},"token_ids":[5]}]}\n\n'
     second = b'data: {"choices":[{"delta":{"content":"b"},"token_ids":[6,7]}]}\n\n'
-    assert answer_to(CHUNKED_HEAD, *chunked(first, second, DONE)).token_ids == [5, 6, 7]
-    assert answer_to(CHUNKED_HEAD, *chunked(HELLO, DONE)).token_ids is None
+    assert answer_to(CHUNKED, *chunked(first, second, DONE)).token_ids == [5, 6, 7]
+    assert answer_to(CHUNKED, *chunked(HELLO, DONE)).token_ids is None
 
 
 def test_first_token_time_is_that_of_the_first_token_not_of_the_role_or_a_comment() -> None:
-    steps = [CHUNKED_HEAD, *chunked(ROLE, b": ping\n\n")[:-1], 0.2, *chunked(HELLO)[:-1], 0.2]
+    steps = [CHUNKED, *chunked(ROLE, b": ping\n\n")[:-1], 0.2, *chunked(HELLO)[:-1], 0.2]
     with byte_server(*steps, *chunked(FINISH, DONE)) as server:
         response = ask(server.url)
     hello_sent_at = server.sent_at[3]
@@ -242,7 +230,7 @@ def test_first_token_time_is_that_of_the_first_token_not_of_the_role_or_a_commen
 
 
 def test_an_event_cut_in_two_counts_when_its_second_half_came() -> None:
-    steps = [OPEN_HEAD, HELLO[:20], 0.1, HELLO[20:], 0.1, FINISH, DONE]
+    steps = [OPEN, HELLO[:20], 0.1, HELLO[20:], 0.1, FINISH, DONE]
     with byte_server(*steps) as server:
         response = ask(server.url)
     assert response.first_token_at is not None
@@ -250,7 +238,7 @@ def test_an_event_cut_in_two_counts_when_its_second_half_came() -> None:
 
 
 def test_a_connection_is_kept_and_only_the_first_request_reports_connecting() -> None:
-    with byte_server(CHUNKED_HEAD, *chunked(*EVENTS), stay=True) as server:
+    with byte_server(CHUNKED, *chunked(*EVENTS), stay=True) as server:
         client = StreamClient(Endpoint.parse(server.url))
         request = client.prepare({"messages": []}, session="s")
         responses = [client.send(client.connect(), request) for _ in range(3)]
@@ -272,7 +260,7 @@ def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
 
 
 def test_a_connection_whose_answer_did_not_end_is_not_used_again() -> None:
-    with byte_server(CHUNKED_HEAD, *chunked(ROLE)[:-1], stay=True) as server:
+    with byte_server(CHUNKED, *chunked(ROLE)[:-1], stay=True) as server:
         client = StreamClient(Endpoint.parse(server.url), timeout_s=0.1)
         request = client.prepare({}, session="s")
         outcomes = [client.send(client.connect(), request).outcome for _ in range(2)]

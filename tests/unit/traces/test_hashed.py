@@ -39,3 +39,19 @@ def test_rows_become_columns_in_seconds(write_log: WriteLog) -> None:
 def test_a_hash_with_two_parents_is_refused(write_log: WriteLog) -> None:
     with pytest.raises(FormatError, match="another parent"):
         read([write_log(row([1, 2], 32, 0), row([3, 2], 32, 1))])
+
+
+def test_a_reply_hash_may_be_unsigned_as_a_prompts_may(write_log: WriteLog) -> None:
+    high = 2**64 - 2
+    trace = read(
+        [
+            write_log(
+                row([1], 16, 0, reply_hashes=[high], block_size=16),
+                row([1, high], 32, 1, reply_hashes=[], block_size=16),
+            )
+        ]
+    )
+    assert trace.resident_ids is not None
+    assert trace.resident_ids.tolist() == [0, 1, 0, 1]
+    with pytest.raises(FormatError, match="does not fit 64 bits"):
+        read([write_log(row([1], 16, 0, reply_hashes=[2**64], block_size=16))])
