@@ -17,6 +17,14 @@ from loadkit.core.trace import IntArray
 
 KindArray = npt.NDArray[np.int8]
 DEFAULT_POINTS = 24
+POINT_CAUSES = (
+    "replay_same_session",
+    "replay_cross_session",
+    "continuation",
+    "shared",
+    "miss_compulsory",
+    "miss_capacity",
+)
 # The default curve starts where a thousandth of the distinct blocks fits.
 _SMALLEST_SHARE = 1000
 
@@ -65,19 +73,11 @@ class HitCurve:
 
     def point(self, capacity_blocks: int | None) -> CurvePoint:
         """All rates at one capacity."""
-        split = self.split(capacity_blocks)
-        tokens = None if capacity_blocks is None else capacity_blocks * self.block_size
         return CurvePoint(
             capacity_blocks=capacity_blocks,
-            capacity_tokens=tokens,
-            hit_rate=split.rate("hit"),
-            replay_same_session=split.rate("replay_same_session"),
-            replay_cross_session=split.rate("replay_cross_session"),
-            continuation=split.rate("continuation"),
-            shared=split.rate("shared"),
-            miss_compulsory=split.rate("miss_compulsory"),
-            miss_capacity=split.rate("miss_capacity"),
+            capacity_tokens=None if capacity_blocks is None else capacity_blocks * self.block_size,
             block_hit_rate=self.block_hit_rate(capacity_blocks),
+            **rates_of_point(self.split(capacity_blocks)),
         )
 
     def default_capacities(self, points: int = DEFAULT_POINTS) -> list[int | None]:
@@ -94,6 +94,11 @@ class HitCurve:
         index = largest if capacity_blocks is None else min(capacity_blocks, largest)
         found: IntArray = counts[..., index]
         return found
+
+
+def rates_of_point(split: Split) -> dict[str, float | None]:
+    """The token-weighted rates of a point of a curve, by its fields' names."""
+    return {"hit_rate": split.rate("hit")} | {cause: split.rate(cause) for cause in POINT_CAUSES}
 
 
 def log_spaced(top: float, points: int = DEFAULT_POINTS) -> list[int | None]:

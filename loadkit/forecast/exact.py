@@ -24,18 +24,13 @@ def count_exactly(question: Question) -> Forecast:
     """The forecast at 1x, one pooled cache, the log's own length; with or without expiry."""
     scenario = question.scenario
     hits = weighted_hits(question.stream, [scenario.capacity_blocks], [scenario.ttl_s])
-    return Forecast(
-        scenario=scenario,
-        log=question.log,
-        hit_rate=exactly(hits.split(0).rate("hit")),
+    return question.answer(
+        exactly(hits.split(0).rate("hit")),
+        exactly(hits.organic_rate(0)),
         split=split_of(hits, 0),
-        organic_hit_rate=exactly(hits.organic_rate(0)),
         curve=_curve(question),
         self_check={"method": EXACT},
-        baselines=question.baselines,
-        status="ok",
         needs=None,
-        warnings=question.trace.warnings,
         warm_hit_rate=question.baselines.last_third,
         assumes=_assumes(question),
     )

@@ -44,21 +44,16 @@ def grow_traffic(question: Question, sample: Sample) -> Forecast:
     half = float(error.half[0, 0])
     wide = 100 * half > question.target_points
     warm = warm_rate(builds[0].stream, asked.capacity_blocks, asked.ttl_s)
-    return Forecast(
-        scenario=asked,
-        log=question.log,
-        hit_rate=_estimate(question, hits.split(0).rate("hit"), half),
+    return question.answer(
+        _estimate(question, hits.split(0).rate("hit"), half),
+        _estimate(question, hits.organic_rate(0), float(error.half[1, 0])),
         split=split_of(hits, 0),
-        organic_hit_rate=_estimate(question, hits.organic_rate(0), float(error.half[1, 0])),
-        curve=tuple(
+        curve=[
             curve_point(hits, index, capacities[index], float(error.half[0, index]))
             for index in range(1, len(capacities))
-        ),
+        ],
         self_check=self_check(question, template, growth, error, builds[0].distinct_blocks),
-        baselines=question.baselines,
-        status="inconclusive" if wide else "ok",
         needs=_needs(question, sample, half) if wide else None,
-        warnings=question.trace.warnings,
         warm_hit_rate=warm if asked.is_pooled else None,
         assumes=_assumes(question),
     )

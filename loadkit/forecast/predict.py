@@ -12,7 +12,7 @@ from loadkit.core.trace import Trace
 from loadkit.forecast.baselines import baselines
 from loadkit.forecast.exact import count_exactly
 from loadkit.forecast.grown import grow_traffic
-from loadkit.forecast.model import Estimate, Forecast, LogFacts, Scenario, Split
+from loadkit.forecast.model import Estimate, Forecast, LogFacts, Scenario
 from loadkit.forecast.question import Question, check_sampled, check_scenario
 from loadkit.forecast.refuse import (
     NO_TENANTS,
@@ -168,16 +168,4 @@ def _grown(question: Question, sample: Sample, unit: str = "session") -> Forecas
 
 def _refused(question: Question, reasons: list[str]) -> Forecast:
     """No number, and why."""
-    return Forecast(
-        scenario=question.scenario,
-        log=question.log,
-        hit_rate=Estimate(),
-        split=Split(),
-        organic_hit_rate=Estimate(),
-        curve=(),
-        self_check={},
-        baselines=question.baselines,
-        status="inconclusive",
-        needs="; ".join(reasons),
-        warnings=question.trace.warnings,
-    )
+    return question.answer(Estimate(), Estimate(), needs="; ".join(reasons), assumes=None)

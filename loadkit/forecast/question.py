@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from loadkit.analysis.curve import log_spaced
+from loadkit.analysis.curve import CurvePoint, log_spaced, rates_of_point
 from loadkit.analysis.engines import check_engine
 from loadkit.analysis.nodes import NodeStream
 from loadkit.analysis.weighted import WeightedHits
@@ -18,6 +19,7 @@ from loadkit.forecast.fleet import ROUTINGS, Fleet
 from loadkit.forecast.model import (
     Baselines,
     Estimate,
+    Forecast,
     ForecastPoint,
     LogFacts,
     Scenario,
@@ -51,6 +53,35 @@ class Question:
     times: float
     curve_blocks: Sequence[Capacity] | None = None
     sampled: str = "sessions"
+
+    def answer(
+        self,
+        hit_rate: Estimate,
+        organic_hit_rate: Estimate,
+        *,
+        needs: str | None,
+        assumes: str | None,
+        split: Split | None = None,
+        curve: Sequence[CurvePoint] = (),
+        self_check: dict[str, Any] | None = None,
+        warm_hit_rate: float | None = None,
+    ) -> Forecast:
+        """The forecast that says this. needs: what is missing, None for one to be relied on."""
+        return Forecast(
+            scenario=self.scenario,
+            log=self.log,
+            hit_rate=hit_rate,
+            split=split or Split(),
+            organic_hit_rate=organic_hit_rate,
+            curve=tuple(curve),
+            self_check=self_check or {},
+            baselines=self.baselines,
+            status="ok" if needs is None else "inconclusive",
+            needs=needs,
+            warnings=self.trace.warnings,
+            warm_hit_rate=warm_hit_rate,
+            assumes=assumes,
+        )
 
     @property
     def fleet(self) -> Fleet:
@@ -143,14 +174,8 @@ def curve_point(
     return ForecastPoint(
         capacity_blocks=capacity_blocks,
         capacity_tokens=None if capacity_blocks is None else capacity_blocks * hits.block_size,
-        hit_rate=total.rate("hit"),
-        replay_same_session=total.rate("replay_same_session"),
-        replay_cross_session=total.rate("replay_cross_session"),
-        continuation=total.rate("continuation"),
-        shared=total.rate("shared"),
-        miss_compulsory=total.rate("miss_compulsory"),
-        miss_capacity=total.rate("miss_capacity"),
         block_hit_rate=None,
         low=band.low,
         high=band.high,
+        **rates_of_point(total),
     )

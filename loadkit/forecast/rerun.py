@@ -37,25 +37,20 @@ def rerun_log(question: Question, sample: Sample) -> Forecast:
     half = 2 * spread + (0 if asked.is_pooled else _MODEL_ERROR)
     wide = 100 * float(half[0, 0]) > question.target_points
     level = question.confidence
-    return Forecast(
-        scenario=asked,
-        log=question.log,
-        hit_rate=estimate(total.split(0).rate("hit"), float(half[0, 0]), level, RERUN),
+    return question.answer(
+        estimate(total.split(0).rate("hit"), float(half[0, 0]), level, RERUN),
+        estimate(total.organic_rate(0), float(half[1, 0]), level, RERUN),
         split=split_of(total, 0),
-        organic_hit_rate=estimate(total.organic_rate(0), float(half[1, 0]), level, RERUN),
-        curve=tuple(
+        curve=[
             curve_point(total, index, capacities[index], float(half[0, index]))
             for index in range(1, len(capacities))
-        ),
+        ],
         self_check={
             "method": RERUN,
             "runs": len(runs),
             "half_width_points": 100 * float(half[0, 0]),
         },
-        baselines=question.baselines,
-        status="inconclusive" if wide else "ok",
         needs=_NEEDS if wide else None,
-        warnings=question.trace.warnings,
         assumes=ASSUMES,
     )
 

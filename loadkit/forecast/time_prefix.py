@@ -64,22 +64,17 @@ def extend_window(question: Question, sample: Sample) -> Forecast:
     rate, level = float(found.rates[0]), question.confidence
     split = _scaled_split(found.late, 0, rate)
     organic = found.late.organic_rate(0)
-    return Forecast(
-        scenario=asked,
-        log=question.log,
-        hit_rate=estimate(rate, float(half[0]), level, TIME_PREFIX),
+    return question.answer(
+        estimate(rate, float(half[0]), level, TIME_PREFIX),
+        estimate(organic, float(half[0]), level, TIME_PREFIX),
         split=split,
-        organic_hit_rate=estimate(organic, float(half[0]), level, TIME_PREFIX),
-        curve=tuple(
+        curve=[
             _point(found, index, size, float(half[index]), sample.stream.block_size)
             for index, size in enumerate(capacities)
             if index
-        ),
+        ],
         self_check={"method": TIME_PREFIX, **parts},
-        baselines=question.baselines,
-        status="inconclusive" if wide else "ok",
         needs=_needs(half[0], question.target_points) if wide else None,
-        warnings=question.trace.warnings,
         warm_hit_rate=question.baselines.last_third,
         assumes=ASSUMES,
     )
