@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import socket
 import time
-from pathlib import Path
 
 from loadkit.client import kernel_time
 from loadkit.client.endpoint import Endpoint
@@ -61,13 +60,12 @@ class ConnectionPool:
         endpoint: Endpoint,
         *,
         connect_timeout_s: float = 10.0,
-        ca_file: Path | None = None,
         kernel_stamps: bool = True,
     ):
         self.endpoint, self._connect_timeout_s = endpoint, connect_timeout_s
         self._kernel_stamps = kernel_stamps
         self._idle: list[Connection] = []
-        self._tls = tls_context(ca_file) if endpoint.scheme == "https" else None
+        self._tls = tls_context() if endpoint.scheme == "https" else None
 
     def acquire(self) -> Connection:
         """An idle connection, else a new one. OSError (with TimeoutError) when there is none."""

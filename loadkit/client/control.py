@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -36,11 +35,9 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 class ControlPlane:
     """httpx client for the few calls around a run. Goes direct, as the load does, and warns when the
-    environment names a proxy. ca_file: certificates to trust instead of the system's."""
+    environment names a proxy."""
 
-    def __init__(
-        self, endpoint: Endpoint, *, key: Secret | None = None, ca_file: Path | None = None
-    ):
+    def __init__(self, endpoint: Endpoint, *, key: Secret | None = None):
         self.endpoint, self._key = endpoint, key
         self._proxy_note = ignored_proxy(endpoint)
         if self._proxy_note is not None:
@@ -51,7 +48,7 @@ class ControlPlane:
             headers=headers,
             timeout=CONTROL_TIMEOUT_S,
             trust_env=False,
-            verify=tls_context(ca_file),
+            verify=tls_context(),
         )
 
     def __enter__(self) -> ControlPlane:

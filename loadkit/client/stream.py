@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -36,19 +35,14 @@ class StreamClient:
         *,
         key: Secret | None = None,
         timeouts: Timeouts | None = None,
-        timeout_s: float = 120.0,
-        ca_file: Path | None = None,
         kernel_stamps: bool = True,
     ):
-        """timeouts: None takes Timeouts with `timeout_s` as its total. ca_file: certificates to
-        trust instead of the system's; a server's certificate is always checked. kernel_stamps:
-        time arrivals by the kernel where it can (Linux), else when we read them."""
+        """kernel_stamps: time arrivals by the kernel where it can (Linux), else when we read them."""
         self.endpoint = endpoint
-        self.timeouts = timeouts or Timeouts(total_s=timeout_s)
+        self.timeouts = timeouts or Timeouts()
         self._pool = ConnectionPool(
             endpoint,
             connect_timeout_s=self.timeouts.connect_s,
-            ca_file=ca_file,
             kernel_stamps=kernel_stamps,
         )
         self._pump = choose_pump()

@@ -22,7 +22,7 @@ def event(body: dict[str, Any], name: str | None = None) -> bytes:
 
 def ask(*steps: bytes) -> Response:
     with byte_server(*steps) as server:
-        client = StreamClient(Endpoint.parse(server.url), timeout_s=5.0)
+        client = StreamClient(Endpoint.parse(server.url))
         response = client.send(client.connect(), client.prepare({}, session="s"))
         client.close()
     return response

@@ -12,10 +12,11 @@ from loadkit.client import exchange
 from loadkit.client.answer import Response
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.stream import StreamClient
+from loadkit.client.timeouts import Timeouts
 
 
 def ask(url: str, timeout_s: float = 5.0) -> Response:
-    client = StreamClient(Endpoint.parse(url), timeout_s=timeout_s)
+    client = StreamClient(Endpoint.parse(url), timeouts=Timeouts(total_s=timeout_s))
     request = client.prepare({"messages": []}, session="s1")
     response = client.send(client.connect(), request)
     client.close()
@@ -261,7 +262,7 @@ def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
 
 def test_a_connection_whose_answer_did_not_end_is_not_used_again() -> None:
     with byte_server(CHUNKED, *chunked(ROLE)[:-1], stay=True) as server:
-        client = StreamClient(Endpoint.parse(server.url), timeout_s=0.1)
+        client = StreamClient(Endpoint.parse(server.url), timeouts=Timeouts(total_s=0.1))
         request = client.prepare({}, session="s")
         outcomes = [client.send(client.connect(), request).outcome for _ in range(2)]
         client.close()

@@ -56,7 +56,7 @@ def url(certificate: tuple[Path, Path]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # polls to stop
         thread.start()
         try:
             yield f"https://127.0.0.1:{server.server_address[1]}"
@@ -66,9 +66,10 @@ def url(certificate: tuple[Path, Path]) -> Iterator[str]:
 
 
 def test_a_trusted_server_is_talked_to_and_its_connection_kept(
-    url: str, certificate: tuple[Path, Path]
+    url: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = StreamClient(Endpoint.parse(url), timeout_s=5.0, ca_file=certificate[0])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    client = StreamClient(Endpoint.parse(url))
     request = client.prepare({"messages": []}, session="s")
     responses = [client.send(client.connect(), request) for _ in range(2)]
     client.close()
@@ -78,7 +79,7 @@ def test_a_trusted_server_is_talked_to_and_its_connection_kept(
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(url: str) -> None:
-    client = StreamClient(Endpoint.parse(url), timeout_s=5.0)
+    client = StreamClient(Endpoint.parse(url))
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
         client.connect()
     client.close()
