@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from loadkit.gate.failures import is_below, is_upper_bound, warm_cache
+from loadkit.gate.failures import is_upper_bound, warm_cache
 from loadkit.gate.inputs import Expected, Measured
+from loadkit.gate.requests import Requests
 from loadkit.gate.verdict import Code, Comparison, Reason, counted
 from loadkit.thresholds import Thresholds
 
 Check = Callable[[Measured, Expected, Thresholds], Iterator[Reason]]
 
+_ROUNDING = 1e-9  # of a difference of two rates
 _SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
     "run loadkit forecast again with the tokenizer, block size and capacity that is tested"
@@ -30,7 +32,7 @@ def blockers(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[
     else:
         checks = (
             *(_refused, _other_setting, _late, _not_reported),
-            *(_too_few, _too_small_log, _perhaps_warm),
+            *(_too_few, _too_small_log, _perhaps_warm, _witnesses_differ),
         )
     for check in checks:
         yield from check(run, expected, limits)
@@ -50,7 +52,7 @@ def _invalid_run(run: Measured) -> Reason:
     return Reason(code, f"the run is not valid{why}", None, None, "repeat the run")
 
 
-def _refused(_: Measured, expected: Expected, __: Thresholds) -> Iterator[Reason]:
+def _refused(_: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
     rate = expected.hit_rate
     if expected.status != "ok" or rate.estimate is None:
         needs = expected.needs or "the log is too small for the traffic asked about"
@@ -60,6 +62,32 @@ def _refused(_: Measured, expected: Expected, __: Thresholds) -> Iterator[Reason
         message = "the forecast has no interval, so nobody can tell how far off it may be"
         remedy = "make it again with this version's loadkit forecast"
         yield Reason("forecast_refused", message, None, rate.estimate, remedy)
+    else:
+        yield from _vague(expected, limits)
+
+
+def _vague(expected: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """A forecast that nearly any run fits, or whose log is itself full of replays."""
+    low, high = expected.hit_rate.low, expected.hit_rate.high
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    if half > limits.max_half_width + _ROUNDING:
+        message = (
+            f"the forecast is only sure to ±{100 * half:.0f} points, at most"
+            f" {100 * limits.max_half_width:.0f} may be: nearly any run would fit it"
+        )
+        remedy = expected.needs or "make the forecast from a longer log of production"
+        yield Reason("forecast_refused", message, half, limits.max_half_width, remedy)
+    replay = expected.split.replay_rate
+    if replay is not None and replay > limits.max_expected_replay:
+        message = (
+            f"{100 * replay:.0f} points of the forecast itself are replays, so its log looks like a"
+            " test's, or has sessions twice"
+        )
+        remedy = (
+            "forecast from a log of real users; if yours do send the same prompts again, set"
+            " max_expected_replay in gate.yaml"
+        )
+        yield Reason("forecast_refused", message, replay, limits.max_expected_replay, remedy)
 
 
 def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
@@ -86,6 +114,21 @@ def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Ite
         )
         figures = run.capacity_blocks, scenario.capacity_blocks
         yield Reason("forecast_refused", message, *figures, _SAME_SETTING)
+    yield from _other_tokenizer(run, limits)
+
+
+def _other_tokenizer(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """Servers say no fingerprint, but how many tokens a prompt has."""
+    found = run.reconciliation
+    served, counted_here = found.usage.prompt_tokens, found.prediction.prompt_tokens
+    if served is None or counted_here is None:
+        return
+    if abs(served - counted_here) > limits.allowance * served:
+        message = (
+            f"the server counted {served:,} prompt tokens where --tokenizer counts"
+            f" {counted_here:,}: it has another tokenizer or chat template"
+        )
+        yield Reason("forecast_refused", message, served, counted_here, _SAME_SETTING)
 
 
 def _capacities_differ(measured: int | None, forecast: int | None, limits: Thresholds) -> bool:
@@ -140,7 +183,7 @@ def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Re
 
 def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
     answered, sessions = run.answered, run.split.sessions
-    scheduled = run.requests.get("scheduled", answered) - run.left
+    scheduled = run.requests.scheduled - run.left
     if answered < limits.min_requests:
         verb, least = "was" if answered == 1 else "were", limits.min_requests
         message = f"{counted(answered, 'request')} {verb} answered, at least {least} are needed"
@@ -180,17 +223,85 @@ def _perhaps_warm(run: Measured, _: Expected, __: Thresholds) -> Iterator[Reason
         yield reason
 
 
-def upper_bound_only(
-    run: Measured, expected: Expected, rates: Comparison, limits: Thresholds
-) -> Reason | None:
-    """The reason why a low rate says nothing: the forecast is for a cache without limits."""
+def _witnesses_differ(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """Usage fields and the server's own counters, as rates: a counter also counts what a preempted
+    request asks for twice, so that sums need not agree."""
+    usage, counters = run.reconciliation.usage_all_phases.rate, run.reconciliation.prometheus.rate
+    if usage is None or counters is None or abs(usage - counters) <= limits.allowance:
+        return
+    message = (
+        f"answers say that {100 * usage:.1f}% of prompt tokens came from the cache, the server's"
+        f" own counters {100 * counters:.1f}%"
+    )
+    remedy = "let nobody else use the server during the run; see reconciliation in run.json"
+    yield Reason("not_reported", message, usage, counters, remedy)
+
+
+def doubts(
+    run: Measured,
+    expected: Expected,
+    rates: Comparison,
+    limits: Thresholds,
+    requests: Requests | None,
+) -> Iterator[Reason]:
+    """Why a rate that looks right is not good enough."""
+    for reason in (
+        _too_uncertain(run, rates, limits),
+        _uneven(requests, limits),
+        _upper_bound_only(run, expected, rates),
+        _larger_cache(run, limits),
+    ):
+        if reason is not None:
+            yield reason
+
+
+def _uneven(requests: Requests | None, limits: Thresholds) -> Reason | None:
+    """A few giant sessions are the whole rate, and how they differ from others nobody saw. Kish's
+    number of equal sessions that would be worth as much: (sum w)^2 / sum w^2."""
+    if requests is None:
+        return None
+    tokens = requests.by_session(requests.number["prompt_tokens"], requests.is_ok)
+    worth = float(tokens.sum() ** 2 / (tokens**2).sum()) if tokens.any() else 0.0
+    if worth >= limits.min_effective_sessions:
+        return None
+    largest = tokens.max() / tokens.sum() if tokens.any() else 0.0
+    message = (
+        f"the largest of {counted(len(tokens), 'session')} has {100 * largest:.0f}% of all prompt"
+        f" tokens, so they are worth {worth:.1f} equal ones, at least"
+        f" {limits.min_effective_sessions:g} are needed"
+    )
+    least = limits.min_effective_sessions
+    return Reason("too_few_samples", message, worth, least, "send more sessions, of like sizes")
+
+
+def _larger_cache(run: Measured, limits: Thresholds) -> Reason | None:
+    """More hits than LRU of the reported size gives: a cache of other blocks, or of other runs'."""
+    found, tokens = run.reconciliation, run.split.prompt_tokens
+    resident, cached = found.resident_tokens, found.usage.cached_tokens
+    if resident is None or cached is None or not tokens:
+        return None
+    if (cached - resident[1]) / tokens <= limits.allowance:
+        return None
+    return Reason(
+        "warm_cache",
+        f"the server took {cached:,} tokens from its cache, but {found.prediction_capacity_blocks:,}"
+        f" blocks under LRU hold only {resident[1]:,} of what was sent: the cache was not empty at"
+        " the start, is larger than reported, or evicts better",
+        cached / tokens,
+        resident[1] / tokens,
+        "empty the cache first (loadkit run --reset); forecast with the capacity that is served",
+    )
+
+
+def _upper_bound_only(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
+    """A small run hardly evicts: its rate may equal an unlimited cache's, and production's not."""
     capacity = run.capacity_blocks
-    if not (is_upper_bound(run, expected) and is_below(rates, limits)):
+    if not is_upper_bound(run, expected):
         return None
     return Reason(
         "forecast_refused",
-        f"the forecast is for an unlimited cache, the run has one of {capacity} blocks, so a rate"
-        " below it may be the cache's or the traffic's doing",
+        f"the forecast is for an unlimited cache, the run has one of {capacity} blocks: production"
+        " may see less than the forecast says, and staging with it or not",
         rates.measured,
         rates.expected_low,
         f"run loadkit forecast again with --capacity {capacity}",
@@ -198,7 +309,7 @@ def upper_bound_only(
     )
 
 
-def too_uncertain(run: Measured, rates: Comparison, limits: Thresholds) -> Reason | None:
+def _too_uncertain(run: Measured, rates: Comparison, limits: Thresholds) -> Reason | None:
     """The reason why a rate that looks right is not good enough: its half width is too large, or
     nobody knows it."""
     sessions = run.split.sessions

@@ -6,19 +6,20 @@ judged only if nothing forbids it; a PASS also needs a rate that is certain enou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from loadkit.core.errors import InputError
 from loadkit.gate.baseline import Change, Run, changes, open_run
-from loadkit.gate.blockers import blockers, too_uncertain, upper_bound_only
+from loadkit.gate.blockers import blockers, doubts
 from loadkit.gate.failures import hard_failures, rate_failures
-from loadkit.gate.inputs import Expected, Measured, checked, read_run
+from loadkit.gate.inputs import SAME_RATE, Expected, Measured, checked, read_run
 from loadkit.gate.objectives import missed
-from loadkit.gate.policy import Policy, policy_of
+from loadkit.gate.policy import Policy, loosened, policy_of
 from loadkit.gate.rates import compare
 from loadkit.gate.regression import regressions
 from loadkit.gate.requests import Requests, read_requests
@@ -32,6 +33,7 @@ from loadkit.gate.verdict import (
     Comparison,
     Reason,
     Verdict,
+    counted,
 )
 
 _RATE_CODES = ("replay_mirage", "unlike_production", "cache_underperforms")
@@ -76,11 +78,9 @@ def _decide(
     changed = changes(found, old, limits.confidence) if found and old else ()
     asked = _asked(run, policy, requests, found, old, changed)
     failures += [*(reason for reason in asked if reason.verdict == FAIL), *hard]
-    doubts = [] if failures or open_questions else [
-        too_uncertain(run, rates, limits), upper_bound_only(run, forecast, rates, limits)
-    ]  # fmt: skip
-    unsure = (reason for reason in asked if reason.verdict == INCONCLUSIVE)
-    open_questions += [*(doubt for doubt in doubts if doubt), *unsure]
+    if not failures and not open_questions:
+        open_questions += doubts(run, forecast, rates, limits, requests)
+    open_questions += (reason for reason in asked if reason.verdict == INCONCLUSIVE)
     return _verdict(
         failures,
         [msgspec.structs.replace(reason, verdict=INCONCLUSIVE) for reason in open_questions],
@@ -187,9 +187,37 @@ def _notes(
         notes.append("the run knows no tokenizer, so nobody checked that it is the forecast's")
     if forecast.log.model is None:
         notes.append("the forecast does not say for which model it is")
+    if run.capacity_blocks is None:
+        notes.append("the run does not know its cache's size, so nobody checked the forecast's")
+    if (run.answered, run.split.prompt_tokens) == (
+        forecast.log.requests,
+        forecast.log.prompt_tokens,
+    ):
+        notes.append(
+            "the forecast's log has exactly this run's requests and tokens: production's log was"
+            " replayed as it is, or the forecast was made from the run itself and says nothing"
+        )
+    notes.append(_scenario(forecast))
+    if loose := loosened(policy.thresholds):
+        notes.append(f"{policy.source} tolerates more than loadkit does: {', '.join(loose)}")
     if policy.slo and requests is None:
         notes.append("objectives were not judged: they need a run folder")
     return notes
+
+
+def _scenario(forecast: Expected) -> str:
+    """What production was described as: a forecast is only as good as that."""
+    asked, log = forecast.scenario, forecast.log
+    cache = asked.capacity_blocks
+    parts = [
+        f"{asked.traffic:g}x the traffic of a log of {counted(log.requests, 'request')} in"
+        f" {counted(log.sessions, 'session')}",
+        "an unlimited cache" if cache is None else f"a cache of {cache:,} blocks",
+        f"{asked.replicas} replicas, {asked.routing} routing" if asked.replicas > 1 else "",
+        f"blocks that expire after {asked.ttl_s:g} s" if asked.ttl_s is not None else "",
+        f"{asked.horizon_s:g} s from a cold start" if asked.horizon_s is not None else "",
+    ]
+    return f"the forecast is for {'; '.join(part for part in parts if part)}"
 
 
 def _baseline(old: Run | None, changed: tuple[Change, ...]) -> dict[str, Any] | None:
@@ -199,9 +227,25 @@ def _baseline(old: Run | None, changed: tuple[Change, ...]) -> dict[str, Any] | 
 
 
 def _check_counts(run: Run, folder: Path) -> None:
-    """InputError if run.json and requests.parquet are not of one run."""
-    rows = int(run.requests.is_ok.sum())
-    if rows < run.measured.answered and run.requests.rows_of_all < run.measured.answered:
-        what = f"{rows} answered requests, run.json has {run.measured.answered}"
-        remedy = "the run folder is damaged: run again, or restore it"
-        raise InputError(what, where=folder / "requests.parquet", remedy=remedy)
+    """InputError if run.json says something else than the rows of requests.parquet add up to."""
+    for name, rows, said in _counts(run):
+        if rows != said and (rows is None or said is None or abs(rows - said) > SAME_RATE):
+            figures = " but ".join("unknown" if x is None else f"{x:,.6g}" for x in (rows, said))
+            what = f"{name}: {figures} in run.json"
+            remedy = "the run folder is damaged, or of two runs: run again, or restore it"
+            raise InputError(what, where=folder / "requests.parquet", remedy=remedy)
+
+
+def _counts(run: Run) -> Iterator[tuple[str, float | None, float | None]]:
+    """Name, by the rows, by run.json."""
+    rows, said, split = run.requests, run.measured, run.measured.split
+    known = rows.is_ok & np.isfinite(rows.hit)
+    yield "answered requests", int(rows.is_ok.sum()), said.answered
+    yield "requests that users left", rows.num_left, said.left
+    yield "requests with a split", int(known.sum()), split.requests
+    yield "sessions with a split", len(np.unique(rows.session[known])), split.sessions
+    tokens = float(rows.number["prompt_tokens"][known].sum())
+    for name in ("replay_same_session", "replay_cross_session", "continuation", "shared"):
+        part = float(rows.number[name][known].sum()) / tokens if tokens else None
+        yield f"{name} rate", part, getattr(split, f"{name}_rate")
+    yield "hit rate", float(rows.hit[known].sum()) / tokens if tokens else None, split.hit_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadkit.gate.inputs import Expected, Measured
+from loadkit.gate.inputs import SAME_RATE, Expected, Measured
 from loadkit.gate.verdict import Comparison, Reason, counted
 from loadkit.thresholds import Thresholds
 
@@ -72,7 +72,7 @@ def rate_failures(
     allowance = rates.allowance or limits.allowance
     if rates.measured > rates.expected_high + allowance:
         yield _above(run, rates, rates.expected_high + allowance)
-    elif _excess_replay(rates) > allowance:
+    elif _excess_replay(rates) > (rates.replay_allowance or limits.allowance):
         yield _wrong_reason(rates)
     elif underperforms := _underperforms(run, limits):
         yield underperforms
@@ -81,8 +81,15 @@ def rate_failures(
 
 
 def is_upper_bound(run: Measured, expected: Expected) -> bool:
-    """Whether the forecast is for an unlimited cache and the run is known to have a smaller one."""
-    return run.capacity_blocks is not None and expected.scenario.capacity_blocks is None
+    """Whether the forecast is for an unlimited cache and the run has one that would lower it. The
+    forecast's own curve may show that it would not: production fits into it."""
+    capacity, best = run.capacity_blocks, expected.hit_rate.estimate
+    if capacity is None or expected.scenario.capacity_blocks is not None:
+        return False
+    return not any(
+        point.capacity_blocks <= capacity and point.hit_rate >= (best or 0.0) - SAME_RATE
+        for point in expected.curve
+    )
 
 
 def is_below(rates: Comparison, limits: Thresholds) -> bool:
@@ -151,11 +158,10 @@ def _underperforms(run: Measured, limits: Thresholds) -> Reason | None:
     counts: one request after another, and with overlap.
     """
     found, tokens = run.reconciliation, run.split.prompt_tokens
-    cached, resident = found.usage.cached_tokens, found.prediction.cached_tokens
-    if found.prediction_capacity_blocks is None or not tokens or cached is None or resident is None:
+    cached = found.usage.cached_tokens
+    if found.resident_tokens is None or not tokens or cached is None:
         return None
-    if found.prediction_overlap_tokens is not None:
-        resident = min(resident, found.prediction_overlap_tokens)
+    resident = found.resident_tokens[0]
     if (resident - cached) / tokens <= limits.allowance:
         return None
     return Reason(

@@ -11,8 +11,12 @@ import msgspec
 
 from loadkit.core.errors import InputError
 
+# A figure beyond what a float counts exactly is damage, not a run.
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+# Parts and their sum come from the same integers; only the last bits may differ.
+SAME_RATE = 1e-6
 
 
 class RunReason(msgspec.Struct, frozen=True):
@@ -21,24 +25,31 @@ class RunReason(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    model: str | None = None
-    tokenizer_fingerprint: str | None = None
+    model: str | None
+    tokenizer_fingerprint: str | None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Requests of the measured phase."""
+
+    scheduled: Count
+    ok: Count
 
 
 class MeasuredSplit(msgspec.Struct, frozen=True):
     """None throughout: the server reported no cached tokens, or nobody could split them."""
 
-    source: str | None = None
-    requests: Count = 0
-    sessions: Count = 0
-    prompt_tokens: Count | None = None
-    hit_rate: Rate | None = None
-    hit_rate_half_width: float | None = None
-    replay_same_session_rate: Rate | None = None
-    replay_cross_session_rate: Rate | None = None
-    continuation_rate: Rate | None = None
-    shared_rate: Rate | None = None
-    organic_hit_rate: Rate | None = None
+    source: str | None
+    requests: Count
+    sessions: Count
+    prompt_tokens: Count | None
+    hit_rate: Rate | None
+    hit_rate_half_width: Seconds | None
+    replay_same_session_rate: Rate | None
+    replay_cross_session_rate: Rate | None
+    continuation_rate: Rate | None
+    shared_rate: Rate | None
+    organic_hit_rate: Rate | None
 
     @property
     def replay_rate(self) -> float:
@@ -47,17 +58,39 @@ class MeasuredSplit(msgspec.Struct, frozen=True):
 
 
 class Witness(msgspec.Struct, frozen=True):
-    cached_tokens: Count | None = None
-    prompt_tokens: Count | None = None
+    cached_tokens: Count | None
+    prompt_tokens: Count | None
+
+    @property
+    def rate(self) -> float | None:
+        """Cached / prompt tokens; None without either."""
+        if self.cached_tokens is None or not self.prompt_tokens:
+            return None
+        return self.cached_tokens / self.prompt_tokens
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
-    usage: Witness = Witness()
-    prediction: Witness = Witness()
-    prediction_infinite_tokens: Count | None = None
-    prediction_capacity_blocks: Count | None = None
-    prediction_overlap_tokens: Count | None = None
-    unanswered_requests: Count = 0
+    """usage_all_phases and prometheus are of the whole run, the rest of its measured phase."""
+
+    usage: Witness
+    usage_all_phases: Witness
+    prometheus: Witness
+    prediction: Witness
+    prediction_infinite_tokens: Count | None
+    prediction_capacity_blocks: Count | None
+    prediction_overlap_tokens: Count | None
+    unanswered_requests: Count
+
+    @property
+    def resident_tokens(self) -> tuple[int, int] | None:
+        """Least and most that LRU of the server's size would have served: one request after another
+        or with running requests holding their blocks. None: capacity or prediction not known."""
+        served = self.prediction.cached_tokens
+        if self.prediction_capacity_blocks is None or served is None:
+            return None
+        overlap = self.prediction_overlap_tokens
+        other = served if overlap is None else overlap
+        return min(served, other), max(served, other)
 
 
 class Tokenizer(msgspec.Struct, frozen=True):
@@ -67,32 +100,39 @@ class Tokenizer(msgspec.Struct, frozen=True):
 class Delay(msgspec.Struct, frozen=True):
     """Seconds of actual minus intended send."""
 
-    p99: float | None = None
+    p99: float | None
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """The parts of run.json that decide. left: requests that users left on purpose; the plan says
-    so, and nobody waits for their answers."""
+    """The parts of run.json that decide. Every one has to be there, null where it is not known: a
+    file that lost one must not look like a run without that fault.
+
+    left: requests that users left on purpose; the plan says so, and nobody waits for their answers.
+    """
 
     schema: Literal["loadkit.run/1"]
     status: Literal["ok", "invalid"]
-    requests: dict[str, Count]
+    reasons: list[RunReason]
+    endpoint: Endpoint
+    tokenizer: Tokenizer | None
+    block_size: Count | None
+    capacity_blocks: Count | None
+    requests: Counts
+    left: Count
+    wraps: Count
+    mutations: Count
+    loop: str | None
+    schedule_delay_s: Delay
     split: MeasuredSplit
     reconciliation: Reconciliation
-    reasons: list[RunReason] = []
-    endpoint: Endpoint = Endpoint()
-    tokenizer: Tokenizer | None = None
-    block_size: int | None = None
-    capacity_blocks: int | None = None
-    wraps: Count = 0
-    mutations: Count = 0
-    left: Count = 0
-    loop: str | None = None
-    schedule_delay_s: Delay = Delay()
+
+    def __post_init__(self) -> None:
+        if self.status == "ok" and self.reasons:
+            raise ValueError(f"status ok, but {self.reasons[0].code} is a reason why it is not")
 
     @property
     def answered(self) -> int:
-        return self.requests.get("ok", 0)
+        return self.requests.ok
 
 
 class ExpectedRate(msgspec.Struct, frozen=True):
@@ -111,38 +151,66 @@ class ExpectedRate(msgspec.Struct, frozen=True):
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    block_size: int | None = None
-    capacity_blocks: int | None = None
+    """What production is described as; see `loadkit.forecast.model.Scenario`."""
+
+    traffic: float
+    block_size: Count
+    capacity_blocks: Count | None
+    replicas: Count
+    routing: str
+    ttl_s: float | None
+    horizon_s: float | None
 
 
 class LogFacts(msgspec.Struct, frozen=True):
-    requests: Count | None = None
-    sessions: Count | None = None
-    tokenizer_fingerprint: str | None = None
-    model: str | None = None
+    requests: Count
+    sessions: Count
+    prompt_tokens: Count
+    tokenizer_fingerprint: str | None
+    model: str | None
 
 
 class ExpectedSplit(msgspec.Struct, frozen=True):
-    replay_same_session: Rate | None = None
-    replay_cross_session: Rate | None = None
+    replay_same_session: Rate | None
+    replay_cross_session: Rate | None
+    continuation: Rate | None
+    shared: Rate | None
 
     @property
     def replay_rate(self) -> float | None:
         known = (self.replay_same_session, self.replay_cross_session)
         return None if None in known else sum(part or 0.0 for part in known)
 
+    @property
+    def hit_rate(self) -> float | None:
+        parts = (self.replay_rate, self.continuation, self.shared)
+        return None if None in parts else sum(part or 0.0 for part in parts)
+
+
+class Point(msgspec.Struct, frozen=True):
+    capacity_blocks: Count
+    hit_rate: Rate
+
 
 class Expected(msgspec.Struct, frozen=True):
-    """The parts of a forecast that decide."""
+    """The parts of a forecast that decide; all have to be there, as in `Measured`."""
 
     schema: Literal["loadkit.forecast/1"]
     status: Literal["ok", "inconclusive"]
-    hit_rate: ExpectedRate = ExpectedRate()
-    organic_hit_rate: ExpectedRate | None = None
-    split: ExpectedSplit | None = None
-    scenario: Scenario = Scenario()
-    log: LogFacts = LogFacts()
-    needs: str | None = None
+    hit_rate: ExpectedRate
+    organic_hit_rate: ExpectedRate
+    split: ExpectedSplit
+    scenario: Scenario
+    log: LogFacts
+    curve: list[Point]
+    needs: str | None
+
+    def __post_init__(self) -> None:
+        whole, parts = self.hit_rate.estimate, self.split.hit_rate
+        if (whole is None) != (parts is None):
+            raise ValueError("the hit rate or its split is missing")
+        if whole is not None and abs(whole - (parts or 0.0)) > SAME_RATE:
+            raise ValueError(f"the hit rate is {whole:.4f}, the parts of its split are {parts:.4f}")
 
 
 Part = TypeVar("Part")

@@ -57,6 +57,21 @@ def policy_of(run: Mapping[str, Any], file: Path | None = None) -> Policy:
     return Policy(slo=theirs)
 
 
+def loosened(limits: Thresholds) -> list[str]:
+    """`allowance 0.1 (ours 0.02)` for every limit that lets more pass than the default does."""
+    found = []
+    for name, ours in DEFAULTS:
+        if name == "regression":  # what a baseline may lose is everyone's own choice
+            continue
+        theirs = getattr(limits, name)
+        strict = name.startswith("min_")
+        if theirs is None or ours is None or theirs == ours:
+            continue
+        if name != "require_fingerprints" and (theirs < ours) is strict:
+            found.append(f"{name} {theirs:g} (ours {ours:g})")
+    return found
+
+
 def _validated(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise InputError("not a mapping of keys", where=where)

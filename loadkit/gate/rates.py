@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
 from loadkit.gate.blockers import is_large_enough
@@ -21,20 +23,24 @@ def compare(
     known = split.hit_rate is not None
     hit, organic = hit_rate(requests, limits), organic_rate(requests, limits)
     half = hit.half_width if hit else split.hit_rate_half_width
-    organic_expected = expected.organic_hit_rate
+    replayed = replay_rate(requests, limits)
+    other_draw = _other_draw(run, expected)
     return Comparison(
         measured=split.hit_rate,
         expected_low=rate.estimate if rate.low is None else rate.low,
         expected_high=rate.estimate if rate.high is None else rate.high,
-        allowance=_allowance(run, half, limits) if known else None,
+        allowance=_allowance(run, half, other_draw, limits) if known else None,
+        replay_allowance=_allowance(
+            run, replayed.half_width if replayed else half, other_draw, limits
+        ),
         measured_replay=split.replay_rate if known else None,
-        expected_replay=expected.split.replay_rate if expected.split else None,
+        expected_replay=expected.split.replay_rate,
         interval=_around(split.hit_rate, half),
         half_width=half if known else None,
         sessions=split.sessions if known else None,
         measured_organic=split.organic_hit_rate if organic is None else organic.value,
         organic_interval=None if organic is None else organic.within(0, 1),
-        expected_organic=None if organic_expected is None else organic_expected.estimate,
+        expected_organic=expected.organic_hit_rate.estimate,
     )
 
 
@@ -44,6 +50,14 @@ def hit_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
         return None
     rows = requests.is_ok & np.isfinite(requests.hit)
     return _ratio(requests, requests.hit, rows, limits)
+
+
+def replay_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
+    """Hit tokens of replays / prompt tokens, over the requests of the hit rate."""
+    if requests is None:
+        return None
+    rows = requests.is_ok & np.isfinite(requests.hit)
+    return _ratio(requests, requests.hit - requests.genuine, rows, limits)
 
 
 def organic_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
@@ -63,10 +77,22 @@ def _ratio(
     return ratio(part[whole > 0], whole[whole > 0], limits.confidence)
 
 
-def _allowance(run: Measured, half_width: float | None, limits: Thresholds) -> float | None:
+def _other_draw(run: Measured, expected: Expected) -> float:
+    """How much wider than the run's own interval its difference to the forecast's rate is. A rate
+    that was counted in a log has no interval, but the log is a draw of sessions too: sqrt(1 + n/m)
+    for n sessions in the run and m in the log. An extrapolated rate brings its own interval."""
+    low, high = expected.hit_rate.low, expected.hit_rate.high
+    if low != high or not expected.log.sessions:
+        return 1.0
+    return sqrt(1 + run.split.sessions / expected.log.sessions)
+
+
+def _allowance(
+    run: Measured, half_width: float | None, other_draw: float, limits: Thresholds
+) -> float | None:
     if not is_large_enough(run, limits):
         return None
-    return max(half_width or 0.0, limits.allowance)
+    return max((half_width or 0.0) * other_draw, limits.allowance)
 
 
 def _around(rate: float | None, half: float | None) -> tuple[float, float] | None:

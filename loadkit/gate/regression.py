@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from loadkit.gate.baseline import Change, Run
+from loadkit.gate.baseline import Change, Run, differing
 from loadkit.gate.verdict import FAIL, INCONCLUSIVE, Reason
 from loadkit.thresholds import Thresholds
 
-_SAME = "take a baseline of the same profile, model, block size and capacity"
+_SAME = "take a baseline of the same profile, model, tokenizer and block size"
+# What of a profile makes two runs the same traffic; the seed may differ.
+_TRAFFIC = ("name", "traffic", "arrivals", "request")
 
 
 def regressions(
@@ -26,7 +29,11 @@ def regressions(
         ("ttft_s", limits.regression.ttft_ratio, 1),
         ("e2e_s", limits.regression.e2e_ratio, 1),
     ):
-        if reason := _worse(by_name[figure], tolerated, sign):
+        change = by_name[figure]
+        if change.old is not None and change.interval is None:
+            what = f"{_NAMES[figure]} of this run cannot be compared with the baseline's"
+            yield Reason("regression", what, change.new, change.old, _SAME, None, INCONCLUSIVE)
+        elif reason := _worse(change, tolerated, sign):
             yield reason
 
 
@@ -34,9 +41,9 @@ def _not_comparable(new: Run, old: Run, limits: Thresholds) -> str | None:
     left, right = new.measured, old.measured
     if right.status != "ok":
         return "the baseline run is not valid"
-    profiles = [run.data.get("profile") or {} for run in (new, old)]
+    if new.data == old.data:
+        return "the baseline is this very run"
     pairs = (
-        ("profile", *(profile.get("name") for profile in profiles)),
         ("model", left.endpoint.model, right.endpoint.model),
         ("block size", left.block_size, right.block_size),
         ("tokenizer", _fingerprint(new), _fingerprint(old)),
@@ -44,9 +51,17 @@ def _not_comparable(new: Run, old: Run, limits: Thresholds) -> str | None:
     for name, ours, theirs in pairs:
         if ours != theirs and None not in (ours, theirs):
             return f"the baseline has {name} {theirs}, this run {ours}"
+    keys = differing(_traffic(new), _traffic(old))
+    if keys := [key for key in keys if not key.endswith("source")]:
+        return f"the baseline's profile has another {', '.join(keys[:4])}"
     if min(left.split.sessions, right.split.sessions) < limits.min_sessions:
         return f"fewer than {limits.min_sessions} sessions to compare"
     return None
+
+
+def _traffic(run: Run) -> dict[str, Any]:
+    profile = run.data.get("profile")
+    return {key: profile.get(key) for key in _TRAFFIC} if isinstance(profile, dict) else {}
 
 
 def _fingerprint(run: Run) -> str | None:

@@ -27,7 +27,7 @@ _DAMAGED = "the run folder is damaged: run again, or restore it from where it wa
 @dataclass(frozen=True, slots=True)
 class Requests:
     """Columns of one row a measured request; NaN and "": not known. `session` counts from 0 in the
-    order of `names`. rows_of_all: rows of every phase, priming and warm-up included."""
+    order of `names`. num_left: requests that users left on purpose."""
 
     names: tuple[str, ...]
     session: npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Requests:
     replay: npt.NDArray[Any]
     main_cause: npt.NDArray[Any]
     number: dict[str, FloatArray]
-    rows_of_all: int
+    num_left: int
 
     @property
     def is_ok(self) -> npt.NDArray[np.bool_]:
@@ -78,7 +78,6 @@ def read_requests(folder: Path) -> Requests:
 
 
 def _requests(table: pa.Table, path: Path) -> Requests:
-    every = table.num_rows
     if "phase" in table.column_names:
         phase = _words(table, "phase")
         table = table.filter(pa.array((phase == "measured") | (phase == "")))
@@ -95,7 +94,7 @@ def _requests(table: pa.Table, path: Path) -> Requests:
         replay=words["replay"],
         main_cause=words["main_cause"],
         number=number,
-        rows_of_all=every,
+        num_left=_count_true(table, "left"),
     )
     _check(found, path)
     return found
@@ -106,6 +105,12 @@ def _numbers(table: pa.Table, name: str) -> FloatArray:
         return np.full(table.num_rows, np.nan)
     column = table[name].cast(pa.float64()).to_pylist()
     return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
+
+
+def _count_true(table: pa.Table, name: str) -> int:
+    if name not in table.column_names:
+        return 0
+    return sum(value is True for value in table[name].to_pylist())
 
 
 def _words(table: pa.Table, name: str) -> npt.NDArray[Any]:

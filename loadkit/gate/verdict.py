@@ -68,8 +68,9 @@ class Comparison(msgspec.Struct, frozen=True):
     """Token-weighted hit rates that were compared, 0..1.
 
     allowance: how far outside [expected_low, expected_high] the measured rate may lie, since
-    another draw of the same traffic would move it: the measured half width, at least 2 points; None
-    for a run too small to say. interval: [low, high] of the measured rate by the same half width.
+    another draw of the same traffic would move it: the measured half width (wider if the forecast was
+    counted in a log, which is a draw too), at least 2 points; None for a run too small to say.
+    replay_allowance: the same of the share that was replayed. interval: [low, high] of the measured rate by the same half width.
     half_width: of the measured rate, before any limit. organic: rate of the requests that are no replay, with its interval, and what to expect of it.
     """
 
@@ -85,6 +86,7 @@ class Comparison(msgspec.Struct, frozen=True):
     organic_interval: tuple[float, float] | None = None
     expected_organic: float | None = None
     half_width: float | None = None
+    replay_allowance: float | None = None
 
 
 class Check(msgspec.Struct, frozen=True):

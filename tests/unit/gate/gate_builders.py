@@ -21,6 +21,10 @@ RUN: dict[str, Any] = {
     "block_size": 16,
     "capacity_blocks": 2000,
     "requests": {"scheduled": 60, "ok": 60, "not_sent": 0},
+    "started_unix_s": 2.0,
+    "left": 0,
+    "loop": "closed",
+    "schedule_delay_s": {"p99": None},
     "wraps": 0,
     "mutations": 0,
     "split": {
@@ -34,13 +38,16 @@ RUN: dict[str, Any] = {
         "replay_cross_session_rate": 0.02,
         "continuation_rate": 0.20,
         "shared_rate": 0.18,
+        "organic_hit_rate": 0.39,
     },
     "reconciliation": {
         "usage": {"cached_tokens": 4000, "prompt_tokens": 10_000},
-        "prometheus": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "usage_all_phases": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "prometheus": {"cached_tokens": None, "prompt_tokens": None},
         "prediction": {"cached_tokens": 4000, "prompt_tokens": 10_000},
         "prediction_infinite_tokens": 4100,
         "prediction_capacity_blocks": 2000,
+        "prediction_overlap_tokens": None,
         "unanswered_requests": 0,
     },
 }
@@ -55,8 +62,24 @@ EXPECTED: dict[str, Any] = {
         "shared": 0.18,
         "miss": 0.59,
     },
-    "scenario": {"traffic": 1.0, "block_size": 16, "capacity_blocks": 2000},
-    "log": {"tokenizer_fingerprint": "aa"},
+    "organic_hit_rate": {"estimate": 0.39},
+    "scenario": {
+        "traffic": 1.0,
+        "block_size": 16,
+        "capacity_blocks": 2000,
+        "replicas": 1,
+        "routing": "pooled",
+        "ttl_s": None,
+        "horizon_s": None,
+    },
+    "log": {
+        "requests": 10**6,
+        "sessions": 10**5,
+        "prompt_tokens": 10**9,
+        "tokenizer_fingerprint": "aa",
+        "model": None,
+    },
+    "curve": [],
     "needs": None,
 }
 
@@ -77,8 +100,24 @@ def run(**changes: Any) -> dict[str, Any]:
     return changed(RUN, **changes)
 
 
+# No hit rate, and so no split: what the server left unsaid, or a forecast that was refused.
+UNSPLIT: dict[str, Any] = dict.fromkeys(RUN["split"]) | {"requests": 0, "sessions": 0}
+REFUSED: dict[str, Any] = {"hit_rate": {}, "split": dict.fromkeys(EXPECTED["split"])}
+
+
 def expected(**changes: Any) -> dict[str, Any]:
-    return changed(EXPECTED, **changes)
+    """Of another rate than usual: production shares as much more or less. log: adds to what is
+    there."""
+    log = EXPECTED["log"] | changes.pop("log", {})
+    data = changed(EXPECTED, **changes, log=log)
+    estimate, split = data["hit_rate"].get("estimate"), data["split"]
+    if isinstance(estimate, float) and not any(name.startswith("split") for name in changes):
+        rest = estimate
+        for name in ("replay_cross_session", "continuation"):
+            split[name] = min(rest, split[name])
+            rest -= split[name]
+        split["shared"] = rest
+    return data
 
 
 def mirage() -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gate_builders import expected, mirage, run
+from gate_builders import REFUSED, UNSPLIT, expected, mirage, run
 
 from loadkit.core.errors import InputError
 from loadkit.gate import decide
+from loadkit.gate.policy import Policy
+from loadkit.thresholds import Thresholds
 
 
 def codes(measured: dict[str, Any], forecast: dict[str, Any] | None = None) -> list[str]:
@@ -55,11 +57,19 @@ def test_replays_that_explain_only_a_part_are_not_blamed_for_all() -> None:
     assert codes(both) == ["unlike_production"]
 
 
-def test_replays_that_production_has_too_are_no_mirage() -> None:
+def test_replays_that_production_has_too_are_no_mirage_if_somebody_says_so() -> None:
+    """A log that is itself full of replays is a test's, or has its sessions twice."""
     forecast = expected(
-        hit_rate={"estimate": 0.92, "low": 0.92, "high": 0.92}, split__replay_cross_session=0.88
+        hit_rate={"estimate": 0.92, "low": 0.92, "high": 0.92},
+        split__replay_cross_session=0.88,
+        split__continuation=0.04,
+        split__shared=0.0,
     )
-    assert verdict(mirage(), forecast) == "PASS"
+    [reason] = decide(mirage(), forecast).reasons
+    assert (reason.code, reason.measured, reason.expected) == ("forecast_refused", 0.88, 0.3)
+    known = Policy(Thresholds(max_expected_replay=1.0))
+    assert decide(mirage(), forecast, known).verdict == "PASS"
+    assert "max_expected_replay 1 (ours 0.3)" in decide(mirage(), forecast, known).notes[-1]
 
 
 def test_the_right_rate_made_of_replays_does_not_pass() -> None:
@@ -73,7 +83,9 @@ def test_the_right_rate_made_of_replays_does_not_pass() -> None:
 
 
 def test_replays_are_not_excused_by_a_forecast_without_split() -> None:
-    assert verdict(run(split__replay_cross_session_rate=0.2), expected(split=None)) == "FAIL"
+    none = expected(split=dict.fromkeys(expected()["split"]))
+    with pytest.raises(InputError, match="the hit rate or its split is missing"):
+        decide(run(split__replay_cross_session_rate=0.2), none)
 
 
 def test_too_low_a_rate_is_unlike_production_too() -> None:
@@ -104,9 +116,26 @@ def test_the_allowance_is_the_half_width_but_at_least_two_points(
 
 
 def test_the_forecasts_interval_counts_where_it_has_one() -> None:
-    wide = expected(hit_rate={"estimate": 0.41, "low": 0.30, "high": 0.55})
+    wide = expected(hit_rate={"estimate": 0.41, "low": 0.35, "high": 0.55})
     assert verdict(run(split__hit_rate=0.56), wide) == "PASS"
     assert verdict(run(split__hit_rate=0.61), wide) == "FAIL"
+
+
+def test_a_forecast_that_any_run_fits_decides_nothing() -> None:
+    vague = expected(hit_rate={"estimate": 0.41, "low": 0.2, "high": 0.41})
+    [reason] = decide(run(), vague).reasons
+    assert (reason.code, reason.measured) == ("forecast_refused", pytest.approx(0.105))
+    assert (
+        verdict(run(), expected(hit_rate={"estimate": 0.41, "low": 0.21, "high": 0.41})) == "PASS"
+    )
+
+
+def test_a_rate_counted_in_a_log_is_a_draw_too() -> None:
+    """20 sessions in the run, 20 in the log: differences spread sqrt(2) times as far."""
+    small = expected(log={"sessions": 20})
+    assert decide(run(), small).hit_rate.allowance == pytest.approx(0.05 * 2**0.5)
+    said = expected(log={"sessions": 20}, hit_rate={"estimate": 0.41, "low": 0.4, "high": 0.45})
+    assert decide(run(), said).hit_rate.allowance == 0.05
 
 
 def test_a_very_uncertain_rate_never_passes() -> None:
@@ -218,7 +247,7 @@ def test_a_forecast_from_the_smallest_log_that_will_do_is_judged() -> None:
 @pytest.mark.parametrize("change", [{"requests__ok": 29}, {"split__sessions": 9}])
 def test_a_tiny_run_has_no_allowance_for_chance(change: dict[str, Any]) -> None:
     assert decide(run(**change), expected()).hit_rate.allowance is None
-    assert decide(run(), expected()).hit_rate.allowance == 0.05
+    assert decide(run(), expected()).hit_rate.allowance == pytest.approx(0.05, rel=1e-3)
 
 
 def test_a_run_that_cannot_be_judged_is_not_failed_for_its_rate() -> None:
@@ -227,7 +256,7 @@ def test_a_run_that_cannot_be_judged_is_not_failed_for_its_rate() -> None:
 
 def test_a_server_that_reports_nothing_is_told_which_flag_is_missing() -> None:
     silent = run(reconciliation__usage__cached_tokens=None)
-    silent["split"] = {"source": None, "requests": 0, "hit_rate": None}
+    silent["split"] = UNSPLIT
     [reason] = decide(silent, expected()).reasons
     assert reason.code == "not_reported"
     assert "--enable-prompt-tokens-details" in reason.remedy
@@ -235,22 +264,83 @@ def test_a_server_that_reports_nothing_is_told_which_flag_is_missing() -> None:
 
 def test_counts_without_a_split_are_not_enough() -> None:
     unsplit = run()
-    unsplit["split"] = {"source": None, "requests": 0, "hit_rate": None}
+    unsplit["split"] = UNSPLIT
     [reason] = decide(unsplit, expected()).reasons
     assert reason.code == "not_reported"
     assert "split by cause" in reason.message
 
 
 def test_a_refused_forecast_is_inconclusive_and_says_what_it_needs() -> None:
-    refused = expected(status="inconclusive", hit_rate={}, needs="two more hours of log")
+    refused = expected(status="inconclusive", **REFUSED, needs="two more hours of log")
     [reason] = decide(run(), refused).reasons
     assert (reason.code, reason.remedy) == ("forecast_refused", "two more hours of log")
 
 
 def test_an_infinite_forecast_is_an_upper_bound_for_any_capacity() -> None:
+    """Staging may equal it because it is too short to evict anything, and production may not."""
     infinite = expected(scenario__capacity_blocks=None)
-    assert verdict(run(), infinite) == "PASS"
+    assert verdict(run(), infinite) == "INCONCLUSIVE"
     assert codes(mirage(), infinite) == ["replay_mirage"]
+    assert verdict(run(capacity_blocks=None), infinite) == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("point", "answer"),
+    [((1999, 0.41), "PASS"), ((2001, 0.41), "INCONCLUSIVE"), ((1999, 0.40), "INCONCLUSIVE")],
+)
+def test_an_infinite_forecast_will_do_where_production_fits_into_the_cache(
+    point: tuple[int, float], answer: str
+) -> None:
+    curve = [{"capacity_blocks": point[0], "hit_rate": point[1]}]
+    assert verdict(run(), expected(scenario__capacity_blocks=None, curve=curve)) == answer
+
+
+def test_a_cache_that_serves_more_than_its_size_holds_does_not_pass() -> None:
+    """40 points served, 38 or 37 resident: two more may be rounding, three are not."""
+    tokens = {"reconciliation__prediction_overlap_tokens": 3600}
+    assert verdict(run(reconciliation__prediction__cached_tokens=3800, **tokens)) == "PASS"
+    more = run(reconciliation__prediction__cached_tokens=3700, **tokens)
+    assert (verdict(more), codes(more)) == ("INCONCLUSIVE", ["warm_cache"])
+
+
+def test_usage_that_the_servers_own_counters_deny_decides_nothing() -> None:
+    both = {"cached_tokens": 9200, "prompt_tokens": 10_000}
+    lied = run(reconciliation__prometheus=both)
+    [reason] = decide(lied, expected()).reasons
+    assert (reason.code, reason.measured, reason.expected) == ("not_reported", 0.4, 0.92)
+    near = run(reconciliation__prometheus={"cached_tokens": 4199, "prompt_tokens": 10_000})
+    assert verdict(near) == "PASS"
+
+
+def test_a_prompt_of_other_lengths_shows_another_tokenizer() -> None:
+    other = run(reconciliation__prediction__prompt_tokens=9000)
+    [reason] = decide(other, expected()).reasons
+    assert reason.code == "forecast_refused"
+    assert "10,000 prompt tokens where --tokenizer counts 9,000" in reason.message
+    assert verdict(run(reconciliation__prediction__prompt_tokens=9900)) == "PASS"
+
+
+def test_a_forecasts_parts_that_do_not_add_up_were_edited() -> None:
+    with pytest.raises(
+        InputError, match=r"hit rate is 0\.4100, the parts of its split are 0\.3100"
+    ):
+        decide(
+            run(),
+            expected(split__continuation=0.1),
+        )
+
+
+def test_a_run_called_ok_with_a_reason_why_not_was_edited() -> None:
+    with pytest.raises(InputError, match="status ok, but interrupted is a reason"):
+        decide(run(reasons=[INTERRUPTED]), expected())
+
+
+def test_notes_say_what_the_forecast_is_for_and_that_its_log_may_be_the_run_itself() -> None:
+    fleet = expected(scenario__replicas=4, scenario__routing="random", scenario__traffic=20.0)
+    assert "20x the traffic of a log of 1,000,000 requests" in decide(run(), fleet).notes[-1]
+    assert "4 replicas, random routing" in decide(run(), fleet).notes[-1]
+    same = expected(log={"requests": 60, "prompt_tokens": 10_000})
+    assert any("exactly this run's requests" in note for note in decide(run(), same).notes)
 
 
 def test_a_rate_below_an_infinite_forecast_says_nothing_about_a_finite_cache() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_builders import expected, folder, mirage, rows, run
+from gate_builders import UNSPLIT, expected, folder, mirage, rows, run
 
 from loadkit.core.errors import InputError
 from loadkit.gate import Verdict, decide_folder
@@ -49,11 +49,11 @@ def test_staging_92_expected_38_is_a_replay_mirage_with_its_figures(tmp_path: Pa
 
 
 def test_the_interval_is_counted_by_sessions_not_by_requests(tmp_path: Path) -> None:
-    data = run()
+    data = run(split__shared_rate=0.40)
+    data["split"] |= {"replay_cross_session_rate": 0.0, "continuation_rate": 0.0}
     table = rows(data)
     for row in table:  # half of the sessions hit 60 tokens of 100, the others 20
-        even = int(row["session"][1:]) % 2 == 0
-        row |= {"replay_cross_session": 0, "continuation": 0, "shared": 60 if even else 20}
+        row["shared"] = 60 if int(row["session"][1:]) % 2 == 0 else 20
     verdict = judge(tmp_path, data, table)
     # s = 20 points in each of 20 sessions: t(19) * 20.5 / sqrt(20)
     assert verdict.hit_rate.half_width == pytest.approx(0.0961, abs=0.0005)
@@ -129,7 +129,7 @@ def test_sessions_of_another_seed_are_not_the_same_sessions(tmp_path: Path) -> N
 
 
 def baseline(base: Path, **changes: Any) -> Path:
-    return folder(base / "old", run(), rows(run(), **changes))
+    return folder(base / "old", run(started_unix_s=1.0), rows(run(), **changes))
 
 
 def test_an_equal_baseline_is_no_regression_and_says_what_it_found(tmp_path: Path) -> None:
@@ -174,12 +174,16 @@ def test_other_sessions_are_compared_as_two_draws(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"block_size": 32}, {"endpoint__model": "other"}, {"status": "invalid"}],
-)
+    [
+        {"block_size": 32}, {"endpoint__model": "other"}, {"started_unix_s": 2.0},
+        {"status": "invalid", "reasons": [{"code": "interrupted", "message": ""}]},
+        {"profile": {"name": "p", "traffic": {"turns": 2}}},
+    ],
+)  # fmt: skip
 def test_a_baseline_that_cannot_be_compared_leaves_the_question_open(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    old = folder(tmp_path / "old", run(**change), rows(run()))
+    old = folder(tmp_path / "old", run(**{"started_unix_s": 1.0} | change), rows(run()))
     answer = judge(tmp_path, run(), baseline=old)
     assert (answer.verdict, answer.exit_code) == ("INCONCLUSIVE", 3)
     assert [reason.code for reason in answer.reasons] == ["regression"]
@@ -222,7 +226,7 @@ def test_rows_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any],
 
 
 def test_requests_of_another_run_are_noticed(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"9 answered requests, run\.json has 60"):
+    with pytest.raises(InputError, match=r"answered requests: 9 but 60 in run\.json"):
         judge(tmp_path, run(), rows(run())[:9])
 
 
@@ -253,8 +257,7 @@ def test_a_forecast_outside_its_own_interval_is_refused() -> None:
 def test_no_traffic_is_exit_3_even_with_a_forecast_of_nothing(tmp_path: Path) -> None:
     none = {"code": "too_few_samples", "message": "no request was sent"}
     empty = run(
-        status="invalid", reasons=[none], requests={"scheduled": 0, "ok": 0}, split={},
-        reconciliation={}, profile={"name": "p", "slo": SLO},
+        status="invalid", reasons=[none], requests={"scheduled": 0, "ok": 0}, split=UNSPLIT, profile={"name": "p", "slo": SLO},
     )  # fmt: skip
     forecast = expected(hit_rate={"estimate": 0.0, "low": 0.0, "high": 0.0})
     answer = judge(tmp_path, empty, [], forecast)
@@ -263,7 +266,7 @@ def test_no_traffic_is_exit_3_even_with_a_forecast_of_nothing(tmp_path: Path) ->
 
 def test_an_answer_without_cached_tokens_is_never_a_rate_of_zero(tmp_path: Path) -> None:
     silent = run(reconciliation__usage__cached_tokens=None)
-    silent["split"] = {"source": None, "requests": 0, "hit_rate": None}
+    silent["split"] = UNSPLIT
     forecast = expected(hit_rate={"estimate": 0.0, "low": 0.0, "high": 0.01})
     answer = judge(tmp_path, silent, None, forecast)
     assert (answer.exit_code, answer.hit_rate.measured) == (3, None)
@@ -274,7 +277,7 @@ def test_an_answer_without_cached_tokens_is_never_a_rate_of_zero(tmp_path: Path)
     ("text", "says"),
     [
         ("schema: loadkit.gate-policy/1\nmin_sesions: 3\n", "min_sesions: Extra"),
-        ("schema: loadkit.gate-policy/1\nallowance: 2\n", "allowance: .*less than or equal to 1"),
+        ("schema: loadkit.gate-policy/1\nallowance: 2\n", "allowance: .*less than or equal to 0.1"),
         ("schema: loadkit.gate-policy/1\nallowance: .nan\n", "allowance: .*finite"),
         ("min_sessions: 3\n", "schema: Field required"),
         ("- 1\n", "not a mapping"),
@@ -334,3 +337,70 @@ def test_the_verdict_is_plain_json(tmp_path: Path) -> None:
         "schema", "verdict", "reasons", "hit_rate", "checks", "notes", "baseline", "thresholds",
         "thresholds_from",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"split__hit_rate": 0.38}, "hit rate: 0.4 but 0.38 in run.json"),
+        ({"split__sessions": 30}, "sessions with a split: 20 but 30"),
+        ({"split__replay_cross_session_rate": 0.0}, "replay_cross_session rate: 0.02 but 0 in"),
+        ({"split__requests": 59}, "requests with a split: 60 but 59"),
+        ({"left": 7}, "requests that users left: 0 but 7"),
+    ],
+)
+def test_an_edited_run_json_is_not_what_its_rows_add_up_to(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    at = folder(tmp_path / "run", run(**change), rows(run()))
+    with pytest.raises(InputError, match=says):
+        decide_folder(at, expected())
+
+
+def test_one_giant_session_does_not_speak_for_twenty(tmp_path: Path) -> None:
+    """19 sessions of 300 tokens and one of 30,000: (35,700)^2 / (30,000^2 + 19 * 300^2) = 1.41."""
+    table = rows(run())
+    for row in table:
+        if row["session"] == "s0":
+            row |= {
+                k: 100 * row[k]
+                for k in (
+                    "prompt_tokens",
+                    "cached_tokens",
+                    "replay_cross_session",
+                    "continuation",
+                    "shared",
+                )
+            }
+    [reason] = judge(tmp_path, run(), table).reasons
+    assert (reason.code, reason.measured) == ("too_few_samples", pytest.approx(1.4134, abs=1e-3))
+    assert "the largest of 20 sessions has 84% of all prompt tokens" in reason.message
+
+
+def test_a_time_that_the_baseline_has_and_the_run_has_not_leaves_the_question_open(
+    tmp_path: Path,
+) -> None:
+    answer = judge(
+        tmp_path,
+        run(),
+        [row | {"ttft_s": None} for row in rows(run())],
+        baseline=baseline(tmp_path),
+    )
+    assert (
+        "time to first token (geometric mean) of this run cannot be" in answer.reasons[-1].message
+    )
+    assert answer.exit_code != 0
+
+
+def test_no_gate_file_switches_a_check_off(tmp_path: Path) -> None:
+    """The loosest file there can be, and the article's case fails all the same."""
+    (tmp_path / "gate.yaml").write_text(
+        "schema: loadkit.gate-policy/1\nconfidence: 0.999\nallowance: 0.1\nmax_half_width: 0.2\n"
+        "min_answered_share: 0.5\nmax_unreported_share: 0.1\nmax_capacity_difference: 0.2\n"
+        "max_wraps: 1000000\nmin_sessions: 3\nmin_requests: 2\nmax_expected_replay: 1\n"
+        "min_effective_sessions: 2\n"
+    )
+    low = expected(hit_rate={"estimate": 0.38, "low": 0.35, "high": 0.41})
+    answer = judge(tmp_path, mirage(), None, low, policy_file=tmp_path / "gate.yaml")
+    assert [reason.code for reason in answer.reasons] == ["replay_mirage"]
+    assert "tolerates more than loadkit does: confidence" in answer.notes[-1]
