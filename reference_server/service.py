@@ -56,6 +56,7 @@ class Service:
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
 
     def install(self, engine: Engine, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
+        forget_words(tokenizer)
         self.engine, self.tokenizer, self.eos_ids = engine, tokenizer, eos_ids
         self.fingerprint, self.texts = tokenizer.fingerprint, TokenTexts(tokenizer)
         longest = max(map(len, tokenizer.hf.get_vocab()))
@@ -95,7 +96,7 @@ class Service:
         except QueueFull as error:
             raise ApiError(
                 429,
-                f"the queue is full: {error}",
+                "the queue is full: try again later",  # how full is about others' prompts
                 code="queue_full",
                 headers={"Retry-After": str(RETRY_AFTER_S)},
             ) from error
@@ -230,6 +231,15 @@ def _session(body: GenerationRequest, header: str | None, tenant: str) -> str | 
         message = f"a session id has at most {MAX_SESSION_CHARS} characters"
         raise ApiError(400, message, code="invalid_value", param="session_id")
     return _digest(f"{tenant}\0{session}")
+
+
+def forget_words(tokenizer: Tokenizer) -> None:
+    """Of a fast tokenizer: it remembers the words that it has seen, whoever sent them, and is a
+    fifth faster for a text of words that it knows: /tokenize would tell what others have sent. Its
+    memory gains nothing else that was measured (benchmarks/tenant_attack.py)."""
+    model = getattr(getattr(tokenizer.hf, "backend_tokenizer", None), "model", None)
+    if hasattr(model, "_resize_cache"):  # BPE and Unigram; others have no such memory
+        model._resize_cache(0)
 
 
 def unavailable(health: str) -> ApiError:
