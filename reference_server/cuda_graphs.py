@@ -58,16 +58,19 @@ class _Static:
         }
 
     def fill(self, chunks: Sequence[Chunk], block_size: int) -> None:
+        """Of the block table only as many columns as this step needs: what is behind them is old,
+        and past `seqused_k`."""
         size, width = self.state["block_table"].shape
         idle = size - len(chunks)
-        tables = [chunk.request.pages[:width] for chunk in chunks]
-        pages = [table + [SCRATCH_PAGE] * (width - len(table)) for table in tables]
+        widest = min(width, max(len(chunk.request.pages) for chunk in chunks))
+        tables = [chunk.request.pages[:widest] for chunk in chunks] + [[]] * idle
+        pages = [table + [SCRATCH_PAGE] * (widest - len(table)) for table in tables]
         write = [_write_slot(chunk, block_size) for chunk in chunks]
         _set(self.ids, [chunk.token_ids[0] for chunk in chunks] + [0] * idle)
         _set(self.positions, [chunk.start for chunk in chunks] + [0] * idle)
         _set(self.write, write + [SCRATCH_PAGE * block_size] * idle)
         _set(self.state["seqused_k"], [chunk.end for chunk in chunks] + [1] * idle)
-        _set(self.state["block_table"], pages + [[SCRATCH_PAGE] * width] * idle)
+        _set(self.state["block_table"][:, :widest], pages)
 
 
 class DecodeGraphs:

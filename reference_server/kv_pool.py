@@ -1,4 +1,8 @@
-"""The device's K/V pages as tensors."""
+"""The device's K/V pages as tensors.
+
+All copies are put on the current stream, which is the model's: a page is read, and a slot of pinned
+memory used again, only after what was put there before.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,14 @@ import torch
 from torch import Tensor
 
 from loadkit.core.errors import InputError
+
+
+def head_shape(config: Any) -> tuple[int, int, int]:
+    """(attention heads, K/V heads, head dim) of a model."""
+    heads: int = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, kv_heads, head_dim
 
 
 class KVPool:
@@ -21,17 +33,10 @@ class KVPool:
     def __init__(
         self, config: Any, num_pages: int, block_size: int, dtype: torch.dtype, device: torch.device
     ):
-        head_dim = getattr(config, "head_dim", None)
-        head_dim = head_dim or config.hidden_size // config.num_attention_heads
+        _, heads, dim = head_shape(config)
+        num_layers = config.num_hidden_layers
         self.block_size = block_size
-        self.payload_shape = (
-            config.num_hidden_layers,
-            2,
-            block_size,
-            config.num_key_value_heads,
-            head_dim,
-        )
-        num_layers, _, _, heads, dim = self.payload_shape
+        self.payload_shape = (num_layers, 2, block_size, heads, dim)
         try:
             self.tensor = torch.zeros(
                 (num_layers, 2, num_pages, block_size, heads, dim), dtype=dtype, device=device

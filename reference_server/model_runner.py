@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loadkit.core.errors import InputError
 from reference_server.attention import ATTENTION_NAME, Row, Step, choose_backend
 from reference_server.block_tree import SCRATCH_PAGE
 from reference_server.cuda_graphs import DecodeGraphs
 from reference_server.fused_linear import fuse
-from reference_server.kv_pool import KVPool
+from reference_server.kv_pool import KVPool, head_shape
 from reference_server.request import Chunk, Request, Sample, SamplingParams
 from reference_server.sampling import Sampler
+from reference_server.supported import OwnAnswer, require_plain_attention
 
 MAX_GRAPH_BATCH = 64
 
@@ -23,24 +23,27 @@ MAX_GRAPH_BATCH = 64
 class TransformersRunner:
     """A model with its pool of K/V pages. It takes the model over: its linear layers are fused.
 
-    Raises InputError for a model whose layers are not all plain full attention.
+    Raises InputError for a model that paged attention would not serve rightly; see `supported`.
     """
 
     def __init__(self, model: Any, *, num_pages: int, block_size: int):
         config = model.config.get_text_config()
-        _require_full_attention(config)
-        model.set_attn_implementation(ATTENTION_NAME)
+        require_plain_attention(config)
         self.model = model.eval()
-        fuse(self.model)
         self.block_size = block_size
         self.vocab_size: int = config.vocab_size
         self.max_model_len: int = config.max_position_embeddings
         self.device: torch.device = model.device
-        self.backend = choose_backend(self.device, model.dtype, block_size)
+        pool_tokens = (num_pages - 1) * block_size
+        own = OwnAnswer(model, min(pool_tokens, self.max_model_len))
+        model.set_attn_implementation(ATTENTION_NAME)
+        fuse(model)
+        self.backend = choose_backend(self.device, model.dtype, block_size, head_shape(config))
         self.pages = KVPool(config, num_pages, block_size, model.dtype, self.device)
         self._offsets = torch.arange(block_size)
         self._sampler = Sampler()
-        self.graphs = self._make_graphs(MAX_GRAPH_BATCH)
+        self.graphs = self._make_graphs(min(pool_tokens, self.max_model_len))
+        own.require_same(self)
 
     @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> list[list[Sample]]:
@@ -52,8 +55,8 @@ class TransformersRunner:
         step = Step(
             self.backend,
             self.pages.layers,
-            torch.cat([row.write for row in rows]),
-            self.backend.prepare(rows),
+            torch.cat([row.write for row in rows]).to(self.device),
+            self.backend.prepare(rows, self.device),
         )
         wanted = [_wanted(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
         logits = self._compute(chunks, [i for places in wanted for i in places] or [0], step)
@@ -93,7 +96,7 @@ class TransformersRunner:
         logits: Tensor = output.logits[0]
         return logits
 
-    def _make_graphs(self, max_batch: int) -> DecodeGraphs | None:
+    def _make_graphs(self, max_len: int) -> DecodeGraphs | None:
         """CUDA with block tables only: other backends build their state anew every step."""
         if self.device.type != "cuda" or self.backend.name != "varlen":
             return None
@@ -102,8 +105,8 @@ class TransformersRunner:
             self.backend,
             self.pages.layers,
             block_size=self.block_size,
-            max_len=self.max_model_len,
-            max_batch=max_batch,
+            max_len=max_len,
+            max_batch=MAX_GRAPH_BATCH,
             device=self.device,
         )
 
@@ -124,25 +127,9 @@ class TransformersRunner:
             write = write.clone()
             places = torch.arange(chunk.start, chunk.start + num_scratch) % self.block_size
             write[:num_scratch] = SCRATCH_PAGE * self.block_size + places
-        return Row(
-            begin,
-            begin + len(write),
-            slots.to(self.device),
-            write.to(self.device),
-            pages,
-        )
+        return Row(begin, begin + len(write), slots, write, pages)
 
 
 def _wanted(chunk: Chunk, row: Row) -> range:
     """Rows of the flat batch whose logits are needed: the chunk's last token and its draft."""
     return range(row.end - len(chunk.draft) - 1, row.end) if chunk.samples else range(0)
-
-
-def _require_full_attention(config: Any) -> None:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "attn_logit_softcapping", None):
-        raise InputError(
-            f"layers of kind {', '.join(sorted(kinds))} are not supported",
-            where="--model",
-            remedy="use a model with plain full attention, such as Llama, Qwen or SmolLM",
-        )

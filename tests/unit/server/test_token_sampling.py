@@ -65,6 +65,39 @@ def test_tokens_that_would_end_the_reply_too_early_are_banned() -> None:
     assert Sampler().sample(logits(), [ignoring])[0].token == 0
 
 
+def test_logprobs_of_a_reply_with_banned_ends_are_still_the_models_own() -> None:
+    banning = chunk(num_logprobs=1, min_tokens=1, eos_ids=frozenset({0}))
+    given = logits()
+    sample = Sampler().sample(given, [banning])[0]
+    assert (sample.token, sample.top[0][0]) == (1, 0)
+    assert sample.logprob == pytest.approx(log(0.25), abs=1e-5)
+    assert torch.equal(given, logits())
+
+
+@pytest.mark.parametrize(
+    "params", [{"temperature": 1e-40}, {"temperature": 1e-320}, {"top_p": 1e-50}]
+)
+def test_the_least_temperature_and_top_p_are_greedy(params: dict[str, float]) -> None:
+    """fp32 knows no such numbers: dividing by them, or keeping that share, left no token at all."""
+    one = chunk(**{"temperature": 1.0, "seed": 1, **params})
+    assert [s.token for s in Sampler().sample(logits(), [one])] == [0]
+
+
+def test_each_row_of_a_batch_draws_as_it_would_alone() -> None:
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 1.0},
+        {"temperature": 0.0},
+        {"temperature": 2.0, "top_k": 2},
+        {"temperature": 0.7, "top_p": 0.8},
+        {"temperature": 1.0, "top_k": 3, "top_p": 0.6},
+    ]
+    for seed in range(30):
+        together = [chunk(seed=seed, **kind) for kind in kinds]
+        alone = [chunk(seed=seed, **kind) for kind in kinds]
+        tokens = [sample.token for sample in Sampler().sample(logits(len(kinds)), together)]
+        assert tokens == [Sampler().sample(logits(), [one])[0].token for one in alone]
+
+
 def test_a_stop_id_ends_a_reply_and_is_its_last_token() -> None:
     reply = expected_reply([1, 2], 20, 50)
     stop = reply[7]
