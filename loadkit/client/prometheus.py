@@ -6,6 +6,7 @@ Counters only: take one reading before and one after a run and subtract. Names c
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def _totals(text: str) -> tuple[Mapping[str, float], dict[str, float]]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = sample.name.removesuffix("_total")
+            if not math.isfinite(sample.value):
+                continue  # a counter is a number
             totals[name] += sample.value
             if name == _BY_CAUSE and "cause" in sample.labels:
                 by_cause[sample.labels["cause"]] += sample.value

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from loadkit.traces.dialogues import Message, requests_after
+from loadkit.traces.dialogues import Message, replies_in, requests_after
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
 from loadkit.traces.texts import TextRequest
@@ -53,9 +53,7 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
                 raise place.error("the row has neither `conversation` nor `trajectory`")
             messages = [_message(place, message) for message in said]
             tools = [_tool(place, tool) for tool in row.tools or ()]
-            # A dialogue that an assistant opens was not asked for.
-            asked = [at for at, said in enumerate(messages) if at and said["role"] == "assistant"]
-            for request in requests_after(messages, asked, session, row.name):
+            for request in requests_after(messages, replies_in(messages), session, row.name):
                 request.tools = tools or None
                 yield place, request
 

@@ -31,6 +31,11 @@ def requests_after(
         )
 
 
+def replies_in(messages: Sequence[Message]) -> list[int]:
+    """Where the replies stand that were asked for: an assistant may open a dialogue unasked."""
+    return [at for at, said in enumerate(messages) if at and said["role"] == "assistant"]
+
+
 def _reply(message: Message | None) -> Reply | None:
     """The reply's text. Tool calls are written by the template's own rules, so they are unknown."""
     if message is None or message.get("tool_calls"):

@@ -9,7 +9,7 @@ passed over. Source: OpenTelemetry semantic conventions for generative AI, versi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -180,14 +180,16 @@ def _decode_text(place: Place, attributes: dict[str, Any], key: str) -> None:
 
 
 def _time(place: Place, span: dict[str, Any], which: str) -> float | None:
-    """Seconds since 1970 at which a span starts or ends; `timestamp` stands for a missing start."""
+    """Seconds since 1970 at which a span starts or ends; `timestamp` stands for a missing start.
+    A time without a zone is UTC, whoever reads it where."""
     nanoseconds = span.get(f"{which}TimeUnixNano", span.get(f"{which}_time_unix_nano"))
     text = span.get(f"{which}_time")
     try:
         if nanoseconds is not None:
             return int(nanoseconds) / _NANOSECONDS
         if text is not None:
-            return datetime.fromisoformat(text).timestamp()
+            at = datetime.fromisoformat(text)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
         return span.get("timestamp") if which == "start" else None
     except (TypeError, ValueError, OverflowError) as error:
         raise place.error(f"the span's {which} time is not understood: {error}") from error

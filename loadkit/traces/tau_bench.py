@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from loadkit.traces.dialogues import Message, requests_after
+from loadkit.traces.dialogues import Message, replies_in, requests_after
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
 from loadkit.traces.texts import TextRequest
@@ -40,9 +40,8 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
     for session, (place, row) in enumerate(reading.rows(Row)):
         with reading.row():
             messages = [_message(place, message) for message in row.traj]
-            asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
             name = f"{row.task_id}/{row.trial}"
-            for request in requests_after(messages, asked, session, name):
+            for request in requests_after(messages, replies_in(messages), session, name):
                 yield place, request
 
 

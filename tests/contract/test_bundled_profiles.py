@@ -57,25 +57,9 @@ def words() -> list[str]:
 @pytest.fixture(scope="module")
 def tokenizer(words: list[str]) -> Tokenizer:
     """Byte-level BPE of 3,000 tokens, trained on the corpora."""
-    from tiny_model import CHAT_TEMPLATE
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tiny_model import make_tokenizer
 
-    made = Backend(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=3000,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator([" ".join(words)], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|im_end|>", chat_template=CHAT_TEMPLATE
-    )
-    return Tokenizer(fast, "corpora")
+    return Tokenizer(make_tokenizer([" ".join(words)], 3000), "corpora")
 
 
 @pytest.fixture

@@ -34,23 +34,9 @@ def corpus_words() -> list[str]:
 
 def corpus_tokenizer(words: list[str]) -> Any:
     """Byte-level BPE of 3,000 tokens."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tiny_model import make_tokenizer
 
-    made = Backend(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=3000,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator([" ".join(words)], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|im_end|>", chat_template=CHAT_TEMPLATE
-    )
+    return make_tokenizer([" ".join(words)], 3000, CHAT_TEMPLATE)
 
 
 def write_corpus_model(folder: Path) -> Path:

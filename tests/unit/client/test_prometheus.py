@@ -80,6 +80,14 @@ def test_llama_cpp_without_its_cached_counter_cannot_give_a_rate() -> None:
     assert parse_prefix_counters("llamacpp:prompt_tokens_total 30\n") is None
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+def test_what_is_no_number_counts_nothing(value: str) -> None:
+    queries = f"vllm:prefix_cache_queries_total {value}\n"
+    assert parse_prefix_counters(queries + "vllm:prefix_cache_hits_total 3\n") is None
+    other_engine = f'vllm:prefix_cache_hits_total{{engine="9"}} {value}\n'
+    assert parse_prefix_counters(VLLM + other_engine) == parse_prefix_counters(VLLM)
+
+
 def test_the_start_of_the_process_that_counts_is_read_where_it_is_shown() -> None:
     started = "process_start_time_seconds 1.75e9\n"
     counters = parse_prefix_counters(VLLM + started)

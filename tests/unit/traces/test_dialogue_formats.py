@@ -95,6 +95,13 @@ def test_tau_bench_makes_a_request_of_every_assistant_message(
     assert any("no tool definitions" in warning for warning in trace.warnings)
 
 
+def test_what_an_assistant_says_unasked_is_no_request(write_log: WriteLog, read: Read) -> None:
+    said = [("assistant", "hello"), ("user", "abc"), ("assistant", "de")]
+    talk = [{"role": role, "content": text} for role, text in said]
+    assert read(write_log({"task_id": 1, "trial": 0, "traj": talk})).num_requests == 1
+    assert read(write_log({"conversation": talk})).num_requests == 1
+
+
 def test_lmcache_has_microseconds_and_plain_text(write_log: WriteLog, read: Read) -> None:
     row = {"timestamp": 2_500_000, "input": "abcd", "output": "efg", "session_id": "s"}
     trace = read(write_log(row))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,22 @@ def test_a_span_has_times_in_nanoseconds_and_messages_as_text(
     assert trace.completed_s.tolist() == [2.5]
 
 
-def test_times_may_be_written_out(write_log: WriteLog, read: Read) -> None:
-    span = {"context": {}, "start_time": "1970-01-01T00:00:03Z", "attributes": attributes("ab")}
-    trace = read(write_log(span))
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+@pytest.mark.parametrize("zone", ["Z", "+00:00", ""])
+def test_times_may_be_written_out_and_are_utc_wherever_they_are_read(
+    write_log: WriteLog, read: Read, zone: str
+) -> None:
+    at = f"1970-01-01T00:00:03{zone}"
+    trace = read(write_log({"context": {}, "start_time": at, "attributes": attributes("ab")}))
     assert trace.arrival_s is not None
     assert trace.arrival_s.tolist() == [3.0]
 
