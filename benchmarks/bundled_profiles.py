@@ -6,7 +6,8 @@
 `plans` counts the whole plan in an infinite cache that starts empty, with replies as long as the
 plan lets them be. The others run `loadkit run` against a server of their own for each profile:
 smollm2 and tiny are `loadkit serve` with SmolLM2-135M-Instruct and with a tiny random Llama of a
-long context, llamacpp is llama.cpp's server with SmolLM2. One row a profile, on stdout.
+long context; llamacpp is llama.cpp's server with SmolLM2 and one slot, to which one user talks at a
+time (what several users find in its slots depends on who comes first). One row a profile, on stdout.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "tool-agent": (*FAST, *SHORT, *TOOL, "traffic.sessions=6"),
     "voice": (*FAST, *SHORT, *THINK, "traffic.sessions=12", "traffic.system_prompts.count=3"),
 }
+ONE_USER = "arrivals={loop: closed, users: 1}"
 CAUSES = ("replay_same_session", "replay_cross_session", "continuation", "shared")
 
 
@@ -93,7 +95,7 @@ def server(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
     if kind == "llamacpp":
         gguf = next(folder.parent.glob("*.gguf"))
-        with llamacpp_server(gguf, folder / "llama.log", context=8192) as url:
+        with llamacpp_server(gguf, folder / "llama.log", 1, context=8192) as url:
             yield url, str(prepare_default_model())
         return
     model = prepare_default_model() if kind == "smollm2" else folder.parent / "tiny"
@@ -107,7 +109,8 @@ def measured(name: str, kind: str, folder: Path) -> str:
     with server(kind, folder) as (url, tokenizer):
         command = [sys.executable, "-m", "loadkit", "run", name, "--url", url, "-o", str(out)]
         command += ["--tokenizer", tokenizer, "--json"]
-        command += [word for setting in SMALL[name] for word in ("--set", setting)]
+        settings = (*SMALL[name], *([ONE_USER] if kind == "llamacpp" else []))
+        command += [word for setting in settings for word in ("--set", setting)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     if not (out / "run.json").exists():
         return f"| {name} | {' '.join(done.stderr.split())[-160:]} |"

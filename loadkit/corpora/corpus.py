@@ -19,6 +19,7 @@ SAMPLE_MESSAGES = 1000
 SAMPLE_OTHERS = 20
 # Two texts whose first characters differ share at most 19 of them: some 5 tokens, well below a block.
 OPENING_CHARS = 20
+PIECE_TRIES = 8  # a sentence said already in the same text is drawn again so often
 What = Literal["message", "system", "document", "instruction", "item", "result", "summary"]
 
 
@@ -104,21 +105,34 @@ class Corpus:
             )
         return self._cut.expand(symbol, rng)
 
-    def _language(self, rng: Random) -> str | None:
+    def language(self, number: int) -> str | None:
+        """Language of the system prompt of this number, and of what is said under it; None: the
+        corpus has but one."""
+        languages = self.card.languages
+        return languages[number % len(languages)] if languages else None
+
+    def _drawn_language(self, rng: Random) -> str | None:
         return rng.choice(self.card.languages) if self.card.languages else None
 
-    def opening(self, what: What, rng: Random) -> Opening:
-        """How such a text may begin."""
-        language = self._language(rng)
+    def opening(self, what: What, rng: Random, language: str | None = None) -> Opening:
+        """How such a text may begin. language: None draws one."""
+        language = language or self._drawn_language(rng)
         return Opening(self.expand(FORMS[what].opening, rng, language), language)
 
     def pieces(self, what: What, rng: Random, opening: str | None = None) -> Iterator[str]:
-        """An opening (the one given, if any), then body pieces without end, in its language."""
-        form = FORMS[what]
+        """An opening (the one given, if any), then body pieces without end, in its language. None is
+        said twice, unless the corpus seems to have no more."""
+        form, said = FORMS[what], set[str]()
         begun = self.opening(what, rng) if opening is None else opening
+        language = getattr(begun, "language", None)
         yield begun
         while True:
-            yield self.expand(form.body, rng, getattr(begun, "language", None))
+            for _ in range(PIECE_TRIES):
+                piece = self.expand(form.body, rng, language)
+                if piece not in said:
+                    break
+            said.add(piece)
+            yield piece
 
     def text(self, what: What, rng: Random, num_pieces: int, opening: str | None = None) -> str:
         """A text of `num_pieces` sentences or lines, opening and closing among them."""
@@ -147,8 +161,8 @@ class Corpus:
             )
         return questions[:count]
 
-    def reply(self, rng: Random) -> str:
-        return self.expand("reply", rng, self._language(rng))
+    def reply(self, rng: Random, language: str | None = None) -> str:
+        return self.expand("reply", rng, language or self._drawn_language(rng))
 
     def tool(self, rng: Random, number: int) -> dict[str, Any]:
         """An OpenAI function schema; `number` keeps the names of a set apart."""

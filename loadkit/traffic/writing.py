@@ -34,8 +34,12 @@ class Writer:
         pieces: int | None = None,
         tokens: int | None = None,
         opening: str | None = None,
+        language: str | None = None,
     ) -> str:
-        """A text of so many sentences or lines, or of exactly so many tokens."""
+        """A text of so many sentences or lines, or of exactly so many tokens. language: None draws
+        one, where the corpus has several."""
+        if opening is None:
+            opening = self.corpus.opening(what, self.rng, language)
         if tokens is not None:
             source = self.corpus.pieces(what, self.rng, opening)
             return self.exact.fit(source, FORMS[what].joint, tokens)
@@ -48,26 +52,34 @@ class Writer:
         tokens: Distribution | None,
         factor: float = 1.0,
         opening: str | None = None,
+        language: str | None = None,
     ) -> str:
         """A text whose length is drawn: in pieces, or in tokens where that is declared."""
         if tokens is not None:
             count = round(draw_int(tokens, self.rng) * factor)
-            return self.text(what, tokens=min(max(1, count), int(tokens.max)), opening=opening)
+            count = min(max(1, count), int(tokens.max))
+            return self.text(what, tokens=count, opening=opening, language=language)
         assert pieces is not None  # profiles have one of the two
         count = min(round(draw_int(pieces, self.rng) * factor), int(pieces.max), _MOST_PIECES)
-        return self.text(what, pieces=count, opening=opening)
+        return self.text(what, pieces=count, opening=opening, language=language)
 
-    def fresh(self, what: What, pieces: Distribution | None, tokens: Distribution | None) -> str:
+    def fresh(
+        self,
+        what: What,
+        pieces: Distribution | None,
+        tokens: Distribution | None,
+        language: str | None = None,
+    ) -> str:
         """A text that begins like none before. When the corpus seems to have no more, any text.
 
         A few tokens may be cut off within the opening, so the finished text is looked at too.
         """
         for _ in range(FRESH_TRIES):
-            if opening := self._new_opening(what):
+            if opening := self._new_opening(what, language):
                 text = self.drawn(what, pieces, tokens, opening=opening)
                 if self._is_new(text):
                     return text
-        return self.drawn(what, pieces, tokens)
+        return self.drawn(what, pieces, tokens, language=language)
 
     def fresh_prompt(
         self, tokens: Distribution, before: tuple[Message, ...], front: str | None = None
@@ -94,9 +106,9 @@ class Writer:
             return self.exact.fit_text_prompt(pieces, FORMS["message"].joint, count, front)
         return self.exact.fit_prompt(pieces, FORMS["message"].joint, count, before)
 
-    def _new_opening(self, what: What) -> str | None:
+    def _new_opening(self, what: What, language: str | None = None) -> str | None:
         """An opening that no text has yet; None if the one that was drawn is known."""
-        opening = self.corpus.opening(what, self.rng)
+        opening = self.corpus.opening(what, self.rng, language)
         return None if opening[:OPENING_CHARS] in self._openings else opening
 
     def _is_new(self, text: str) -> bool:

@@ -7,63 +7,57 @@ from loadkit.traffic.draw import draw, draw_int, zipf_rank
 from loadkit.traffic.plan import Message, SessionPlan, Turn
 from loadkit.traffic.planning import Planned, Planning
 from loadkit.traffic.sharing import system_prompts
-from loadkit.traffic.writing import Writer
 
 
 def plan(traffic: ConversationTraffic, count: int, planning: Planning) -> Planned:
     """`count` conversations, append-only."""
-    rng, writer = planning.rng, planning.writer(traffic.corpus)
-    shared = traffic.system_prompts
-    systems = system_prompts(writer, shared)
-    repeated = traffic.repeat_questions if traffic.repeat_share else 0
-    common = writer.corpus.common_questions(repeated)
-    sessions = []
-    for number in range(count):
-        system = systems[zipf_rank(shared.count, shared.exponent, rng)]
-        repeats = rng.random() < traffic.repeat_share
-        opening = rng.choice(common) if repeats else None
-        sessions.append(_session(traffic, number, planning, writer, system, opening))
-    return Planned(sessions)
+    return Planned(_Conversations(traffic, planning).sessions(count))
 
 
-def _session(
-    traffic: ConversationTraffic,
-    number: int,
-    planning: Planning,
-    writer: Writer,
-    system: str,
-    opening: str | None,
-) -> SessionPlan:
-    turns = [
-        _turn(traffic, at, planning, writer, system, opening)
-        for at in range(max(1, draw_int(traffic.turns, planning.rng)))
-    ]
-    return planning.session(
-        number,
-        turns,
-        replies=traffic.replies,
-        reasoning=traffic.reasoning,
-        shared=1,
-        repeats=opening is not None,
-    )
+class _Conversations:
+    """What the conversations of a run have in common: system prompts and common questions."""
 
+    def __init__(self, traffic: ConversationTraffic, planning: Planning):
+        self.traffic, self.planning, self.rng = traffic, planning, planning.rng
+        self.writer = planning.writer(traffic.corpus)
+        self.systems = system_prompts(self.writer, traffic.system_prompts)
+        repeated = traffic.repeat_questions if traffic.repeat_share else 0
+        self.common = self.writer.corpus.common_questions(repeated)
 
-def _turn(
-    traffic: ConversationTraffic,
-    at: int,
-    planning: Planning,
-    writer: Writer,
-    system: str,
-    opening: str | None,
-) -> Turn:
-    lengths = traffic.message_sentences, traffic.message_tokens
-    if at == 0:
-        text = opening or writer.fresh("message", *lengths)
-    else:
-        text = writer.drawn("message", *lengths)
-    messages: tuple[Message, ...] = ({"role": "user", "content": text},)
-    if at == 0:
-        messages = ({"role": "system", "content": system}, *messages)
-    think_s = draw(traffic.think_s, planning.rng) if at else 0.0
-    reply = writer.corpus.reply(planning.rng)
-    return planning.turn(messages, think_s=think_s, recorded_reply=reply)
+    def sessions(self, count: int) -> list[SessionPlan]:
+        return [self._session(number) for number in range(count)]
+
+    def _session(self, number: int) -> SessionPlan:
+        """A session keeps to the language of its system prompt, where the corpus has several."""
+        traffic, shared = self.traffic, self.traffic.system_prompts
+        rank = zipf_rank(shared.count, shared.exponent, self.rng)
+        repeats = self.rng.random() < traffic.repeat_share
+        opening = self.rng.choice(self.common) if repeats else None
+        language = self.writer.corpus.language(rank)
+        num_turns = max(1, draw_int(traffic.turns, self.rng))
+        turns = [self._first(self.systems[rank], opening, language)]
+        turns += [self._later(language) for _ in range(1, num_turns)]
+        return self.planning.session(
+            number,
+            turns,
+            replies=traffic.replies,
+            reasoning=traffic.reasoning,
+            shared=1,
+            repeats=repeats,
+        )
+
+    def _first(self, system: str, opening: str | None, language: str | None) -> Turn:
+        lengths = self.traffic.message_sentences, self.traffic.message_tokens
+        text = opening or self.writer.fresh("message", *lengths, language)
+        told: Message = {"role": "system", "content": system}
+        return self._turn((told, {"role": "user", "content": text}), 0.0, language)
+
+    def _later(self, language: str | None) -> Turn:
+        lengths = self.traffic.message_sentences, self.traffic.message_tokens
+        text = self.writer.drawn("message", *lengths, language=language)
+        think_s = draw(self.traffic.think_s, self.rng)
+        return self._turn(({"role": "user", "content": text},), think_s, language)
+
+    def _turn(self, messages: tuple[Message, ...], think_s: float, language: str | None) -> Turn:
+        reply = self.writer.corpus.reply(self.rng, language)
+        return self.planning.turn(messages, think_s=think_s, recorded_reply=reply)

@@ -122,28 +122,6 @@ def test_a_corpus_without_declared_sharing_has_no_block_in_common_behind_the_tem
     assert report.shared + report.edge <= 2 * 16
 
 
-SMALL = {
-    "chat-assistant": "traffic.sessions=120",
-    "coding-agent": "traffic.sessions=2",
-    "doc-qa": "traffic.sessions=40",
-    "single-turn-organic": "traffic.requests=60",
-    "mixed-production": "traffic.sessions=80",
-}
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_bundled_profile_plans_what_it_says_to_expect_and_nothing_by_accident(
-    name: str, tokenizer: Tokenizer
-) -> None:
-    """With fewer sessions, so that it stays quick; an infinite cache, before any reply is known."""
-    profile = profiles.load(name, [SMALL[name]])
-    report = check_fresh(build_plan(profile), tokenizer, 16)
-    assert report.accidental == 0
-    assert profile.expected is not None
-    assert report.hit_rate is not None
-    assert profile.expected.hit_rate_low <= report.hit_rate <= profile.expected.hit_rate_high
-
-
 def test_the_mirages_are_nearly_all_repeats(tokenizer: Tokenizer) -> None:
     for name, share in (("batch-eval", 2 / 3), ("replay-smoke", 11 / 12)):
         report = check_fresh(build_plan(profiles.load(name)), tokenizer, 16)

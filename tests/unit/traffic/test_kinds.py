@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, islice
+from random import Random
 
 import pytest
 from traffic_profiles import (
@@ -17,6 +19,7 @@ from traffic_profiles import (
 )
 
 from loadkit.core.errors import InputError
+from loadkit.corpora import Corpus, load
 from loadkit.traffic.build import build_plan
 from loadkit.traffic.plan import TrafficPlan
 from loadkit.traffic.requests import requests_of
@@ -26,6 +29,47 @@ NO_EXTRAS = {"retry_share": 0.0, "sub_agents": None, "compaction": None}
 
 def agents(**changes: object) -> TrafficPlan:
     return build_plan(profile_of(AGENT | {"sessions": 10} | NO_EXTRAS | changes))
+
+
+def test_a_conversation_keeps_to_one_language_of_its_corpus() -> None:
+    """Its first prompts are in German, French, Russian, Chinese, Arabic, Hindi and Japanese: five
+    scripts, of which each conversation has one (kana tell Japanese from Chinese)."""
+    scripts = {
+        "ru": "[\u0400-\u04ff]",
+        "ar": "[\u0600-\u06ff]",
+        "hi": "[\u0900-\u097f]",
+        "ja": "[\u3040-\u30ff]",
+        "zh": "[\u4e00-\u9fff]",
+    }
+    shared = {"count": 7, "exponent": 0.0, "sentences": 4, "source": "test"}
+    world = {"corpus": "world-languages", "sessions": 60, "system_prompts": shared}
+    spoken: Counter[str] = Counter()
+    for session in build_plan(profile_of(CONVERSATION | world)).sessions:
+        texts = [message["content"] for turn in session.turns for message in turn.messages]
+        texts += [turn.recorded_reply or "" for turn in session.turns]
+        found = {next((s for s in scripts if re.search(scripts[s], t)), "latin") for t in texts}
+        assert len(found) == 1
+        spoken.update(found)
+    assert set(spoken) == {*scripts, "latin"}
+
+
+def test_no_text_says_a_sentence_twice() -> None:
+    corpus = load("review-batch")
+    pieces = list(islice(corpus.pieces("system", Random(3)), 60))
+    assert len(set(pieces)) == 60
+    assert (
+        len(
+            list(
+                islice(
+                    Corpus(corpus.card, {**corpus.grammar, "sentence": ["So."]}).pieces(
+                        "message", Random(3)
+                    ),
+                    5,
+                )
+            )
+        )
+        == 5
+    )  # a corpus that has no more goes on all the same
 
 
 def test_an_agent_sends_its_task_and_then_a_result_a_step() -> None:
