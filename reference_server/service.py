@@ -238,8 +238,9 @@ def forget_words(tokenizer: Tokenizer) -> None:
     fifth faster for a text of words that it knows: /tokenize would tell what others have sent. Its
     memory gains nothing else that was measured (benchmarks/tenant_attack.py)."""
     model = getattr(getattr(tokenizer.hf, "backend_tokenizer", None), "model", None)
-    if hasattr(model, "_resize_cache"):  # BPE and Unigram; others have no such memory
-        model._resize_cache(0)
+    resize = getattr(model, "_resize_cache", None)
+    if resize is not None:  # BPE and Unigram; others have no such memory
+        resize(0)
 
 
 def unavailable(health: str) -> ApiError:
