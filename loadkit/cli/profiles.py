@@ -68,10 +68,22 @@ def profiles(
         case ["schema"]:
             view.print_json(library.schema())
         case ["new", name]:
-            from loadkit.cli.profiles_new import Answers, asked, written
+            from loadkit.cli.interrupt import interruptible
+            from loadkit.cli.profiles_new import Answers, asked, check_free, written
 
-            path, made = written(name, asked(Answers(*answers)), output)
-            print(f"{path}: {made.traffic.kind}; `loadkit profiles {path.parent}` shows its plan.")
+            check_free(name, output)
+            with interruptible("nothing was written"):
+                given = asked(Answers(*answers))
+            path, made = written(name, given, output)
+            print(f"{path}: {made.traffic.kind}.")
+            print(f"See what it sends: loadkit profiles {path.parent}")
+            print(f"Send it: loadkit run {path.parent} --url URL --tokenizer NAME -o DIR")
+        case ["new"]:
+            raise InputError(
+                "the new profile needs a name",
+                where="loadkit profiles new",
+                remedy="`loadkit profiles new my-service`",
+            )
         case ["show", name] | [name] if name != "new":
             view.show_one(library.load(name, settings or ()), tokenizer, block_size, as_json)
         case _:

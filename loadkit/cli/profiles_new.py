@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from loadkit.core.errors import InputError
 from loadkit.profiles import Profile, find, load_yaml
+from loadkit.profiles.profile import NAME_PATTERN
 from loadkit.profiles.refusal import refusal
-
-T = TypeVar("T", str, int, float)
 
 # What a service may be called, and the bundled profile whose other figures the new one begins with.
 BASES = {
@@ -21,6 +23,7 @@ BASES = {
 TOKENS_A_SENTENCE = 20  # as the bundled corpora have it, about
 _TIMES_AS_LONG = 2  # as the arrivals: so that the last sessions can end
 _TURNS = {"chat": "turns", "agent": "steps", "documents": "questions"}
+_OTHER_PLACE = "give another name, or -o FOLDER"
 _SOURCE = "answered at `loadkit profiles new`"
 
 
@@ -35,34 +38,82 @@ class Answers(NamedTuple):
     shared_tokens: int | None
 
 
+class _Question(NamedTuple):
+    """What is asked, the answer that Enter gives, and between what an answer must lie."""
+
+    words: str
+    default: str | int | float
+    low: float = 0
+    high: float = 0
+
+
+_SERVICE = _Question(f"What does it serve: {', '.join(BASES)}?", "chat")
+_SESSIONS = _Question("How many sessions (conversations, tasks) in a run?", 200, 1, 1_000_000)
+_RATE = _Question("How many of them begin a second?", 0.5, 1e-6, 1e6)
+_REQUESTS = _Question("How many requests has one, on average?", 3.0, 1, 10_000)
+_SYSTEM = _Question("How many tokens has the system prompt that they share?", 500, 1, 80_000)
+_NONE = _SYSTEM._replace(words=f"{_SYSTEM.words} (0: there is none)", default=0, low=0)
+_DOCUMENT = _Question("How many tokens has a document?", 2000, 1, 80_000)
+_INTRO = "Enter takes the answer in brackets; all of it can be changed in the file later."
+
+
 def asked(given: Answers) -> Answers:
     """The answers, those not given as options asked for. InputError where nobody answers."""
-    service = given.service or _ask(f"What does it serve? ({', '.join(BASES)})", "chat")
+    if None in given:
+        print(_INTRO, file=sys.stderr)
+    service = str(_ask(_SERVICE) if given.service is None else given.service)
     check_service(service)
-    sessions, rate, requests, shared = given[1:]
-    if sessions is None:
-        sessions = _ask("How many sessions in a run?", 200)
-    if rate is None:
-        rate = _ask("How many sessions begin a second?", 0.5)
-    if requests is None:
-        one = service == "single"
-        requests = 1.0 if one else _ask("How many requests has a session, on average?", 3.0)
-    if shared is None:
-        what = "a document" if service == "documents" else "the system prompt (0: none)"
-        shared = _ask(f"How many tokens has {what}?", 500)
-    return Answers(service, sessions, rate, requests, shared)
+    shared = {"single": _NONE, "documents": _DOCUMENT}.get(service, _SYSTEM)
+    sessions, rate, requests, tokens = given[1:]
+    if requests is None and service == "single":
+        requests = 1.0
+    return Answers(
+        service,
+        int(_ask(_SESSIONS)) if sessions is None else sessions,
+        float(_ask(_RATE)) if rate is None else rate,
+        float(_ask(_REQUESTS)) if requests is None else requests,
+        int(_ask(shared)) if tokens is None else tokens,
+    )
 
 
-def _ask(question: str, default: T) -> T:
+def _ask(question: _Question) -> str | int | float:
+    """Asked again until the answer fits. InputError where nobody answers."""
     import typer
 
     try:
-        answer: T = typer.prompt(question, default, type=type(default), err=True)
+        answer: str | int | float = typer.prompt(
+            question.words,
+            question.default,
+            value_proc=lambda text: _checked(question, str(text)),
+            err=True,
+        )
     except typer.Abort as stop:
+        print(file=sys.stderr)
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
         raise InputError(
-            "no answer", where=question, remedy="answer, or give the options of `profiles new`"
+            "no answer",
+            where=question.words,
+            remedy="answer, or give the options of `profiles new`",
         ) from stop
     return answer
+
+
+def _checked(question: _Question, text: str) -> str | int | float:
+    import typer
+
+    if isinstance(question.default, str):
+        if text.strip() not in BASES:
+            raise typer.BadParameter(f"one of {', '.join(BASES)}, please")
+        return text.strip()
+    try:
+        value = type(question.default)(text)
+    except ValueError:
+        value = math.nan
+    if not question.low <= value <= question.high:
+        kind = "a whole number" if isinstance(question.default, int) else "a number"
+        raise typer.BadParameter(f"{kind} from {question.low:g} to {question.high:,.0f}, please")
+    return value
 
 
 def check_service(service: str) -> None:
@@ -115,13 +166,27 @@ def _share(traffic: dict[str, Any], service: str, tokens: int) -> None:
         traffic["system_prompts"] = {"count": 1, "sentences": sentences, "source": source}
 
 
+def check_free(name: str, folder: Path | None) -> Path:
+    """Where the profile will be written; InputError, before anything is asked, if it cannot be."""
+    path = (folder or Path(name)) / "profile.yaml"
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InputError(
+            f"not a name for a profile: {name!r}",
+            where="loadkit profiles new",
+            remedy="small letters, digits and hyphens; -o FOLDER says where it goes",
+        )
+    if path.exists():
+        raise InputError("is there already", where=path, remedy=_OTHER_PLACE)
+    return path
+
+
 def written(name: str, answers: Answers, folder: Path | None) -> tuple[Path, Profile]:
     """Write `folder/profile.yaml` (a folder of the profile's name unless given), checked first as any
     profile is. InputError if it is there already, or an answer does not fit."""
     import yaml
     from pydantic import ValidationError
 
-    path = (folder or Path(name)) / "profile.yaml"
+    path = check_free(name, folder)
     data = draft(name, answers)
     try:
         made = Profile.model_validate(data)
@@ -132,8 +197,7 @@ def written(name: str, answers: Answers, folder: Path | None) -> tuple[Path, Pro
         with path.open("x", encoding="utf-8") as file:
             file.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     except FileExistsError as error:
-        remedy = "give another name, or -o FOLDER"
-        raise InputError("is there already", where=path, remedy=remedy) from error
+        raise InputError("is there already", where=path, remedy=_OTHER_PLACE) from error
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=path) from error
     return path, made

@@ -33,6 +33,7 @@ def show_list(listed: Sequence[Profile], as_json: bool) -> None:
         f"~tokens: prompt tokens at {_BYTES_A_TOKEN} bytes each, short replies. expected: range of "
         "token-weighted hit rates; a mirage has none."
     )
+    print("Go on: loadkit profiles NAME, loadkit run NAME --url URL -o DIR, loadkit profiles new NAME")
 
 
 def _listed(profile: Profile) -> dict[str, Any]:

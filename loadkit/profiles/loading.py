@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ def find(name_or_path: str) -> Path:
     for path in (Path(name_or_path), Path(name_or_path) / "profile.yaml", bundled):
         if path.is_file():
             return path
+    close = get_close_matches(name_or_path, names(), 1)
     raise InputError(
         "no such profile",
         where=name_or_path,
-        remedy=f"give a path, or one of: {', '.join(names())}",
+        remedy=f"did you mean {close[0]}?"
+        if close
+        else f"give a path, or one of: {', '.join(names())}",
     )
 
 

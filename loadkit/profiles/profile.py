@@ -14,6 +14,7 @@ from loadkit.profiles.request import Request
 from loadkit.profiles.warming import Priming
 from loadkit.thresholds import Thresholds
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 MULTI_TURN = ("conversation", "agent", "document")
 
 
@@ -21,7 +22,7 @@ class Profile(Part):
     """A runnable workload. Errors about several sections begin with the key they are about."""
 
     schema_: Literal["loadkit.profile/1"] = Field(alias="schema")
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    name: str = Field(pattern=NAME_PATTERN)
     summary: str = Field(min_length=1, description="one line for the list of profiles")
     seed: int = Field(1, ge=0, description="same seed, same bytes")
     traffic: Traffic

@@ -17,7 +17,7 @@ ANSWERS = ("--sessions", 12, "--rate", 2, "--requests", 4, "--shared-tokens", 40
 
 def test_the_list_has_what_a_person_chooses_by(loadkit: Call) -> None:
     lines = loadkit("profiles").out.splitlines()
-    told = {line.split()[0]: line for line in lines[1:-1]}
+    told = {line.split()[0]: line for line in lines[1:-2]}
     assert set(told) == set(profiles.names())
     assert told["replay-smoke"].split()[1:5] == ["replay", "60", "12k", "-"]
     assert " 30-65% " in told["rag"]
@@ -60,6 +60,50 @@ def test_what_is_not_given_is_asked_for(
     assert made.traffic.documents.sentences.median == 50  # type: ignore[union-attr]
 
 
+def test_an_answer_that_does_not_fit_is_asked_for_again_at_once(
+    loadkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ("chatbot", "chat", "many", "-5", "20", "nan", "0", "2", "", "99999999", "400")
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(answers) + "\n"))
+    said = loadkit("profiles", "new", "ours", "-o", tmp_path)
+    assert said.code == 0
+    assert "one of chat, agent, documents, single, please" in said.err
+    assert said.err.count("a whole number from 1 to 1,000,000, please") == 2
+    made = profiles.load(str(tmp_path))
+    assert made.traffic.sessions == 20  # type: ignore[union-attr]
+    assert made.arrivals.rate_per_s == 2  # type: ignore[union-attr]
+    assert made.traffic.turns.mean == 3  # type: ignore[union-attr]
+    assert made.traffic.system_prompts.sentences == 20  # type: ignore[union-attr]
+
+
+def test_a_name_that_cannot_be_is_refused_before_anything_is_asked(
+    loadkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n" * 5))
+    for words in (("Bad Name",), ()):
+        said = loadkit("profiles", "new", *words, "-o", tmp_path / "new")
+        assert said.code == 2
+        assert "What does it serve" not in said.err
+
+
+def test_ctrl_c_at_a_question_is_an_interruption_and_writes_nothing(
+    loadkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.StringIO):
+        def readline(self, *_: object) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    said = loadkit("profiles", "new", "ours", "-o", tmp_path / "new")
+    assert said.code == 130
+    assert said.err.endswith("loadkit: interrupted; nothing was written\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_misspelt_profile_is_met_with_the_one_that_was_meant(loadkit: Call) -> None:
+    assert "did you mean chat-assistant?" in loadkit("profiles", "chat-asistant").err
+
+
 def test_where_nobody_answers_nothing_is_written(
     loadkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +117,7 @@ def test_where_nobody_answers_nothing_is_written(
 @pytest.mark.parametrize(
     ("name", "changed", "says"),
     [
-        ("../up", (), "name: expected small letters"),
+        ("../up", (), "not a name for a profile: '../up'"),
         ("ours", ("--rate", "0"), "arrivals.rate_per_s: must be at least"),
         ("ours", ("--service", "post"), "unknown service 'post'"),
         ("ours", ("--service", "single"), "a single question is one request"),
