@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loadkit.profiles.part import Part
 
@@ -22,3 +22,9 @@ class Expected(Part):
     hit_rate_low: float = Field(ge=0, le=1)
     hit_rate_high: float = Field(ge=0, le=1)
     source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Expected:
+        if self.hit_rate_low > self.hit_rate_high:
+            raise ValueError("`hit_rate_low` is above `hit_rate_high`")
+        return self

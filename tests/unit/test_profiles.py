@@ -53,6 +53,7 @@ def test_a_wrong_type_names_the_key_and_the_value() -> None:
         ("traffic.sessions=two", "--set traffic.sessions: expected a whole number, got 'two'"),
         ("arrivals={loop: closed}", "--set arrivals: arrivals.users: missing"),
         ("traffic.kind=x", "--set traffic.kind: expected one of 'conversation', .*, got 'x'"),
+        ("expected.hit_rate_low=0.9", "expected: `hit_rate_low` is above `hit_rate_high`"),
         ("traffic=3", "--set traffic: expected a section with keys of its own, got 3"),
         ("arrivals=null", "--set arrivals: expected a section with keys of its own, got nothing"),
         (

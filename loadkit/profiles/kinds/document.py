@@ -31,7 +31,7 @@ class DocumentTraffic(Part):
     """Each session asks about one document, which stands whole in the prompt before the question.
 
     Sessions about the same document share it; the questions of one session follow each other
-    append-only.
+    append-only. Instruction and document are the system message.
     """
 
     counted_by: ClassVar[str] = "sessions"
@@ -41,9 +41,6 @@ class DocumentTraffic(Part):
         None, ge=1, le=1_000_000, description="sessions in the run (a mixture decides its own)"
     )
     documents: Documents
-    place: Literal["system", "user"] = Field(
-        "system", description="message that holds the document: the system's or the first user's"
-    )
     instruction_sentences: int = Field(
         3, ge=1, le=400, description="length of the instruction before the document, for all alike"
     )
