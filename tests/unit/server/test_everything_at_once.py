@@ -161,7 +161,7 @@ def plain_text(decode: Any, tokens: list[int], ends: frozenset[int], stop: str) 
     return text.split(stop)[0]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_a_real_model_says_what_it_says_alone_token_by_token_and_in_text(
     seed: int, tokenizer: Any
 ) -> None:
