@@ -12,7 +12,12 @@ from reference_server.node import Node
 
 
 class HostSlab:
-    """One tensor of `num_slots` payloads. InputError if there is no memory for it."""
+    """One tensor of `num_slots` payloads. InputError if there is no memory for it; torch rounds
+    pinned memory up to a power of two.
+
+    A slot may be given away while a copy out of it is under way: whatever is put there next comes
+    from the device by the same stream, so it waits for that copy.
+    """
 
     def __init__(self, num_slots: int, shape: tuple[int, ...], dtype: torch.dtype, *, pinned: bool):
         self.num_slots = num_slots

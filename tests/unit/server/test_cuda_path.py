@@ -12,9 +12,11 @@ from tiny_model import make_model
 from torch import Tensor
 
 from reference_server.attention import VarlenBackend
-from reference_server.cuda_graphs import DecodeGraphs
+from reference_server.cuda_graphs import DecodeGraphs, _Static
 from reference_server.engine import Engine, EngineSettings
 from reference_server.model_runner import TransformersRunner
+from reference_server.page_pool import SCRATCH_PAGE
+from reference_server.request import Chunk, Request, SamplingParams
 from reference_server.tiers.host import HostSlab
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -86,6 +88,20 @@ def test_graphs_of_padded_batches_say_what_the_plain_path_says() -> None:
     assert {1, 3} <= set(steps)
 
 
+def test_a_step_fills_only_the_columns_that_it_needs_and_idle_rows_read_the_scratch_page() -> None:
+    """A context of 131,072 tokens has 8,192 columns a row: filling them all took longer than a
+    step. What an earlier step left behind `seqused_k` is never read."""
+    static = _Static(4, 8192, 131_072, torch.device("cpu"))
+    table, used = static.state["block_table"], static.state["seqused_k"]
+    table.fill_(77)
+    request = Request([5] * 20, BLOCK, b"", SamplingParams(max_tokens=9))
+    request.pages = [3, 9]
+    static.fill([Chunk(request, 19, 1)], BLOCK)
+    assert table[:, :3].tolist() == [[3, 9, 77], *[[SCRATCH_PAGE, SCRATCH_PAGE, 77]] * 3]
+    assert used.tolist() == [20, 1, 1, 1]
+    assert static.write.tolist() == [9 * BLOCK + 3, *[SCRATCH_PAGE * BLOCK] * 3]
+
+
 def test_a_capture_that_fails_is_said_once_and_decoding_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -130,6 +146,23 @@ def test_cuda_hits_equal_misses_token_for_token() -> None:
     assert requests[0].output == requests[1].output
     assert requests[1].split is not None
     assert requests[1].split.hit == 96
+
+
+@needs_cuda
+def test_cuda_graphs_say_what_single_launches_say() -> None:
+    replies = []
+    for graphed in (True, False):
+        model = make_model(VOCABULARY).to("cuda", torch.bfloat16)
+        runner = TransformersRunner(model, num_pages=205, block_size=BLOCK)
+        if graphed and runner.graphs is None:
+            pytest.skip("no FlashAttention with block tables here, so no graphs")
+        if not graphed:
+            runner.graphs = None
+        engine = Engine(runner, EngineSettings(BLOCK, 200, 40, max_num_seqs=4))
+        requests = [submit(engine, random_prompt(n, 20 * n), min_tokens=12) for n in (1, 2, 3)]
+        run_all(engine)
+        replies.append([request.output for request in requests])
+    assert replies[0] == replies[1]
 
 
 @needs_cuda
