@@ -3,8 +3,8 @@
     python benchmarks/bundled_profiles.py plans [NAME...]
     python benchmarks/bundled_profiles.py SERVER [NAME...]     SERVER: smollm2, tiny or llamacpp
 
-`plans` counts the whole plan in an infinite cache that starts empty, with replies as long as the
-plan lets them be. The others run `loadkit run` against a server of their own for each profile:
+`plans` counts whole plans of three seeds in an infinite cache that starts empty, with replies as
+long as the plan lets them be. The others run `loadkit run` against a server of their own for each profile:
 smollm2 and tiny are `loadkit serve` with SmolLM2-135M-Instruct and with a tiny random Llama of a
 long context; llamacpp is llama.cpp's server with SmolLM2 and one slot, to which one user talks at a
 time (what several users find in its slots depends on who comes first). One row a profile, on stdout.
@@ -32,7 +32,8 @@ from served import serving  # noqa: E402
 
 from loadkit import profiles  # noqa: E402
 from loadkit.core.tokenizer import Tokenizer  # noqa: E402
-from loadkit.planning import check_fresh  # noqa: E402
+from loadkit.planning import FreshnessReport, check_fresh  # noqa: E402
+from loadkit.profiles import Profile  # noqa: E402
 from loadkit.traffic.build import build_plan  # noqa: E402
 from loadkit.traffic.plan import SessionPlan, Turn  # noqa: E402
 
@@ -61,27 +62,46 @@ SMALL: dict[str, tuple[str, ...]] = {
     "single-turn-organic": (*FAST, *SHORT, "traffic.requests=20"),
     "support-bot": (*FAST, *SHORT, *THINK, "traffic.sessions=8"),
     "tool-agent": (*FAST, *SHORT, *TOOL, "traffic.sessions=6"),
-    "voice": (*FAST, *SHORT, *THINK, "traffic.sessions=12", "traffic.system_prompts.count=3"),
+    "voice": (
+        *FAST,
+        *SHORT,
+        *THINK,
+        "traffic.sessions=12",
+        "traffic.system_prompts.count=3",
+        "request.timeout_s=120",
+    ),
 }
+SEEDS = (1, 2, 3)
 ONE_USER = "arrivals={loop: closed, users: 1}"
 CAUSES = ("replay_same_session", "replay_cross_session", "continuation", "shared")
 
 
 def planned(name: str, tokenizer: Tokenizer, words: list[str]) -> str:
-    """Requests, prompt tokens, and where they hit, of a profile as it stands."""
+    """Requests and prompt tokens of a profile as it stands, and where they hit with three seeds."""
+    found = [_count(profiles.load(name, [f"seed={seed}"]), tokenizer, words) for seed in SEEDS]
+    first, expected = found[0], profiles.load(name).expected
+    band = "none" if expected is None else _band(expected.hit_rate_low, expected.hit_rate_high)
+    total = first.prompt_tokens
+    size = f"{first.requests:,} | {total:,} | {total // first.requests:,}"
+    shares = [
+        _spread([getattr(each, cause) / each.prompt_tokens for each in found])
+        for cause in ("continuation", "shared", "repeats")
+    ]
+    rates = _spread([each.hit_rate or 0.0 for each in found])
+    accidental = sum(each.accidental for each in found)
+    return f"| {name} | {size} | {band} | {rates} | {' | '.join(shares)} | {accidental} |"
 
+
+def _count(profile: Profile, tokenizer: Tokenizer, words: list[str]) -> FreshnessReport:
     def reply(session: SessionPlan, number: int, turn: Turn) -> str:
         return " ".join(Random(f"{session.session} {number}").choices(words, k=turn.max_tokens))
 
-    profile = profiles.load(name)
-    found = check_fresh(build_plan(profile), tokenizer, 16, reply=reply)
-    total = found.prompt_tokens
-    parts = (found.hit_rate or 0) * total, found.continuation, found.shared, found.repeats
-    shares = " | ".join(f"{100 * part / total:.0f}" for part in parts)
-    expected = profile.expected
-    band = "none" if expected is None else _band(expected.hit_rate_low, expected.hit_rate_high)
-    size = f"{found.requests} | {total:,} | {total // found.requests:,}"
-    return f"| {name} | {size} | {shares} | {found.accidental} | {band} |"
+    return check_fresh(build_plan(profile), tokenizer, 16, reply=reply)
+
+
+def _spread(rates: list[float]) -> str:
+    low, high = f"{100 * min(rates):.0f}", f"{100 * max(rates):.0f}"
+    return low if low == high else f"{low}-{high}"
 
 
 def _band(low: float, high: float) -> str:

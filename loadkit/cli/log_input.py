@@ -44,11 +44,10 @@ def read(
 ) -> Log:
     """Read the log, with a progress bar on a terminal; the tokenizer is loaded only if named."""
     from loadkit.core.tokenizer import load_tokenizer
-    from loadkit.corpora.public import licences_in
+    from loadkit.corpora.public import tell_licences
     from loadkit.traces import read_log
 
-    for line in licences_in(list(map(str, logs))):
-        print(f"loadkit: {line}", file=sys.stderr)
+    tell_licences(list(map(str, logs)))
     served = None if tokenizer is None else load_tokenizer(tokenizer)
     with progress_bar() as on_progress:
         return read_log(

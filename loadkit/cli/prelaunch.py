@@ -87,11 +87,13 @@ def prelaunch(
     from loadkit.cli.run_view import progress
     from loadkit.client.secret import read_api_key
     from loadkit.core.units import parse_traffic
+    from loadkit.corpora.public import tell_licences
     from loadkit.prelaunch import Job, check_budget, cost_of, parse_budget
     from loadkit.prelaunch import prelaunch as run_stages
 
     limit = parse_budget(budget) if budget else None
     key = read_api_key(api_key_file)
+    tell_licences([str(each) for each in log or ()])
     chosen, plan = planned(
         profile,
         list(settings or ()),

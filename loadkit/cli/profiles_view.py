@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loadkit.core.errors import InputError
-from loadkit.corpora.public import licences_in
+from loadkit.corpora.public import licences_in, tell_licences
 from loadkit.profiles import Profile
 
 _UNBROKEN = 10_000  # a pipe gets a line a profile
@@ -33,7 +33,9 @@ def show_list(listed: Sequence[Profile], as_json: bool) -> None:
         f"~tokens: prompt tokens at {_BYTES_A_TOKEN} bytes each, short replies. expected: range of "
         "token-weighted hit rates; a mirage has none."
     )
-    print("Go on: loadkit profiles NAME, loadkit run NAME --url URL -o DIR, loadkit profiles new NAME")
+    print(
+        "Go on: loadkit profiles NAME, loadkit run NAME --url URL -o DIR, loadkit profiles new NAME"
+    )
 
 
 def _listed(profile: Profile) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def show_one(profile: Profile, tokenizer: str | None, block_size: int, as_json: 
     the plan in comments."""
     data = profile.model_dump(mode="json", by_alias=True, exclude_none=True)
     licences = licences_in(data["traffic"])
-    _tell(licences)
+    tell_licences(data["traffic"])  # before the plan is made, which reads the sets
     planned = _planned(profile, tokenizer, block_size)
     if as_json:
         print_json({"profile": data} | planned | ({"licences": licences} if licences else {}))
@@ -104,12 +106,6 @@ def show_one(profile: Profile, tokenizer: str | None, block_size: int, as_json: 
     for title, facts in planned.items():
         print(f"# {title}:")
         print("\n".join(f"#   {line}" for line in _lines(facts)))
-
-
-def _tell(licences: Sequence[str]) -> None:
-    """Before the plan is made, which reads the sets."""
-    for line in licences:
-        print(f"loadkit: {line}", file=sys.stderr)
 
 
 def _planned(profile: Profile, tokenizer: str | None, block_size: int) -> dict[str, Any]:

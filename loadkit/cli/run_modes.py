@@ -38,6 +38,7 @@ def planned(
 ) -> tuple[Profile, TrafficPlan]:
     """The profile with its overrides, and its plan: refused if a tokenizer shows it not fresh."""
     from loadkit import profiles
+    from loadkit.corpora.public import tell_licences
     from loadkit.planning import plan_for_run
 
     chosen = profiles.load(profile, overrides)
@@ -46,14 +47,6 @@ def planned(
         chosen, tokenizer=tokenizer, block_size=block_size, url=url, key=key, model=model
     )
     return chosen, plan
-
-
-def tell_licences(named: object) -> None:
-    """On stderr, before a public data set is read: its licence."""
-    from loadkit.corpora.public import licences_in
-
-    for line in licences_in(named):
-        print(f"loadkit: {line}", file=sys.stderr)
 
 
 def token(master: Address, workers: int) -> str:

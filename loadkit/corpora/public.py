@@ -6,6 +6,7 @@ of its files; its licence is shown before it is read.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -95,6 +96,12 @@ def licence_of(name: str) -> str:
 def licences_in(section: object) -> list[str]:
     """A line for each data set named anywhere in a section of a profile, or in a list of names."""
     return list(dict.fromkeys(licence_of(name) for name in _named(section)))
+
+
+def tell_licences(section: object) -> None:
+    """On stderr, before a public data set that is named in the section is read: its licence."""
+    for line in licences_in(section):
+        print(f"loadkit: {line}", file=sys.stderr)
 
 
 def _named(section: object) -> Iterator[str]:

@@ -20,6 +20,7 @@ from loadkit.client.control import ControlPlane
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import read_api_key
 from loadkit.core.errors import InputError, LoadkitError
+from loadkit.corpora.public import tell_licences
 from loadkit.locust_users.closing import closed_context
 from loadkit.locust_users.preparing import Choices, kinds_of, observe_before, prepare
 from loadkit.locust_users.recover import tell_of_abandoned
@@ -61,6 +62,7 @@ def prepare_work(spec: Spec) -> WorkFolder:
             remedy="derive it from the user class of that kind, or from LoadkitUser for any",
         )
     key = read_api_key()
+    tell_licences(profile.traffic.model_dump())
     plan = plan_for_run(
         profile,
         tokenizer=spec.tokenizer,

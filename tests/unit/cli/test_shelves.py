@@ -168,6 +168,7 @@ def test_a_licence_is_shown_before_a_set_is_read(
         ("profiles", "replay-smoke", *settings),
         ("run", "replay-smoke", "--url", "http://127.0.0.1:9", "-o", "x", *settings),
         ("analyze", "hf:allenai/WildChat-1M", "--format", "chats"),
+        ("prelaunch", "replay-smoke", "--log", "hf:allenai/WildChat-1M", "-o", "x", "--dry-run"),
     ):
         first = loadkit(*arguments).err.splitlines()[0]
         assert first.startswith("loadkit: hf:allenai/WildChat-1M: licence ODC-BY")
