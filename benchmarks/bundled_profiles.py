@@ -34,6 +34,7 @@ from loadkit import profiles  # noqa: E402
 from loadkit.core.tokenizer import Tokenizer  # noqa: E402
 from loadkit.planning import FreshnessReport, check_fresh  # noqa: E402
 from loadkit.profiles import Profile  # noqa: E402
+from loadkit.runs.summary import error_words  # noqa: E402
 from loadkit.traffic.build import build_plan  # noqa: E402
 from loadkit.traffic.plan import SessionPlan, Turn  # noqa: E402
 
@@ -153,6 +154,8 @@ def _row(name: str, run: dict[str, Any], longest: int, code: int) -> str:
     predicted = found["prediction"]["cached_tokens"] if found.get("prediction") else None
     expected = "-" if predicted is None else f"{100 * predicted / prompts:.1f}"
     kept = f"{run['mutations']} / {run['compactions']}"
+    for error in run["errors"]:
+        print(f"{name}: {error_words(error)} ({error['requests']})", file=sys.stderr)
     outcome = f"{counts['ok']}/{counts['scheduled']} ({code})"
     return (
         f"| {name} | {outcome} | {prompts:,} | {longest:,} | {rate:.1f} | {expected} | {shares} "
