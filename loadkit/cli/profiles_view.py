@@ -17,6 +17,13 @@ _UNBROKEN = 10_000  # a pipe gets a line a profile
 _BYTES_A_TOKEN = 4  # a rule of thumb, for people who choose; runs count
 
 
+_LEGEND = (
+    f"~tokens: prompt tokens at {_BYTES_A_TOKEN} bytes each, short replies. expected: range of "
+    "token-weighted hit rates; a mirage has none.",
+    "Go on: loadkit profiles NAME, loadkit run NAME --url URL -o DIR, loadkit profiles new NAME",
+)
+
+
 def show_list(listed: Sequence[Profile], as_json: bool) -> None:
     """What a person chooses by: kind, size, the hit rate to expect, one line about each."""
     rows = [_listed(profile) for profile in listed]
@@ -28,14 +35,16 @@ def show_list(listed: Sequence[Profile], as_json: bool) -> None:
     for row in rows:
         size = f"{_number(row['requests']):>8} {_number(row['prompt_tokens_about']):>8}"
         head = f"{row['name']:<20} {row['kind']:<13} {size} {_range(row):>9}  "
-        print(textwrap.fill(row["summary"], width, initial_indent=head, subsequent_indent="    "))
-    print(
-        f"~tokens: prompt tokens at {_BYTES_A_TOKEN} bytes each, short replies. expected: range of "
-        "token-weighted hit rates; a mirage has none."
-    )
-    print(
-        "Go on: loadkit profiles NAME, loadkit run NAME --url URL -o DIR, loadkit profiles new NAME"
-    )
+        fits = len(head) + len(row["summary"]) <= width
+        print(
+            head + row["summary"] if fits else f"{head.rstrip()}\n{_filled(row['summary'], width)}"
+        )
+    for line in _LEGEND:
+        print(textwrap.fill(line, width, break_on_hyphens=False))
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ")
 
 
 def _listed(profile: Profile) -> dict[str, Any]:
