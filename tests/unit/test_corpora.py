@@ -147,3 +147,25 @@ def test_a_grammar_that_grows_tenfold_a_level_is_stopped(tmp_path: Path) -> None
     )
     with pytest.raises(InputError, match="more than 10,000 pieces"):
         corpus.expand("bomb_a", Random(1))
+
+
+def test_two_processes_with_different_string_hashes_plan_the_same_bytes() -> None:
+    """A set or a hash in an order would show here: a plan draws from every list of a grammar."""
+    code = (
+        "import hashlib, msgspec; from loadkit import profiles; "
+        "from loadkit.traffic.build import build_plan; "
+        "plans = [build_plan(profiles.load(n)) for n in ('mixed-production', 'multilingual-chat')]; "
+        "print(hashlib.sha256(msgspec.json.encode(plans)).hexdigest())"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert len(found[0]) == 65
+    assert found[0] == found[1]
