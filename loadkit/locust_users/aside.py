@@ -21,11 +21,10 @@ from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import read_api_key
 from loadkit.core.errors import InputError, LoadkitError
 from loadkit.corpora.public import tell_licences
-from loadkit.locust_users.closing import closed_context
 from loadkit.locust_users.preparing import Choices, kinds_of, observe_before, prepare
 from loadkit.locust_users.recover import tell_of_abandoned
 from loadkit.locust_users.settings import WorkFolder
-from loadkit.locust_users.work import make_work_folder
+from loadkit.locust_users.work import closed_context, make_work_folder
 from loadkit.planning import plan_for_run
 from loadkit.runs.folder import check_free, finish_run
 

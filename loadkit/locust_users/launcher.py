@@ -16,11 +16,10 @@ from loadkit.client.control import ControlPlane
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
-from loadkit.locust_users.closing import closed_context
 from loadkit.locust_users.preparing import Choices, observe_before, prepare
 from loadkit.locust_users.process import Address, LocustProcess
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
-from loadkit.locust_users.work import kept_if_unwritten, make_work_folder
+from loadkit.locust_users.work import closed_context, kept_if_unwritten, make_work_folder
 from loadkit.profiles import Profile
 from loadkit.runs.context import RunContext
 from loadkit.runs.folder import check_free, finish_run

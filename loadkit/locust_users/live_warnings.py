@@ -17,17 +17,14 @@ SCHEDULE_DELAY_LIMIT_S = 0.1
 
 def warnings_of(view: Mapping[str, Any]) -> list[dict[str, str]]:
     """Warnings for a `loadkit.live/1` object without its `warnings`, most important first."""
-    checks = (_replay, _unlike_expected, _schedule_delay, _not_reported)
-    found = ((check.__name__, check(view)) for check in checks)
-    return [{"code": _CODES[name], "message": text} for name, text in found if text]
-
-
-_CODES = {
-    "_replay": "replay_mirage",
-    "_unlike_expected": "unlike_production",
-    "_schedule_delay": "invalid_timing",
-    "_not_reported": "not_reported",
-}
+    checks = {
+        "replay_mirage": _replay,
+        "unlike_production": _unlike_expected,
+        "invalid_timing": _schedule_delay,
+        "not_reported": _not_reported,
+    }
+    found = ((code, check(view)) for code, check in checks.items())
+    return [{"code": code, "message": text} for code, text in found if text]
 
 
 def _replay(view: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from loadkit.client.control import ControlPlane, ModelCard
 from loadkit.client.secret import Secret
+from loadkit.client.timeouts import Timeouts
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import load_tokenizer
 from loadkit.locust_users.isolation import reset_and_verify
@@ -158,16 +159,13 @@ def make_settings(
         temperature=request.temperature,
         ignore_eos=request.ignore_eos,
         exact_output=request.exact_output,
-        timeout_s=request.timeout_s,
-        connect_timeout_s=request.connect_timeout_s,
-        first_token_timeout_s=request.first_token_timeout_s,
-        idle_timeout_s=request.idle_timeout_s,
-        retries=RetryRule(
-            max_retries=request.retries.max_retries,
-            statuses=request.retries.statuses,
-            backoff_s=request.retries.backoff_s,
-            max_wait_s=request.retries.max_wait_s,
+        timeouts=Timeouts(
+            request.connect_timeout_s,
+            request.first_token_timeout_s,
+            request.idle_timeout_s,
+            request.timeout_s,
         ),
+        retries=RetryRule(**request.retries.model_dump()),
         cache_salt=secrets.token_hex(8) if profile.cache == "salt" else None,
         max_duration_s=profile.max_duration_s,
         return_token_ids=card.returns_token_ids,

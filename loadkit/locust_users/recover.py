@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from loadkit.core.errors import InputError
-from loadkit.locust_users.closing import closed_context
 from loadkit.locust_users.settings import WorkFolder
-from loadkit.locust_users.work import MARK, WORKER_PREFIX
+from loadkit.locust_users.work import MARK, WORKER_PREFIX, closed_context
 from loadkit.runs.folder import check_free, finish_run
 
 NOTE = (

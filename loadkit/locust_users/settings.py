@@ -44,7 +44,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one run. users, ramp_up_s: closed loop only. return_token_ids: the server knows the flag.
     run_id: joins the session ids on the wire, since those of a plan are the same in each of its runs.
-    cache_salt: sent with every request; None: no salt. Time-outs as in `client.timeouts`.
+    cache_salt: sent with every request; None: no salt.
     remote: the workers are on other machines, or at least not ours to start.
     metrics_port: of a Prometheus page of our own, on loopback.
     expected_hit_rate: estimate, low and high, drawn behind the live split; None: no band."""
@@ -59,10 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     ignore_eos: bool = False
     exact_output: bool = False
-    timeout_s: float = 120.0
-    connect_timeout_s: float = 10.0
-    first_token_timeout_s: float | None = None
-    idle_timeout_s: float | None = None
+    timeouts: Timeouts = Timeouts()
     retries: RetryRule = RetryRule()
     cache_salt: str | None = None
     max_duration_s: float = 600.0
@@ -71,12 +68,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     remote: bool = False
     metrics_port: int | None = None
     expected_hit_rate: dict[str, float] | None = None
-
-    @property
-    def timeouts(self) -> Timeouts:
-        return Timeouts(
-            self.connect_timeout_s, self.first_token_timeout_s, self.idle_timeout_s, self.timeout_s
-        )
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,7 @@
-"""Makes a run's private working folder, and sees to it that nothing measured is lost with it."""
+"""A run's private working folder: made, read once the run is over, and nothing measured lost with it.
+
+Must not import locust: this is the parent process.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from loadkit.client.prometheus import PrefixCounters
 from loadkit.core.errors import CannotMeasure, InputError, LoadkitError
 from loadkit.locust_users.settings import Settings, WorkFolder
+from loadkit.runs.context import RunContext
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
 MARK = ".work-"
@@ -57,3 +64,24 @@ def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
         error.add_note(kept)
         raise
     shutil.rmtree(work.path, ignore_errors=True)
+
+
+def closed_context(
+    work: WorkFolder, *, after: PrefixCounters | None, interrupted: bool = False
+) -> RunContext:
+    """What the folder shows once the workers have ended, in the words of the run folder; the same
+    whether the run ended as planned or its launcher was killed. CannotMeasure if no load started."""
+    draft, start, statuses = work.context(), work.started(), work.statuses()
+    if start is None or not work.has_journals():
+        raise CannotMeasure("the run ended before it sent anything", code="too_few_samples")
+    return msgspec.structs.replace(
+        draft,
+        started_unix_s=start.unix_s,
+        duration_s=max((status.elapsed_s for status in statuses), default=0.0),
+        mutations=sum(status.mutations for status in statuses),
+        compactions=sum(status.compactions for status in statuses),
+        missing_workers=draft.processes - sum(status.finished for status in statuses),
+        interrupted=interrupted,
+        stalls=[status.stalls for status in statuses if status.stalls is not None],
+        counters_after=after,
+    )

@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from loadkit.analysis.curve import CurvePoint, log_spaced
 from loadkit.analysis.nodes import NodeRequests, NodeStream
 from loadkit.analysis.reuse import replay_kinds
 from loadkit.analysis.sampling.kept import KeptTouches, keep
 from loadkit.analysis.summary import SCHEMA, InfiniteCache
-from loadkit.analysis.weighted import WeightedHits, weighted_hits
+from loadkit.analysis.weighted import weighted_hits
 from loadkit.core.csr import pointers
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer
@@ -134,17 +133,16 @@ class _Counted:
         everything = np.ones(len(kept.ids), np.bool_)
         self._hits = weighted_hits(self._facts.stream(everything), scaled)
         self._parts = [
-            self._hit_rates(weighted_hits(self._facts.stream(part), scaled))
+            weighted_hits(self._facts.stream(part), scaled).hit_rates() / _SCALE
             for part in ((kept.group < 0) | (kept.group == group) for group in range(NUM_GROUPS))
         ]
 
     def infinite(self) -> InfiniteCache:
-        organic = self._hits.organic_rate(0)
-        rates = self._rates(0)
+        organic, rates = self._hits.organic_rate(0), self._rates(0)
+        hit = rates["hit_rate"]
         return InfiniteCache(
-            **{cause: rates[cause] for cause in _CAUSES},
-            hit_rate=rates["hit_rate"],
-            miss=None if rates["hit_rate"] is None else 1 - rates["hit_rate"],
+            **rates,
+            miss=None if hit is None else 1 - hit,
             organic_hit_rate=None if organic is None else min(1.0, organic / _SCALE),
             block_hit_rate=None,
             per_request_mean_hit_rate=None,
@@ -153,13 +151,12 @@ class _Counted:
     def point(self, index: int, size: int | None) -> SampledPoint:
         rates, ever = self._rates(index), self._rates(0)["hit_rate"]
         hit = rates["hit_rate"]
-        known = hit is not None and ever is not None
         return SampledPoint(
             **rates,
             capacity_blocks=size,
             capacity_tokens=None if size is None else size * self._kept.block_size,
-            miss_compulsory=1 - ever if ever is not None else None,
-            miss_capacity=ever - hit if known and ever is not None and hit is not None else None,
+            miss_compulsory=None if ever is None else 1 - ever,
+            miss_capacity=None if ever is None or hit is None else ever - hit,
             block_hit_rate=None,
             standard_error=self.standard_error(index),
         )
@@ -172,17 +169,12 @@ class _Counted:
         return float(rates.std(ddof=1) * np.sqrt((1 - self._rate) / NUM_GROUPS))
 
     def _rates(self, index: int) -> dict[str, float | None]:
+        """By cause and in all; None without tokens."""
+        if not (tokens := self._hits.prompt_tokens):
+            return dict.fromkeys((*_CAUSES, "hit_rate"))
         blocks = self._hits.hit_blocks[0, index]
-        tokens = self._hits.prompt_tokens
-        shares = [
-            float(part) * self._kept.block_size / _SCALE / tokens if tokens else None
-            for part in blocks
-        ]
-        hit = sum(share for share in shares if share is not None) if tokens else None
-        return dict(zip(_CAUSES, shares, strict=True)) | {"hit_rate": hit}
-
-    def _hit_rates(self, hits: WeightedHits) -> npt.NDArray[np.float64]:
-        return hits.hit_rates() / _SCALE
+        shares = (blocks * self._kept.block_size / _SCALE / tokens).tolist()
+        return dict(zip(_CAUSES, shares, strict=True)) | {"hit_rate": sum(shares)}
 
 
 class _Facts:
