@@ -1,5 +1,8 @@
 """Corpora: own text, the same bytes for the same seed, rich enough not to repeat."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
