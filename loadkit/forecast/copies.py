@@ -85,8 +85,7 @@ def _copy_chains(
         out = ptr[row]
         for touch in range(event_ptr[event[row]], event_ptr[event[row] + 1]):
             leaves = max(leaves, phi[nodes[touch]])
-            # Going on from the owner above is the same as starting again from the copy: an
-            # ancestor that left higher up would have u < leaves and be the owner already.
+            # From the copy again at every node: the deeper, the more have left their parents.
             owner = copy[row]
             while owner > 0 and stay[who, owner] >= leaves:
                 owner = parent[who, owner]
