@@ -30,9 +30,7 @@ def compare(
         expected_low=rate.estimate if rate.low is None else rate.low,
         expected_high=rate.estimate if rate.high is None else rate.high,
         allowance=_allowance(run, half, other_draw, limits) if known else None,
-        replay_allowance=_allowance(
-            run, replayed.half_width if replayed else half, other_draw, limits
-        ),
+        replay_allowance=_replay_allowance(run, replayed, other_draw, limits),
         measured_replay=split.replay_rate if known else None,
         expected_replay=expected.split.replay_rate,
         interval=_around(split.hit_rate, half),
@@ -93,6 +91,15 @@ def _allowance(
     if not is_large_enough(run, limits):
         return None
     return max((half_width or 0.0) * other_draw, limits.allowance)
+
+
+def _replay_allowance(
+    run: Measured, replayed: Interval | None, other_draw: float, limits: Thresholds
+) -> float | None:
+    """Never more than half of the least sure rate that passes: a few heavy replays spread so widely
+    that chance would excuse 20 points of them."""
+    found = _allowance(run, replayed.half_width if replayed else None, other_draw, limits)
+    return None if found is None else min(found, max(limits.allowance, limits.max_half_width / 2))
 
 
 def _around(rate: float | None, half: float | None) -> tuple[float, float] | None:
