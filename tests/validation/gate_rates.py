@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "support"))
-sys.path.insert(0, str(TESTS / "unit" / "gate"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "gate"))
 
 from fresh_worlds import make_fresh_world
 from gate_builders import folder, run
