@@ -17,6 +17,7 @@ import uvicorn
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import load_tokenizer
 from reference_server.api import make_app
+from reference_server.bounded_head import BoundedHead
 from reference_server.engine import Engine, EngineSettings
 from reference_server.keys import Keys
 from reference_server.listening import DRAIN_S, KEEP_ALIVE_S, LAST_WORDS_S, bind, end_with, url_of
@@ -77,6 +78,7 @@ class _Server(uvicorn.Server):
             access_log=False,
             lifespan="off",
             server_header=False,
+            http=BoundedHead,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.drain_s) + LAST_WORDS_S,
         )

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from loadkit.asgi import AppendOnly
 from loadkit.asgi.own_site import SiteGuard
+from reference_server.bounded_head import BoundedHead
 from reference_server.key_check import KeyCheck
 from reference_server.keys import Keys
 from reference_server.listening import DRAIN_S, KEEP_ALIVE_S, LAST_WORDS_S, bind, end_with, url_of
@@ -85,6 +86,7 @@ class _Server(uvicorn.Server):
             access_log=False,
             lifespan="on",
             server_header=False,
+            http=BoundedHead,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(drain_s) + LAST_WORDS_S,
         )
