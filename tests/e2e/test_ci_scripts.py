@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,50 @@ def test_no_input_is_pasted_into_a_script() -> None:
     scripts = [one["run"] for one in ACTION["runs"]["steps"] if "run" in one]
     assert len(scripts) == 2
     assert not [script for script in scripts if "${{" in script]
+
+
+def test_the_install_step_makes_an_environment_and_puts_it_on_the_path(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """With a wheel of nothing but a `loadkit` command, so that nothing is fetched."""
+    wheel = tmp_path / "stub-1-py3-none-any.whl"
+    info = "stub-1.dist-info"
+    files = {
+        "stub.py": "def main(): print('installed')\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: stub\nVersion: 1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\nloadkit = stub:main\n",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*files, "RECORD"]))
+    script, variables = step("Install loadkit", version=str(wheel))
+    path = tmp_path / "path"
+    places = {"RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(path), "PIP_NO_INDEX": "1"}
+    done = shop.bash(script, **variables, **places)
+    assert done.returncode == 0, done.stderr
+    [tools] = path.read_text().splitlines()
+    found = subprocess.run([f"{tools}/loadkit"], capture_output=True, text=True)
+    assert found.stdout == "installed\n"
+
+
+def test_an_earlier_jobs_results_are_never_judged_again(shop: Shop, tmp_path: Path) -> None:
+    (shop.at / "stale").mkdir()
+    (shop.at / "stale" / "gate.json").write_text('{"verdict": "PASS"}')
+    script, variables = step("Run and judge", profile="small.yaml", output="stale")
+    done = shop.bash(script, **variables, GITHUB_OUTPUT=str(tmp_path / "output"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("::error title=loadkit::the output folder has an earlier")
+    assert not (tmp_path / "output").exists()
+
+
+def test_every_step_after_the_verdict_runs_whatever_it_was() -> None:
+    *_, judge, keep = ACTION["runs"]["steps"]
+    assert judge["id"] == "loadkit"
+    assert keep["if"] == "always()"
+    outputs = [output["value"] for output in ACTION["outputs"].values()]
+    assert all("steps.loadkit.outputs." in value for value in outputs)
 
 
 def test_the_action_fails_the_job_for_a_mirage_and_keeps_its_results(shop: Shop) -> None:
