@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from reference_server.block_tree import BlockTree
 from reference_server.diversity_index import DiversityIndex
 from reference_server.drafting import Drafter
 from reference_server.engine_settings import EngineSettings
+from reference_server.inbox import EngineDead, Inbox, QueueFull
 from reference_server.policies import make_policy
 from reference_server.request import ABORT, ERROR, Chunk, Request, Sample
 from reference_server.request_log import RequestLog
@@ -21,14 +20,6 @@ from reference_server.scheduler import Scheduler
 from reference_server.tiers import LowerTiers
 
 __all__ = ["Engine", "EngineDead", "EngineSettings", "Listener", "ModelRunner", "QueueFull"]
-
-
-class QueueFull(Exception):
-    """The queue's bound in requests or tokens is reached; try again later."""
-
-
-class EngineDead(Exception):
-    """The engine's thread ended with an error; nothing will be served any more."""
 
 
 class Engine:
@@ -66,12 +57,7 @@ class Engine:
             drafter=Drafter(self.tree, size, draft) if draft else None,
         )
         self.error: BaseException | None = None
-        self._wake = threading.Condition()
-        self._inbox: deque[Request] = deque()
-        self._resets: deque[Future[bool]] = deque()
-        self._queued: dict[Request, int] = {}
-        self._queued_tokens = 0
-        self._stopping = False
+        self.inbox = Inbox(settings.max_queue_requests, settings.max_queue_tokens)
         self._thread: threading.Thread | None = None
 
     # -- from any thread
@@ -88,35 +74,20 @@ class Engine:
     def submit(self, *requests: Request) -> None:
         """Queue a request, and its further choices behind it: all or none. QueueFull or EngineDead;
         the caller has checked that it fits."""
-        with self._wake:
-            if self.error is not None or self._stopping:
-                raise EngineDead(str(self.error or "stopping"))
-            self._check_queue(requests)
-            for request in requests:
-                self._queued[request] = len(request.tokens)
-                self._queued_tokens += len(request.tokens)
-                self._inbox.append(request)
-            self._wake.notify()
+        self.inbox.put(requests)
 
     def abort(self, request: Request) -> None:
         """Stop a request at the next step; harmless when it ended already."""
-        with self._wake:
-            request.aborted = True
-            self._wake.notify()
+        self.inbox.abort(request)
 
     def reset_prefix_cache(self, timeout_s: float = 60.0) -> bool:
-        """Forget every block and all history. False, and nothing done, while requests run."""
-        answer: Future[bool] = Future()
-        with self._wake:
-            if self.error is not None:
-                raise EngineDead(str(self.error))
-            self._resets.append(answer)
-            self._wake.notify()
-        return answer.result(timeout_s)
+        """Forget every block and all history. False, and nothing done, while requests run.
+        EngineDead."""
+        return self.inbox.ask_reset().result(timeout_s)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._queued)
+        return self.inbox.num_requests
 
     @property
     def num_running(self) -> int:
@@ -127,14 +98,6 @@ class Engine:
         """Share of the pool in use by running requests, 0..1 (vLLM's kv_cache_usage_perc)."""
         return self.tree.pool.num_used / self.tree.pool.num_blocks
 
-    def _check_queue(self, requests: Sequence[Request]) -> None:
-        """An empty queue takes a request of any size."""
-        num = len(self._queued) + len(requests)
-        tokens = self._queued_tokens + sum(len(request.tokens) for request in requests)
-        over = tokens > self.settings.max_queue_tokens or num > self.settings.max_queue_requests
-        if self._queued and over:
-            raise QueueFull(f"{len(self._queued)} requests with {self._queued_tokens} tokens wait")
-
     # -- the thread
 
     def start(self) -> None:
@@ -144,9 +107,7 @@ class Engine:
     def stop(self, timeout_s: float = 30.0) -> None:
         """End the thread after its current step; what is unfinished ends as aborted, and what the
         cache holds goes to disk where there is a disk tier."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        self.inbox.close("stopping")
         self.join(timeout_s)
 
     def join(self, timeout_s: float = 30.0) -> None:
@@ -156,21 +117,15 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
-                self._wait_for_work()
+            while self.inbox.closed is None:
+                self.inbox.wait(lambda: self.scheduler.has_work)
                 self.step()
             self._end_all(ABORT)
             self.tree.drain()
         except BaseException as error:  # the thread's edge: the server must learn of it
-            with self._wake:
-                self.error = error
+            self.error = error
+            self.inbox.close(str(error))
             self._end_all(ERROR)
-
-    def _wait_for_work(self) -> None:
-        with self._wake:
-            self._wake.wait_for(
-                lambda: self._inbox or self._resets or self._stopping or self.scheduler.has_work
-            )
 
     def step(self) -> bool:
         """One scheduler step; False when there was nothing to compute."""
@@ -184,12 +139,7 @@ class Engine:
         return True
 
     def _take_in(self) -> None:
-        with self._wake:
-            arrived, resets = list(self._inbox), list(self._resets)
-            self._inbox.clear()
-            self._resets.clear()
-            for request in [r for r in self._queued if r.aborted]:
-                self._leave_queue(request)
+        arrived, resets = self.inbox.take()
         for answer in resets:
             answer.set_result(self._reset())
         for request in arrived:
@@ -233,8 +183,7 @@ class Engine:
 
     def _admitted(self, request: Request) -> None:
         request.admitted_s = time.monotonic()
-        with self._wake:
-            self._leave_queue(request)
+        self.inbox.admitted(request)
         if request.leader is None:
             self.diversity.add(is_replay=not request.is_new_prompt)
             self.listener.admitted(request)
@@ -244,17 +193,11 @@ class Engine:
             self.log.add(request)
         self.listener.finished(request)
 
-    def _leave_queue(self, request: Request) -> None:
-        self._queued_tokens -= self._queued.pop(request, 0)
-
     def _end_all(self, reason: str) -> None:
         """Tell every caller that its request ended; no step will follow."""
-        with self._wake:
-            left = [*self.scheduler.running, *self.scheduler.waiting, *self._inbox]
-            resets = list(self._resets)
-            self._resets.clear()
+        arrived, resets = self.inbox.take()
         for answer in resets:
             answer.set_result(False)
-        for request in left:
+        for request in [*self.scheduler.running, *self.scheduler.waiting, *arrived]:
             request.finish_reason = request.finish_reason or reason
             self.scheduler.notify(request)

@@ -116,7 +116,7 @@ def test_whatever_happens_replies_are_right_and_every_page_comes_back(
     while engine.step():
         check_pages(engine)
     assert not engine.scheduler.has_work, "requests that wait for nothing"
-    assert (engine.tree.pool.num_used, engine.num_waiting, engine._queued_tokens) == (0, 0, 0)
+    assert (engine.tree.pool.num_used, engine.num_waiting, engine.inbox.num_tokens) == (0, 0, 0)
     for request in traffic.requests:
         reply = expected_reply(
             request.tokens[: request.num_prompt], request.num_output, engine.runner.vocab_size

@@ -184,6 +184,15 @@ def test_stopping_ends_what_is_unfinished_as_aborted() -> None:
     assert engine.error is None
 
 
+def test_a_stopped_engine_says_at_once_that_it_resets_nothing() -> None:
+    """It was waited for for a minute."""
+    engine = make_engine(20)
+    engine.start()
+    engine.stop()
+    with pytest.raises(EngineDead):
+        engine.reset_prefix_cache(timeout_s=0.1)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_random_traffic_with_aborts_and_faults_keeps_every_page_accounted_for(seed: int) -> None:
     rng = random.Random(seed)
