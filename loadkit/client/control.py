@@ -39,6 +39,7 @@ class ControlPlane:
 
     def __init__(self, endpoint: Endpoint, *, key: Secret | None = None):
         self.endpoint, self._key = endpoint, key
+        self.metrics_refused = False  # the last time that they were asked for
         self._proxy_note = ignored_proxy(endpoint)
         if self._proxy_note is not None:
             logger.warning("loadkit: %s", self._proxy_note)
@@ -75,11 +76,13 @@ class ControlPlane:
         return [_card(row) for row in rows if _has_id(row)] if isinstance(rows, list) else []
 
     def prefix_counters(self) -> PrefixCounters | None:
-        """Counters of /metrics; None when the server has none (or does not show them to us)."""
+        """Counters of /metrics; None when the server has none, or does not show them to us (then
+        `metrics_refused`)."""
         try:
             answer = self._request("GET", "/metrics")
         except InputError:
             return None
+        self.metrics_refused = answer.status_code in (401, 403)
         return parse_prefix_counters(answer.text) if answer.status_code == 200 else None
 
     def num_slots(self) -> int | None:

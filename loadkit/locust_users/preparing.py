@@ -70,6 +70,8 @@ def prepare(
 def observe_before(context: RunContext, control: ControlPlane) -> None:
     """Note the server's counters as they are before the run, and what else its dialect tells."""
     context.counters_before = control.prefix_counters()
+    if control.metrics_refused:
+        context.notes = [*context.notes, METRICS_REFUSED]
     if context.counters_before is not None and context.counters_before.source == "llamacpp":
         context.num_slots = control.num_slots()
 
@@ -82,6 +84,10 @@ def kinds_of(profile: Profile) -> set[str]:
     return {traffic.kind}
 
 
+METRICS_REFUSED = (
+    "/metrics refused this key: what the server's Prometheus counters say is unknown, not 0, and was "
+    "compared with nothing. loadkit serve shows them to the admin key alone, where there are several."
+)
 SALTED = (
     "cache: salt. Every request carried a salt of this run: isolation from what the cache held "
     "before, which stays there and takes its room. No reset."

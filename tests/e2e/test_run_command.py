@@ -78,6 +78,28 @@ def test_usage_metrics_and_prediction_agree_on_the_reference_server(
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == run
 
 
+def test_a_tenants_key_that_metrics_refuse_is_said_and_is_no_zero(
+    tmp_path: Path, profile: Path
+) -> None:
+    """Several client keys and an admin key: /metrics is the admin's."""
+    model = write_tiny_model(tmp_path / "tiny")
+    for name, text in (("keys", "one\ntwo\n"), ("admin", "boss\n")):
+        (tmp_path / name).write_text(text)
+    keys = ("--api-key-file", str(tmp_path / "keys"), "--admin-key-file", str(tmp_path / "admin"))
+    with serving("--model", str(model), "--num-blocks", "4000", *keys) as served:
+        done = loadkit_run(
+            *(profile, "--url", served.url, "-o", tmp_path / "out", "--tokenizer", model, "--json"),
+            LOADKIT_API_KEY="two",
+        )
+    assert done.returncode == 0, done.stderr
+    run: dict[str, Any] = json.loads(done.stdout)
+    witnesses = run["reconciliation"]
+    assert witnesses["usage"]["cached_tokens"] > 0
+    assert witnesses["prometheus"]["cached_tokens"] is None
+    assert witnesses["prometheus"]["prompt_tokens"] is None
+    assert [note for note in run["notes"] if "/metrics refused this key" in note]
+
+
 def test_the_same_seed_again_on_a_warm_server_is_another_sessions_replay(
     tmp_path: Path, profile: Path
 ) -> None:
