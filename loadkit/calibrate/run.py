@@ -14,6 +14,7 @@ import msgspec
 from loadkit.calibrate.drive import Driven, Order
 from loadkit.calibrate.levels import Level, judge
 from loadkit.core.errors import CannotMeasure
+from loadkit.core.units import plural
 
 GRACE_S = 60.0
 
@@ -57,11 +58,11 @@ def drive(order: Order) -> Driven:
         done = subprocess.run(command, capture_output=True, timeout=order.seconds + GRACE_S)
     except subprocess.TimeoutExpired as error:
         raise CannotMeasure(
-            f"{order.streams} streams: no end after {order.seconds + GRACE_S:g} s"
+            f"{plural(order.streams, 'stream')}: no end after {order.seconds + GRACE_S:g} s"
         ) from error
     if done.returncode != 0:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise CannotMeasure(f"{order.streams} streams: the load failed: {' '.join(last)}")
+        raise CannotMeasure(f"{plural(order.streams, 'stream')}: the load failed: {' '.join(last)}")
     return msgspec.json.decode(done.stdout, type=Driven)
 
 

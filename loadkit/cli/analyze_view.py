@@ -12,6 +12,7 @@ from rich.text import Text
 
 from loadkit.cli import audit_view, prefix_view
 from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
+from loadkit.core.units import plural
 
 if TYPE_CHECKING:
     from loadkit.analysis import Analysis
@@ -53,11 +54,10 @@ def _show_split(out: Console, analysis: Analysis, format: str) -> None:
 
 
 def _what(analysis: Analysis, format: str) -> str:
-    sessions = f"{analysis.sessions:,} sessions" + (
-        " (inferred)" if analysis.sessions_inferred else ""
-    )
+    sessions = plural(analysis.sessions, "session")
+    sessions += " (inferred)" if analysis.sessions_inferred else ""
     return (
-        f"{format} log: {analysis.requests:,} requests, {sessions},"
+        f"{format} log: {plural(analysis.requests, 'request')}, {sessions},"
         f" {count(analysis.prompt_tokens)} prompt tokens"
     )
 

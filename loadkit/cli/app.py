@@ -7,9 +7,10 @@ import sys
 import traceback
 from functools import cache
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from loadkit.core.errors import LoadkitError
 from loadkit.core.torch_free import forgo_torch
@@ -33,6 +34,18 @@ VERBS = {
 
 EXIT_FAULT = 70
 EXIT_BROKEN_PIPE = 128 + 13
+
+
+class _Command(TyperCommand):
+    """A verb whose help names an argument without its type, `LOG <list[Path]>`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        for param in params:
+            if isinstance(param, TyperArgument):
+                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+        return params
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +76,7 @@ def _loadkit(
 def _register() -> None:
     for verb, short in VERBS.items():
         module = import_module(f"loadkit.cli.{verb}")
-        app.command(name=verb, short_help=short)(getattr(module, verb))
+        app.command(name=verb, short_help=short, cls=_Command)(getattr(module, verb))
 
 
 def _start() -> None:

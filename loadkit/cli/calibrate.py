@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loadkit.core.units import plural
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -44,7 +46,7 @@ def calibrate(
     levels = []
     for level in run_levels(wanted, seconds, kernel_stamps=not no_kernel_stamps):
         levels.append(level)
-        print(f"loadkit: {level.streams} streams done", file=sys.stderr)
+        print(f"loadkit: {plural(level.streams, 'stream')} done", file=sys.stderr)
     best = trusted_streams(levels)
     if as_json:
         import json
@@ -86,7 +88,9 @@ def show(levels: list[Level], best: int) -> None:
     )
     limits = f"{1000 * TRUST_P50_S:g} ms in the middle and {1000 * TRUST_P99_S:g} ms at p99"
     if best:
-        console.print(f"Trusted up to {best} streams a process (TTFT error within {limits}).")
+        console.print(
+            f"Trusted up to {plural(best, 'stream')} a process (TTFT error within {limits})."
+        )
 
 
 def _table(levels: list[Level]) -> Table:

@@ -10,7 +10,7 @@ import typer
 
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="run folders; the first is compared with")
+        list[Path], typer.Argument(metavar="DIR", help="run folders; the first is compared with")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
 ) -> None:

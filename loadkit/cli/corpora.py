@@ -14,7 +14,9 @@ def corpora(
             metavar="NAME", help="bundled name or folder: validate it; hf:NAME: its licence"
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="how many sample messages to show")] = 3,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=0, help="how many sample messages to show")
+    ] = 3,
 ) -> None:
     """List the bundled corpora and public sets, or validate one and show samples of it."""
     from random import Random

@@ -30,14 +30,17 @@ def forecast(
         str | None,
         typer.Option(
             help="Cache size: 30k (blocks), 3Mtok (tokens), 40GiB (with --model-config); infinite"
-            " unless given."
+            " unless given.",
+            metavar="SIZE",
         ),
     ] = None,
     ttl: Annotated[
         str | None,
         typer.Option(help="A block expires so long after its last use: 300, 5m, 1h.", metavar="S"),
     ] = None,
-    replicas: Annotated[int, typer.Option(help="Servers with a cache each.", min=1)] = 1,
+    replicas: Annotated[
+        int, typer.Option(help="Servers with a cache each.", metavar="N", min=1)
+    ] = 1,
     routing: Annotated[
         str, typer.Option(help="pooled, sticky, random or prefix-aware.", metavar="NAME")
     ] = "pooled",
@@ -67,7 +70,7 @@ def forecast(
         str, typer.Option(help="Its hit rule: vllm, sglang or none.", metavar="NAME")
     ] = "vllm",
     page_size: simulate_options.PageSize = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same forecast.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same forecast.", metavar="N", min=0)] = 0,
     for_model: Annotated[
         str | None,
         typer.Option(help="Served model it is for; gate refuses a run of another.", metavar="NAME"),

@@ -8,6 +8,7 @@ import msgspec
 from rich.text import Text
 
 from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
+from loadkit.core.units import plural
 
 if TYPE_CHECKING:
     from loadkit.forecast import Forecast
@@ -17,12 +18,13 @@ def show(forecast: Forecast) -> None:
     """Headline, split, curve, what it rests on, the naive answers beside it, warnings."""
     out, log = console(), forecast.log
     out.print(
-        f"from {log.requests:,} requests, {log.sessions:,} sessions,"
+        f"from {plural(log.requests, 'request')}, {plural(log.sessions, 'session')},"
         f" {count(log.prompt_tokens)} prompt tokens",
         style="dim",
     )
-    out.print(f"\n{_headline(forecast)}\n", style="bold")
+    out.print(f"\n{_headline(forecast)}", style="bold")
     if forecast.hit_rate.estimate is not None:
+        out.print()
         out.print(split_table(msgspec.structs.asdict(forecast.split)))
         out.print(f"\norganic hit rate {_with_interval(forecast.organic_hit_rate)}")
         if forecast.warm_hit_rate is not None:

@@ -67,6 +67,12 @@ def capacity_text(capacity: str | None, config: Path | None, kv_dtype: str | Non
     from loadkit.core.units import bytes_as_tokens
 
     if config is None:
+        if kv_dtype is not None:
+            raise InputError(
+                "says nothing by itself",
+                where="--kv-dtype",
+                remedy="add --model-config, and sizes in --capacity as 40GiB",
+            )
         return capacity
     return bytes_as_tokens(capacity or "", read_bytes_per_token(config, kv_dtype)) or None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loadkit.cli.gate import Baseline, Junit, PolicyFile
+from loadkit.core.units import plural
 
 if TYPE_CHECKING:
     from loadkit.prelaunch import Cost, Outcome
@@ -178,7 +179,7 @@ def _show_cost(name: str, cost: Cost, *, as_json: bool) -> None:
         print(to_text({"schema": "loadkit.prelaunch-plan/1", "profile": name, **to_builtins(cost)}))
         return
     how = "about, 4 characters a token" if cost.is_estimate else "by the tokenizer"
-    print(f"{name}: {cost.requests:,} requests in {cost.sessions:,} sessions")
+    print(f"{name}: {plural(cost.requests, 'request')} in {plural(cost.sessions, 'session')}")
     print(f"prompt tokens  {cost.prompt_tokens:,} ({how}, history included, cached or not)")
     print(f"output tokens  at most {cost.output_tokens:,}")
     print(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from loadkit.client.secret import Secret, read_api_key
 from loadkit.core.errors import InputError
+from loadkit.core.units import plural
 from loadkit.locust_users.process import TOKEN_VARIABLE, Address, run_worker
 from loadkit.locust_users.recover import recover
 from loadkit.profiles import Profile
@@ -55,7 +56,10 @@ def token(master: Address, workers: int) -> str:
     made = known or secrets.token_urlsafe(16)
     shown = "" if known else f"{TOKEN_VARIABLE}={made} "
     command = f"{shown}loadkit run --worker --master-host {master[0]} --master-port {master[1]}"
-    print(f"loadkit: waiting for {workers} workers; start each with: {command}", file=sys.stderr)
+    print(
+        f"loadkit: waiting for {plural(workers, 'worker')}; start each with: {command}",
+        file=sys.stderr,
+    )
     return made
 
 

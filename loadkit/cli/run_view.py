@@ -17,6 +17,7 @@ from loadkit.cli import log_input
 from loadkit.cli.rate_tables import console, percent, split_table
 from loadkit.core.errors import CannotMeasure
 from loadkit.core.split import CAUSES
+from loadkit.core.units import plural
 from loadkit.report.words import milliseconds
 from loadkit.runs.record import OUTCOMES
 from loadkit.runs.summary import error_words, unanswered
@@ -47,9 +48,9 @@ class PlainProgress:
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
         if self._due is None:
-            print(f"loadkit: sending {total} requests of {self._name}", file=sys.stderr)
+            print(f"loadkit: sending {plural(total, 'request')} of {self._name}", file=sys.stderr)
         elif now >= self._due:
-            print(f"loadkit: {done} of {total} requests done", file=sys.stderr)
+            print(f"loadkit: {done} of {plural(total, 'request')} done", file=sys.stderr)
         else:
             return
         self._due = now + self._interval_s

@@ -8,9 +8,12 @@ import msgspec
 from rich.text import Text
 
 from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
+from loadkit.core.units import plural
 
 if TYPE_CHECKING:
     from loadkit.analysis.sampling import SampledAnalysis
+
+_T_QUANTILE = 2.78
 
 
 def show(analysis: SampledAnalysis, format: str) -> None:
@@ -18,12 +21,13 @@ def show(analysis: SampledAnalysis, format: str) -> None:
     out, sampled, infinite = console(), analysis.sampled, analysis.infinite
     error = sampled.standard_error
     out.print(
-        f"{format} log: {analysis.requests:,} requests, {count(analysis.prompt_tokens)} prompt"
+        f"{format} log: {plural(analysis.requests, 'request')}, {count(analysis.prompt_tokens)} prompt"
         f" tokens, {count(analysis.blocks)} blocks\nSAMPLED: {100 * sampled.rate:g}% of the light"
         f" blocks and all heavy ones, {count(sampled.kept_touches)} touches kept",
         style="dim",
     )
-    spread = "" if error is None else f" ± {100 * error:.2f} points (standard error)"
+    # The standard error comes of five parts: with so few, 95% are within 2.78 of it (Student's t).
+    spread = "" if error is None else f" ± {100 * _T_QUANTILE * error:.2f} points (95%)"
     out.print(
         f"\n{percent(infinite.hit_rate)}{spread} of the prompt tokens are reusable", style="bold"
     )

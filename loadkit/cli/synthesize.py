@@ -32,7 +32,7 @@ def synthesize(
     corpus: Annotated[
         str, typer.Option(help="Whose words the chats are made of.", metavar="NAME")
     ] = "assistant-chat",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.", metavar="N", min=0)] = 0,
     format: LogFormat = "auto",
     tokenizer: TokenizerName = None,
     block_size: BlockSize = None,
@@ -69,10 +69,11 @@ def _show(made: Synthesis, output: Path) -> None:
     from rich.text import Text
 
     from loadkit.cli.rate_tables import console, count
+    from loadkit.core.units import plural
 
     out = console()
     out.print(
-        f"{output}: {made.requests:,} requests, {made.sessions:,} sessions,"
+        f"{output}: {plural(made.requests, 'request')}, {plural(made.sessions, 'session')},"
         f" {count(made.prompt_tokens)} prompt tokens in blocks of {made.block_size},"
         f" {'token ids' if made.form == 'token_ids' else 'chats'}"
     )

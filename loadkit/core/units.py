@@ -12,6 +12,11 @@ _BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT])(i?)B")
 _TRAFFIC = re.compile(r"(\d{1,9}(?:\.\d{1,20})?)x?")
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 request`, `1,200 requests`: of nouns that take an s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def parse_capacity(text: str, block_size: int) -> int | None:
     """Cache capacity in blocks: `1000`, `30k`, `1.5M` are blocks, `3Mtok` tokens; `inf` is None.
 

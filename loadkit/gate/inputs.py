@@ -251,6 +251,9 @@ def check_schema(data: Any, schema: str, where: str | Path) -> None:
     )
 
 
+_OF_A_LOG = "make the forecast of a log with `loadkit forecast LOG -o FILE.json`"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object from a file. InputError if it is not there, is no object, or holds a NaN or a
     number without end."""
@@ -262,6 +265,9 @@ def read_json(path: Path) -> dict[str, Any]:
         remedy = "is it the right path?"
         raise InputError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from error
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            what, remedy = "holds JSON after JSON, as a request log does", _OF_A_LOG
+            raise InputError(what, where=path, remedy=remedy) from error
         remedy = "the file is damaged: make it again"
         raise InputError(f"not JSON: {error}", where=path, remedy=remedy) from error
     if not isinstance(data, dict):

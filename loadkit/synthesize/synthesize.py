@@ -16,7 +16,9 @@ import numpy as np
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
+from loadkit.core.units import plural
 from loadkit.corpora import Corpus
+from loadkit.forecast.refuse import MIN_SESSIONS
 from loadkit.synthesize.check import Check
 from loadkit.synthesize.paths import Plan, plan_requests
 from loadkit.synthesize.words import single_token_words
@@ -124,7 +126,18 @@ def _synthesis(
         wrong_lengths=check.wrong_lengths,
         warnings=trace.warnings,
     )
-    return msgspec.structs.replace(found, warnings=(*trace.warnings, *_warnings(found)))
+    made = (*_small(trace, traffic), *_warnings(found))
+    return msgspec.structs.replace(found, warnings=(*trace.warnings, *made))
+
+
+def _small(trace: Trace, traffic: float) -> Iterator[str]:
+    """What `forecast` refuses to grow is grown here, but not without a word."""
+    if traffic != 1 and trace.num_sessions < MIN_SESSIONS:
+        yield (
+            f"the log has {plural(trace.num_sessions, 'session')}, fewer than {MIN_SESSIONS}: nobody"
+            " knows what others production has, and `loadkit forecast` refuses at this traffic. Take"
+            " the workload for what these sessions share, not for production"
+        )
 
 
 def _write(plan: Plan, writer: Writer, check: Check, file: BinaryIO) -> tuple[int, int]:
@@ -171,10 +184,10 @@ def _warnings(found: Synthesis) -> Iterator[str]:
             " the log: too little of them is left beside the chat template"
         )
     if found.lost_prompts:
-        yield f"{found.lost_prompts:,} prompts are not repeated as in the log"
+        yield f"not repeated as in the log: {plural(found.lost_prompts, 'prompt')}"
     if found.wrong_lengths:
         yield (
-            f"{found.wrong_lengths:,} prompts have another number of tokens than planned: this"
+            f"of another number of tokens than planned: {plural(found.wrong_lengths, 'prompt')}; this"
             " tokenizer joins words across spaces"
         )
 

@@ -1,6 +1,7 @@
 """The command line: light to start, every verb documented, errors are one line and an exit code."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,11 @@ def test_the_overview_cuts_no_verbs_help(loadkit: Call, monkeypatch: pytest.Monk
     wide = loadkit("--help").out
     assert "..." not in wide.split("Commands:")[1]
     assert all(f"  {verb} " in wide for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_speaks_without_python_types(loadkit: Call, verb: str) -> None:
+    assert re.findall(r"<(?:str|int|float|list|Path|bool).*?>", loadkit(verb, "--help").out) == []
 
 
 def test_an_unknown_option_is_exit_code_2(loadkit: Call) -> None:

@@ -62,6 +62,31 @@ def test_a_log_is_written_under_a_key(loadkit: Call, tmp_path: Path) -> None:
     assert (code, "--hashed-out" in err) == (2, True)
 
 
+def test_a_cache_type_without_the_models_config_is_told(loadkit: Call, tmp_path: Path) -> None:
+    log = write(tmp_path / "log.jsonl", *ROWS)
+    for verb in ("analyze", "forecast"):
+        code, _, err = loadkit(verb, log, "--kv-dtype", "fp8")
+        assert (code, "--kv-dtype: says nothing by itself (add --model-config" in err) == (2, True)
+
+
+def test_one_is_one_request_and_a_refusal_leaves_no_hole(loadkit: Call, tmp_path: Path) -> None:
+    log = write(tmp_path / "log.jsonl", ROWS[0])
+    assert "1 request, 1 session, 1,025 prompt tokens" in loadkit("analyze", log).out
+    code, out, _ = loadkit("forecast", log, "--traffic", "5x")
+    assert (code, out.splitlines()[0]) == (3, "from 1 request, 1 session, 1,025 prompt tokens")
+    assert "\n\n\n" not in out
+
+
+def test_a_log_given_as_a_forecast_is_told_with_what_makes_one(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    log = write(tmp_path / "log.jsonl", *ROWS)
+    for verb in (["report", tmp_path], ["gate", "--measured", tmp_path]):
+        code, _, err = loadkit(*verb, "--expected", log)
+        assert code == 2
+        assert "as a request log does (make the forecast of a log with `loadkit forecast LOG" in err
+
+
 def test_capacities_in_bytes_need_the_models_config(loadkit: Call, tmp_path: Path) -> None:
     log, config = write(tmp_path / "log.jsonl", *ROWS), tmp_path / "config.json"
     # 2 x 1 layer x 1 head x 128 numbers x 4 bytes: 1 KiB a token, so 1 MiB is two blocks of 512.

@@ -61,6 +61,18 @@ def test_a_workload_of_token_ids_is_written_without_a_tokenizer(
     assert [len(json.loads(line)["prompt"]) for line in out.read_text().splitlines()] == [1030] * 40
 
 
+def test_a_workload_of_few_sessions_says_what_forecast_would_refuse(
+    loadkit: Call, log: Path, tmp_path: Path
+) -> None:
+    def warnings(traffic: str) -> str:
+        options = ["--token-ids", "-o", tmp_path / "out.jsonl", "--json", "--traffic", traffic]
+        return " ".join(json.loads(loadkit("synthesize", log, *options).out)["warnings"])
+
+    assert loadkit("forecast", log, "--traffic", "2x").code == 3
+    assert "the log has 20 sessions, fewer than 100" in warnings("2x")
+    assert "fewer than 100" not in warnings("1x"), "nothing is grown"
+
+
 def test_chats_without_a_tokenizer_are_refused_with_a_way_out(
     loadkit: Call, log: Path, tmp_path: Path
 ) -> None:
