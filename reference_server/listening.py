@@ -1,14 +1,20 @@
-"""What the server's and the router's process have in common: their socket, and their parent."""
+"""What the server's and the router's process have in common: socket, HTTP settings, parent."""
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
 import threading
 import time
+from typing import Literal
+
+import uvicorn
+from starlette.types import ASGIApp
 
 from loadkit.core.errors import InputError
+from reference_server.bounded_head import BoundedHead
 
 KEEP_ALIVE_S, DRAIN_S = 120, 30
 LAST_WORDS_S = 5  # for the errors of what a drain ended
@@ -31,6 +37,21 @@ def bind(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def http_config(app: ASGIApp, drain_s: float, lifespan: Literal["on", "off"]) -> uvicorn.Config:
+    """No WebSockets: key and site are checked of HTTP requests. drain_s: see ServerSettings."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan=lifespan,
+        server_header=False,
+        http=BoundedHead,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(drain_s) + LAST_WORDS_S,
+    )
 
 
 def end_with(parent: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import signal
 import threading
@@ -17,10 +16,9 @@ import uvicorn
 from loadkit.core.errors import InputError
 from loadkit.core.tokenizer import load_tokenizer
 from reference_server.api import make_app
-from reference_server.bounded_head import BoundedHead
 from reference_server.engine import Engine, EngineSettings
 from reference_server.keys import Keys
-from reference_server.listening import DRAIN_S, KEEP_ALIVE_S, LAST_WORDS_S, bind, end_with, url_of
+from reference_server.listening import DRAIN_S, bind, end_with, http_config, url_of
 from reference_server.service import DRAINING, READY, Service
 from reference_server.tiers.secret import lasting_secret
 
@@ -72,17 +70,8 @@ class _Server(uvicorn.Server):
     """uvicorn that tells the service when the drain begins, and the engine when it is over."""
 
     def __init__(self, service: Service, settings: ServerSettings):
-        config = uvicorn.Config(
-            make_app(service, settings.host, settings.append_only),
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            http=BoundedHead,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.drain_s) + LAST_WORDS_S,
-        )
-        super().__init__(config)
+        app = make_app(service, settings.host, settings.append_only)
+        super().__init__(http_config(app, settings.drain_s, lifespan="off"))
         self._service, self._drain_s = service, settings.drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

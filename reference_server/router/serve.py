@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import threading
@@ -15,10 +14,9 @@ from starlette.types import ASGIApp
 
 from loadkit.asgi import AppendOnly
 from loadkit.asgi.own_site import SiteGuard
-from reference_server.bounded_head import BoundedHead
 from reference_server.key_check import KeyCheck
 from reference_server.keys import Keys
-from reference_server.listening import DRAIN_S, KEEP_ALIVE_S, LAST_WORDS_S, bind, end_with, url_of
+from reference_server.listening import DRAIN_S, bind, end_with, http_config, url_of
 from reference_server.router.fleet import Fleet, Replica
 from reference_server.router.keeper import Keeper
 from reference_server.router.processes import COMMAND, replicas
@@ -80,17 +78,7 @@ class _Server(uvicorn.Server):
     """uvicorn that tells the router when the drain begins, and when it is over."""
 
     def __init__(self, app: ASGIApp, router: Router, drain_s: float) -> None:
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            lifespan="on",
-            server_header=False,
-            http=BoundedHead,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(drain_s) + LAST_WORDS_S,
-        )
-        super().__init__(config)
+        super().__init__(http_config(app, drain_s, lifespan="on"))
         self._router, self._drain_s = router, drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

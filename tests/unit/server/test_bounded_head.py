@@ -8,10 +8,10 @@ from itertools import repeat
 from typing import Any
 
 import pytest
-import uvicorn
 from uvicorn.server import ServerState
 
 from reference_server.bounded_head import MAX_HEAD_BYTES, BoundedHead
+from reference_server.listening import http_config
 
 PART = b"a" * 1024
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
@@ -54,7 +54,7 @@ def answered(parts: Iterator[bytes], limit: int) -> tuple[Wire, int]:
     """The wire after at most so many parts, and how many were taken before it was hung up."""
 
     async def scenario() -> tuple[Wire, int]:
-        config = uvicorn.Config(app, http=BoundedHead, log_level="critical", lifespan="off")
+        config = http_config(app, drain_s=0, lifespan="off")
         config.load()
         wire, state = Wire(), ServerState()
         protocol = BoundedHead(config, state, {}, asyncio.get_running_loop())
@@ -109,3 +109,11 @@ def test_many_requests_on_one_connection_add_up_to_nothing() -> None:
     wire, num = answered(iter(parts), limit=1000)
     assert num == 200
     assert wire.written.count(b"200 OK") == 100
+
+
+def test_an_upgrade_to_a_websocket_is_answered_as_the_request_that_it_is() -> None:
+    """Neither key nor site would be checked of a WebSocket."""
+    upgrade = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    key = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    wire, _ = answered(iter([b"GET / HTTP/1.1\r\nhost: localhost\r\n" + upgrade + key]), limit=1)
+    assert wire.written.startswith(b"HTTP/1.1 200 OK")
