@@ -4,11 +4,12 @@ made anew each time, since thresholds may have changed and they cost nothing."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from loadkit.client.control import ControlPlane, ModelCard
 from loadkit.client.endpoint import Endpoint
@@ -21,6 +22,7 @@ from loadkit.forecast import forecast
 from loadkit.gate import Verdict, decide_folder, read_json
 from loadkit.gate.inputs import Expected, checked, read_run
 from loadkit.gate.policy import policy_of
+from loadkit.gate.verdict import counted
 from loadkit.locust_users.launcher import run_profile
 from loadkit.locust_users.preparing import choose_model
 from loadkit.prelaunch.state import digest, open_folder
@@ -31,6 +33,11 @@ from loadkit.traffic.plan import TrafficPlan
 
 # Of the reference server that is started where no --url is given.
 BLOCK_SIZE, NUM_BLOCKS = 16, 2048
+_WARM = (
+    "The server may still hold its prompts, and be called warm: start it again first, or empty its"
+    " cache"
+)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +123,16 @@ def prelaunch(job: Job, show: Show) -> Outcome:
     serving = _no_server if known and ran else (lambda: _server(job, show))
     with serving() as served:
         if known:
-            show.stage(f"Forecast: kept from before ({expected_file})")
+            show.stage(f"Forecast: kept from {_age(expected_file)} ({expected_file})")
         else:
             show.stage("Forecast: what production should see")
             _write(expected_file, _forecast(job, served))
-        expected = read_json(expected_file)
+        expected = _kept(read_json, expected_file)
+        _kept(lambda path: checked(expected, Expected, path), expected_file)
         stages["forecast"] = "kept" if known else "made"
         _require_rate(expected, expected_file)
         if ran:
-            show.stage(f"Run: kept from before ({folder})")
+            show.stage(f"Run: kept from {_age(folder)} ({folder}); nothing was sent this time")
         else:
             assert served is not None
             _set_aside(folder, show)
@@ -231,11 +239,32 @@ def _require_rate(expected: dict[str, Any], where: Path) -> None:
 
 def _is_finished(folder: Path) -> bool:
     """Whether a valid run is there. A folder is renamed into place whole, so it is whole."""
-    return folder.exists() and read_run(folder).get("status") == "ok"
+    return folder.exists() and _kept(read_run, folder).get("status") == "ok"
+
+
+def _kept(read: Callable[[Path], T], path: Path) -> T:
+    """What an earlier call left there, or how to go on without it."""
+    try:
+        return read(path)
+    except InputError as error:
+        remedy = f"remove {path}, and it is made again"
+        raise InputError(error.what, where=error.where, remedy=remedy) from error
+
+
+def _age(path: Path) -> str:
+    """`3 minutes ago`: a run that was kept says nothing about what the server is now."""
+    seconds = max(0, round(time.time() - path.stat().st_mtime))
+    for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return f"{counted(seconds // size, noun)} ago"
+    return "just before"
 
 
 def _set_aside(folder: Path, show: Show) -> None:
     """A run that is not valid is kept under another name, and made again."""
+    if any(folder.parent.glob(f".{folder.name}.work-*")):
+        show.stage(f"An earlier run was killed; what is left of it stays in {folder.parent}")
+        show.stage(_WARM)
     if not folder.exists():
         return
     number = 1
@@ -243,6 +272,7 @@ def _set_aside(folder: Path, show: Show) -> None:
         number += 1
     folder.rename(aside)
     show.stage(f"An earlier run is not valid; kept as {aside}")
+    show.stage(_WARM)
 
 
 def _run(job: Job, served: _Served, folder: Path, on_progress: Callable[[int, int], None]) -> None:

@@ -18,7 +18,8 @@ FILE = "prelaunch.json"
 
 
 def open_folder(out: Path, inputs: dict[str, Any]) -> None:
-    """Make the folder, or take up the one that was made from the same inputs.
+    """Make the folder, or take up the one that was made from the same inputs, or in which nothing
+    was finished (as after a wrong address).
 
     InputError for a folder that is something else, or was made from other inputs (named).
     """
@@ -27,15 +28,21 @@ def open_folder(out: Path, inputs: dict[str, Any]) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError("already exists", where=out, remedy="name a new folder")
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, json.dumps({"schema": SCHEMA, "inputs": inputs}, indent=2) + "\n")
+        _write(path, inputs)
         return
     found = read_json(path)
     check_schema(found, SCHEMA, path)
     before = found.get("inputs")
     keys = differing(inputs, before) if isinstance(before, dict) else ["inputs"]
-    if keys:
+    if keys and {entry.name for entry in out.iterdir()} <= {FILE, "server.log"}:
+        _write(path, inputs)
+    elif keys:
         what = f"was made from other inputs: {', '.join(keys[:6])} changed"
         raise InputError(what, where=out, remedy="name a new folder, or ask the same again")
+
+
+def _write(path: Path, inputs: dict[str, Any]) -> None:
+    write_whole(path, json.dumps({"schema": SCHEMA, "inputs": inputs}, indent=2) + "\n")
 
 
 def digest(path: Path) -> str:

@@ -13,8 +13,9 @@ from command import Answer, Call
 from prelaunch_world import World
 
 from loadkit import profiles
+from loadkit.client.control import ModelCard
 from loadkit.core.errors import InputError
-from loadkit.prelaunch import Budget, check_budget, cost_of, parse_budget
+from loadkit.prelaunch import Budget, check_budget, cost_of, parse_budget, stages
 from loadkit.traffic.plan import SessionPlan, TrafficPlan, Turn
 
 PROFILE = "replay-smoke"
@@ -61,7 +62,7 @@ def test_an_interrupted_run_goes_on_with_the_forecast_kept(
     world.gives = [world.production]
     again = launch(loadkit, world, out)
     assert again.code == 0
-    assert "Forecast: kept from before" in again.err
+    assert "Forecast: kept from just before" in again.err
     once_more = launch(loadkit, world, out, "--json")
     assert json.loads(once_more.out)["stages"]["run"] == "kept"
     assert len(world.asked) == 2
@@ -89,6 +90,61 @@ def test_other_inputs_never_reuse_a_stage(loadkit: Call, world: World, tmp_path:
     assert other.code == 2
     assert "processes, profile.seed changed" in other.err
     assert len(world.asked) == 1
+
+
+def test_a_folder_in_which_nothing_was_finished_takes_other_inputs(
+    loadkit: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a wrong address, which is put right in the next call."""
+
+    def no_answer(job: stages.Job, url: str) -> ModelCard:
+        raise InputError("no answer from the server", where=url)
+
+    right = stages._card
+    monkeypatch.setattr(stages, "_card", no_answer)
+    assert launch(loadkit, world, tmp_path / "out").code == 2
+    monkeypatch.setattr(stages, "_card", right)
+    world.gives = [world.production]
+    options = ["--log", world.log, "--tokenizer", world.tokenizer, "--url", "http://127.0.0.1:2"]
+    assert loadkit("prelaunch", PROFILE, "-o", tmp_path / "out", *options).code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("expected.json", '{"schema"', "not JSON"),
+        ("expected.json", "{}", "not of schema loadkit.forecast/1"),
+        ("run/run.json", None, "no run.json here"),
+        ("run/run.json", '{"schema": "loadkit.run/2"}', "written by loadkit ?"),
+    ],
+)
+def test_a_stage_that_was_damaged_says_how_to_go_on(
+    loadkit: Call, world: World, tmp_path: Path, name: str, content: str | None, says: str
+) -> None:
+    world.gives, out = [world.production], tmp_path / "out"
+    assert launch(loadkit, world, out).code == 0
+    (out / name).unlink()
+    if content is not None:
+        (out / name).write_text(content)
+    again = launch(loadkit, world, out)
+    assert again.code == 2
+    [error] = [line for line in again.err.splitlines() if "remove " in line]
+    assert f"remove {out / name.split('/')[0]}, and it is made again" in error
+    assert says in error
+    assert len(world.asked) == 1
+
+
+def test_what_a_killed_run_left_is_told_before_its_prompts_are_sent_again(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    world.gives, out = [world.production], tmp_path / "out"
+    assert launch(loadkit, world, out).code == 0
+    shutil.rmtree(out / "run")
+    (out / ".run.work-x").mkdir()
+    world.gives = [world.production]
+    again = launch(loadkit, world, out)
+    assert "An earlier run was killed" in again.err
+    assert "be called warm" in again.err
 
 
 def test_the_gates_own_files_may_change_between_calls(
