@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from contract_names import documented
 from plans import OPEN, conversations, profile, session
 from scripted import scripted_server
 
@@ -78,6 +79,7 @@ def test_every_planned_request_is_sent_once_with_its_history(
     assert run["reconciliation"]["usage_vs_prometheus"]["agrees"] is True
     assert {record.worker for record in records} == set(range(processes))
     assert steps[-1] == (24, 24)
+    documented(json.loads((out / "run.json").read_text("utf-8")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "truth.jsonl"]
 
 

@@ -131,3 +131,24 @@ def test_lifetime_and_horizon_are_told_as_elsewhere_and_a_wrong_one_is_refused(
     for option in ("--ttl", "--horizon"):
         code, _, err = loadkit("forecast", log, option, "soon")
         assert (code, f"{option}: time 'soon' is not understood" in err) == (2, True)
+
+
+def test_a_chat_log_without_its_text_is_analyzed_alike_but_for_what_only_text_tells(
+    loadkit: Call, words: Path, tmp_path: Path
+) -> None:
+    log, hashed = tmp_path / "chats.jsonl", tmp_path / "hashed.jsonl"
+    rows = [
+        {"timestamp": at, "session_id": str(at % 9), "messages": messages(said)}
+        for at, said in enumerate(dialogues(40))
+    ]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--tokenizer", words, "--block-size", "4", "--hashed-out", hashed]
+    before = json.loads(loadkit("analyze", log, *options, "--json").out)
+    after = json.loads(loadkit("analyze", hashed, "--json").out)
+    first = before["diversity"]["leaderboard"]
+    assert any(prefix["message_index"] is not None for prefix in first)
+    for prefix in first:
+        prefix["message_index"] = None
+    for told in (before, after):
+        told.pop("format"), told.pop("warnings"), told["append_only"].pop("causes")
+    assert before == after
