@@ -64,6 +64,22 @@ def test_other_models_salts_keys_and_tools_share_no_block(
     assert set(read(said, **headers).blocks).isdisjoint(read(chat("a" * 300)).blocks)
 
 
+@pytest.mark.parametrize(("attacker", "is_told"), [("victim", True), ("attacker", False)])
+def test_where_a_prompt_goes_says_nothing_of_what_another_key_sent(
+    attacker: str, is_told: bool
+) -> None:
+    """The victim has sent the candidate, or another prompt as long; the control has one key."""
+
+    def choice(sent: str) -> tuple[int, int]:
+        router, replicas = PrefixAware(3), fleet(3)
+        router.pick(read(chat("c" * 300), authorization="Bearer busy"), replicas)
+        router.pick(read(chat(sent), authorization="Bearer victim"), replicas)
+        made = router.pick(read(chat("a" * 300), authorization=f"Bearer {attacker}"), replicas)
+        return made.replica.index, made.matched
+
+    assert (choice("a" * 300) != choice("b" * 300)) == is_told
+
+
 def test_a_session_stays_together_and_without_one_equal_beginnings_do() -> None:
     assert read(chat("a"), x_session_id="s").affinity == read(chat("b"), x_session_id="s").affinity
     assert (
