@@ -12,6 +12,7 @@ from loadkit.thresholds import Thresholds
 
 Check = Callable[[Measured, Expected, Thresholds], Iterator[Reason]]
 
+_OTHER_CAUSES = 0.10  # points that may be continuation here and shared there
 _ROUNDING = 1e-9  # of a difference of two rates
 _SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
@@ -250,6 +251,7 @@ def doubts(
         _uneven(requests, limits),
         _upper_bound_only(run, expected, rates),
         _larger_cache(run, limits),
+        _made_otherwise(run, expected, rates),
     ):
         if reason is not None:
             yield reason
@@ -272,6 +274,27 @@ def _uneven(requests: Requests | None, limits: Thresholds) -> Reason | None:
     )
     least = limits.min_effective_sessions
     return Reason("too_few_samples", message, worth, least, "send more sessions, of like sizes")
+
+
+def _made_otherwise(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
+    """The rate is production's, its causes are not: near copies of prompts, torn sessions. No FAIL,
+    since a log without session ids does not know for certain what continues what."""
+    ours, theirs = run.split.continuation_rate, expected.split.continuation
+    if ours is None or theirs is None or rates.allowance is None:
+        return None
+    if abs(ours - theirs) <= max(_OTHER_CAUSES, 2 * rates.allowance):
+        return None
+    return Reason(
+        "unlike_production",
+        f"the hit rate is as high as production's, but made otherwise: {100 * ours:.1f} points"
+        f" continue a session's own history, in production {100 * theirs:.1f};"
+        f" {100 * (run.split.shared_rate or 0.0):.1f} are shared with other sessions, in production"
+        f" {100 * (expected.split.shared or 0.0):.1f}",
+        ours,
+        theirs,
+        "send whole sessions, each under its own name; if the log has no session ids, forecast from"
+        " one that has",
+    )
 
 
 def _larger_cache(run: Measured, limits: Thresholds) -> Reason | None:

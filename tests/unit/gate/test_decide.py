@@ -303,6 +303,18 @@ def test_a_cache_that_serves_more_than_its_size_holds_does_not_pass() -> None:
     assert (verdict(more), codes(more)) == ("INCONCLUSIVE", ["warm_cache"])
 
 
+@pytest.mark.parametrize(("continuation", "answer"), [(0.30, "PASS"), (0.31, "INCONCLUSIVE")])
+def test_a_rate_made_otherwise_than_productions_does_not_pass(
+    continuation: float, answer: str
+) -> None:
+    """Near copies of prompts, or sessions torn apart: 20 points continue where 31 should."""
+    other = expected(split__continuation=continuation, split__shared=0.38 - continuation)
+    assert verdict(run(split__hit_rate_half_width=0.0), other) == answer
+    assert codes(run(split__hit_rate_half_width=0.0), other) == (
+        [] if answer == "PASS" else ["unlike_production"]
+    )
+
+
 def test_usage_that_the_servers_own_counters_deny_decides_nothing() -> None:
     both = {"cached_tokens": 9200, "prompt_tokens": 10_000}
     lied = run(reconciliation__prometheus=both)
