@@ -7,42 +7,16 @@ from typing import Annotated
 
 import typer
 
-from loadkit.cli import log_input, sample_options
+from loadkit.cli import log_input, options, sample_options
 from loadkit.cli import simulate_options as simulated
 from loadkit.core.errors import InputError
 
-LogFiles = Annotated[list[Path], typer.Argument(metavar="LOG", help="Log files, read as one.")]
-LogFormat = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        help="A log format's name; found from the first rows unless given.",
-        metavar="NAME",
-    ),
-]
-TokenizerName = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer", help="The served tokenizer, for text logs.", metavar="PATH-OR-NAME"
-    ),
-]
-BlockSize = Annotated[
-    int | None,
-    typer.Option(
-        "--block-size", help="Tokens a block; the format's own unless given.", metavar="N"
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-OutputFile = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Write the JSON here too.", metavar="FILE")
-]
-
 
 def analyze(
-    logs: LogFiles,
-    format: LogFormat = "auto",
-    tokenizer: TokenizerName = None,
-    block_size: BlockSize = None,
+    logs: options.LogFiles,
+    format: options.LogFormat = "auto",
+    tokenizer: options.LogTokenizer = None,
+    block_size: options.LogBlockSize = None,
     capacity: Annotated[
         str | None,
         typer.Option(
@@ -66,10 +40,10 @@ def analyze(
     in_flight: simulated.InFlight = None,
     latency: simulated.Latency = None,
     prefill_rate: simulated.PrefillRate = None,
-    model_config: log_input.ModelConfig = None,
-    kv_dtype: log_input.KvDtype = None,
-    strict: log_input.Strict = False,
-    skip_bad: log_input.SkipBad = False,
+    model_config: options.ModelConfig = None,
+    kv_dtype: options.KvDtype = None,
+    strict: options.Strict = False,
+    skip_bad: options.SkipBad = False,
     hashed_out: Annotated[
         Path | None,
         typer.Option(
@@ -89,8 +63,8 @@ def analyze(
     ] = None,
     sample: sample_options.Sample = None,
     engine_distributed: sample_options.Engine = None,
-    json: AsJson = False,
-    output: OutputFile = None,
+    json: options.AsJson = False,
+    output: options.JsonFile = None,
 ) -> None:
     """Exact reusable share of a log's prompt tokens, split by cause, and the hit-rate curve."""
     from msgspec.structs import replace

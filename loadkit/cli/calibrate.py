@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loadkit.cli import options
 from loadkit.core.units import plural
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def calibrate(
         bool,
         typer.Option("--no-kernel-stamps", help="Time arrivals when they are read, as elsewhere."),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One object (loadkit.calibration/1) on stdout.")
-    ] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time streams of a server that logs the truth: up to how many can this machine be trusted?
 

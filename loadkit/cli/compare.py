@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import options
+
 
 def compare(
     folders: Annotated[
         list[Path], typer.Argument(metavar="DIR", help="run folders; the first is compared with")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Runs side by side: what changed, how sure that is, and which settings differ."""
     from loadkit.cli.log_input import as_json as to_text

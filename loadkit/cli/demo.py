@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import options
+
 
 def demo(
     out: Annotated[
@@ -19,7 +21,7 @@ def demo(
         str | None,
         typer.Option(metavar="NAME", help="model folder or name (default: SmolLM2-135M)"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run production-like and staging traffic against the reference server and compare them."""
     from loadkit.cli.demo_view import Display

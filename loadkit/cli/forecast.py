@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadkit.cli import log_input, simulate_options
-from loadkit.cli.analyze import (
-    AsJson,
-    BlockSize,
-    LogFiles,
-    LogFormat,
-    OutputFile,
-    TokenizerName,
-)
+from loadkit.cli import log_input, options, simulate_options
 
 if TYPE_CHECKING:
     from loadkit.core.trace import Trace
@@ -22,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def forecast(
-    logs: LogFiles,
+    logs: options.LogFiles,
     traffic: Annotated[
         str, typer.Option(help="Production's traffic as a multiple of the log's.", metavar="20x")
     ] = "1x",
@@ -75,15 +67,15 @@ def forecast(
         str | None,
         typer.Option(help="Served model it is for; gate refuses a run of another.", metavar="NAME"),
     ] = None,
-    format: LogFormat = "auto",
-    tokenizer: TokenizerName = None,
-    block_size: BlockSize = None,
-    model_config: log_input.ModelConfig = None,
-    kv_dtype: log_input.KvDtype = None,
-    strict: log_input.Strict = False,
-    skip_bad: log_input.SkipBad = False,
-    json: AsJson = False,
-    output: OutputFile = None,
+    format: options.LogFormat = "auto",
+    tokenizer: options.LogTokenizer = None,
+    block_size: options.LogBlockSize = None,
+    model_config: options.ModelConfig = None,
+    kv_dtype: options.KvDtype = None,
+    strict: options.Strict = False,
+    skip_bad: options.SkipBad = False,
+    json: options.AsJson = False,
+    output: options.JsonFile = None,
 ) -> None:
     """Hit rate to expect in production. Exit 3 where no honest figure can be given."""
     from msgspec.structs import replace

@@ -7,22 +7,7 @@ from typing import Annotated
 
 import typer
 
-PolicyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--policy",
-        "--thresholds",
-        metavar="FILE",
-        help="gate.yaml with thresholds and objectives [default: the profile's, else ours].",
-    ),
-]
-Baseline = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="earlier run folder that this one must not fall behind"),
-]
-Junit = Annotated[
-    Path | None, typer.Option("--junit", metavar="FILE", help="also write JUnit XML here")
-]
+from loadkit.cli import options
 
 
 def gate(
@@ -30,17 +15,12 @@ def gate(
     expected: Annotated[
         Path, typer.Option(metavar="FILE", help="forecast JSON (`loadkit forecast --json`)")
     ],
-    baseline: Baseline = None,
-    policy: PolicyFile = None,
-    junit: Junit = None,
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="also write a summary as Markdown here")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the verdict as JSON")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="also write the verdict to this file"),
-    ] = None,
+    baseline: options.Baseline = None,
+    policy: options.PolicyFile = None,
+    junit: options.Junit = None,
+    markdown: options.Markdown = None,
+    as_json: options.AsJson = False,
+    output: options.JsonFile = None,
 ) -> None:
     """Does staging look like production? Exit 0: PASS, 1: FAIL, 3: INCONCLUSIVE.
 

@@ -8,29 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from loadkit.core.errors import InputError
 
 if TYPE_CHECKING:
     from loadkit.traces import Log, Progress
-
-Strict = Annotated[bool, typer.Option("--strict", help="Any warning about the log is an error.")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Skip rows that do not fit; count and list them.")
-]
-ModelConfig = Annotated[
-    Path | None,
-    typer.Option(
-        "--model-config", help="The model's config.json, for capacities in GiB.", metavar="PATH"
-    ),
-]
-KvDtype = Annotated[
-    str | None,
-    typer.Option("--kv-dtype", help="The KV cache's type if not the model's.", metavar="fp8"),
-]
 
 
 def read(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loadkit.cli.gate import Baseline, Junit, PolicyFile
+from loadkit.cli import options
 from loadkit.core.units import plural
 
 if TYPE_CHECKING:
@@ -41,26 +41,13 @@ def prelaunch(
         str | None,
         typer.Option(metavar="SIZE", help="Cache: 30k blocks, 3Mtok [default: the server's]."),
     ] = None,
-    format: Annotated[str, typer.Option(metavar="NAME", help="The log's format.")] = "auto",
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model to ask for [default: the only one].")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The served tokenizer: folder or hub name.")
-    ] = None,
-    block_size: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Tokens a block [default: what the server says]."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
-    ] = None,
-    processes: Annotated[int, typer.Option(metavar="N", min=1, help="Load processes.")] = 1,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the API key; or set LOADKIT_API_KEY."),
-    ] = None,
+    format: options.LogFormat = "auto",
+    model: options.Model = None,
+    tokenizer: options.Tokenizer = None,
+    block_size: options.BlockSize = None,
+    settings: options.Settings = None,
+    processes: options.Processes = 1,
+    api_key_file: options.ApiKeyFile = None,
     budget: Annotated[
         str | None,
         typer.Option(metavar="500req,2Mtok", help="Refuse a plan that may send more than this."),
@@ -68,13 +55,11 @@ def prelaunch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, its time and tokens; send nothing.")
     ] = False,
-    baseline: Baseline = None,
-    policy: PolicyFile = None,
-    junit: Junit = None,
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="also write the verdict as Markdown here")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    baseline: options.Baseline = None,
+    policy: options.PolicyFile = None,
+    junit: options.Junit = None,
+    markdown: options.Markdown = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Is staging honest, and what will launch day look like? Exit 0: PASS, 1: FAIL, 3: cannot tell.
 

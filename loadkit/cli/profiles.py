@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import options
+
 
 def profiles(
     words: Annotated[
@@ -17,10 +19,7 @@ def profiles(
             "new: ask five questions and write one. schema: the JSON schema of profiles.",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
-    ] = None,
+    settings: options.Settings = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +49,7 @@ def profiles(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="new: where to.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the bundled profiles, validate and show one with what it plans, or write a new one."""
     from loadkit import profiles as library

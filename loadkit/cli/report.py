@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from loadkit.cli.gate import PolicyFile
+from loadkit.cli import options
 
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder of the staging test")],
-    expected: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="forecast JSON (`loadkit forecast --json`)")
-    ] = None,
+    expected: options.Expected = None,
     production: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="run folder of production-like traffic to compare with"),
@@ -25,7 +23,7 @@ def report(
             metavar="FILE", help="verdict JSON (default: judged here, if --expected is given)"
         ),
     ] = None,
-    policy: PolicyFile = None,
+    policy: options.PolicyFile = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="HTML file (default: DIR/report.html)"),
@@ -37,9 +35,7 @@ def report(
     with_text: Annotated[
         bool, typer.Option("--with-text", help="quote a few words of prompts; they may be private")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print the report's data as JSON")
-    ] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a run's report as one offline HTML file, and print a summary."""
     import sys

@@ -7,40 +7,25 @@ from typing import Annotated
 
 import typer
 
+from loadkit.cli import options
+
 
 def run(
     profile: Annotated[
         str | None, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The endpoint, such as http://127.0.0.1:8000."),
-    ] = None,
+    url: options.Url = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Run folder to make.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Model to ask for [default: the only one listed]."),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The served tokenizer: folder or hub name."),
-    ] = None,
-    block_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Tokens a block of the server's cache [default: what it says]."
-        ),
-    ] = None,
+    model: options.Model = None,
+    tokenizer: options.Tokenizer = None,
+    block_size: options.BlockSize = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Instead of the profile's seed.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a key of the profile; repeatable."),
-    ] = None,
-    processes: Annotated[int, typer.Option(metavar="N", min=1, help="Load worker processes.")] = 1,
+    settings: options.Settings = None,
+    processes: options.Processes = 1,
     master: Annotated[
         bool, typer.Option("--master", help="Wait for workers that are started elsewhere.")
     ] = False,
@@ -85,10 +70,7 @@ def run(
     web_host: Annotated[
         str, typer.Option(metavar="HOST", help="Address of the web interface; it has no password.")
     ] = "127.0.0.1",
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the API key; or set LOADKIT_API_KEY."),
-    ] = None,
+    api_key_file: options.ApiKeyFile = None,
     expected: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Forecast to draw behind the live split (--web)."),

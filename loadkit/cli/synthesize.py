@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadkit.cli.analyze import AsJson, BlockSize, LogFiles, LogFormat, TokenizerName
+from loadkit.cli import options
 
 if TYPE_CHECKING:
     from loadkit.synthesize import Synthesis
 
 
 def synthesize(
-    logs: LogFiles,
+    logs: options.LogFiles,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="JSONL to write, .gz if named so.", metavar="FILE"),
@@ -33,10 +33,10 @@ def synthesize(
         str, typer.Option(help="Whose words the chats are made of.", metavar="NAME")
     ] = "assistant-chat",
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.", metavar="N", min=0)] = 0,
-    format: LogFormat = "auto",
-    tokenizer: TokenizerName = None,
-    block_size: BlockSize = None,
-    json: AsJson = False,
+    format: options.LogFormat = "auto",
+    tokenizer: options.LogTokenizer = None,
+    block_size: options.LogBlockSize = None,
+    json: options.AsJson = False,
 ) -> None:
     """Write a workload that shares blocks as the log does, at another traffic, without its text."""
     from loadkit import corpora
