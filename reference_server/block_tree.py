@@ -20,15 +20,12 @@ the clock only when a request has ended, as in the analyzer's simulation.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from reference_server.bounded import BoundedSet
-from reference_server.continuations import Continuations
+from reference_server.directory import Directory
 from reference_server.eviction import EvictionOrder
-from reference_server.kv_events import CLEARED, REMOVED, STORED, KVEvents
-from reference_server.node import DEVICE, GONE, TIER_NAMES, Node
+from reference_server.node import DEVICE, GONE, Node
 from reference_server.page_pool import SCRATCH_PAGE, PagePool
 from reference_server.policies import Policy
 from reference_server.policies.lru import LRU
@@ -49,7 +46,10 @@ class Block(NamedTuple):
 
 
 class BlockTree:
-    """Capacity `num_blocks` pages, plus `num_working` pages and the scratch page beside them."""
+    """Capacity `num_blocks` pages, plus `num_working` pages and the scratch page beside them.
+
+    What is known by hash may be read from here as from the directory.
+    """
 
     def __init__(
         self,
@@ -65,30 +65,14 @@ class BlockTree:
         self.pool = PagePool(num_blocks, num_working, tenant_quota)
         by_tenant = tenant_quota is not None
         self.order = EvictionOrder(policy or LRU(num_blocks), num_blocks, by_tenant=by_tenant)
+        self.known = known = Directory(max_ghosts)
+        self.nodes, self.ghosts, self.events = known.nodes, known.ghosts, known.events
+        self.match, self.num_evicted = known.match, known.num_evicted
+        self.continuations = known.continuations
         self.lower = lower or LowerTiers()
-        self.lower.gone, self.lower.came = self._forget, self._tell
+        self.lower.gone, self.lower.came = known.forget, known.tell
         self.pages = pages  # None: nothing can be copied
-        self.nodes: dict[bytes, Node] = {}  # by hash, whatever the tier
-        self.ghosts: BoundedSet[bytes] = BoundedSet(max_ghosts)
-        self.continuations = Continuations()
-        self.events = KVEvents()
-        self._adopt(self.lower.found())
-
-    # -- reading
-
-    def match(self, hashes: Sequence[bytes]) -> list[Node]:
-        """Nodes of the longest prefix of a chain that any tier holds. Touches nothing."""
-        matched = []
-        for block_hash in hashes:
-            node = self.nodes.get(block_hash)
-            if node is None:
-                break
-            matched.append(node)
-        return matched
-
-    def num_evicted(self, hashes: Sequence[bytes]) -> int:
-        """How many blocks from the start of `hashes` were resident once and were evicted."""
-        return sum(1 for _ in itertools.takewhile(self.ghosts.__contains__, hashes))
+        known.adopt(self.lower.found())
 
     def can_admit(self, matched: Sequence[Node], num_reserve: int, tenant: bytes = b"") -> bool:
         """Whether pinning `matched` leaves room to reserve `num_reserve` pages."""
@@ -145,7 +129,7 @@ class BlockTree:
             self.lower.forget(node)  # a lower tier's copy makes room there first
         if not reserved and not self._make_room(block.tenant, settle_clock=False):
             if node is not None:
-                self._forget(node)
+                self.known.forget(node)
             return None
         if reserved:
             self.pool.reserved(block.tenant, -1)
@@ -154,8 +138,6 @@ class BlockTree:
             node = Node(
                 block.hash, block.parent, block.parent_hash, block.tokens, page, block.tenant
             )
-            self.nodes[block.hash] = node
-            self.ghosts.discard(block.hash)
         node.tier, node.place = DEVICE, page
         self._settle(node, block.parent)
         self.pin((node,))
@@ -200,11 +182,9 @@ class BlockTree:
         self.lower.clear()
         while (leaf := self.order.pop()) is not None:
             self._leave_device(leaf)
-            self._forget(leaf)
-        self.ghosts.clear()
-        self.continuations.clear()
+            self.known.forget(leaf)
+        self.known.clear()
         self.order.reset_clock()
-        self.events.add(CLEARED)
 
     def drain(self) -> None:
         """The server stops: what is idle goes to the tier that outlives it, if there is one."""
@@ -244,13 +224,7 @@ class BlockTree:
         if parent is not None:
             parent.num_children += 1
         self.pool.filled(node, 1)
-        self.continuations.touch(node)
-        self._tell(node)
-
-    def _tell(self, node: Node) -> None:
-        """The block is in the tier where it is now."""
-        if node.hash is not None:
-            self.events.add(STORED, node.hash, node.parent_hash, TIER_NAMES[node.tier])
+        self.known.came(node)
 
     def _give_up(self, nodes: Sequence[Node]) -> None:
         """Nodes of a chain that left their tier and cannot be reached: the first one is damaged."""
@@ -259,7 +233,7 @@ class BlockTree:
             if node.tier != GONE:
                 self.lower.forget(node)
                 node.tier = GONE
-                self._forget(node)
+                self.known.forget(node)
 
     def _leave_device(self, leaf: Node) -> None:
         self.pool.give(leaf.place)
@@ -271,20 +245,3 @@ class BlockTree:
         if parent is not None:
             parent.num_children -= 1
             self.order.offer(parent)
-
-    def _forget(self, node: Node) -> None:
-        """No tier holds it any more."""
-        tier = TIER_NAMES[node.tier] if node.tier >= DEVICE else ""
-        node.tier, node.place = GONE, -1
-        self.continuations.discard(node)
-        if node.hash is not None and self.nodes.get(node.hash) is node:
-            del self.nodes[node.hash]
-            self.ghosts.add(node.hash)
-            self.events.add(REMOVED, node.hash, node.parent_hash, tier or "device")
-
-    def _adopt(self, found: Iterable[Node]) -> None:
-        """Blocks that an earlier process left in a tier."""
-        for node in found:
-            assert node.hash is not None
-            self.nodes[node.hash] = node
-            self.continuations.touch(node)

@@ -18,18 +18,15 @@ class DiversityIndex:
         self._window = window
         self._recent: deque[bool] = deque()
         self._num_new = 0
-
-    @property
-    def value(self) -> float | None:
-        """0..1; None before the first request."""
-        return self._num_new / len(self._recent) if self._recent else None
+        self.value: float | None = None  # 0..1; None before the first request
 
     def add(self, *, is_replay: bool) -> None:
         self._recent.append(not is_replay)
         self._num_new += not is_replay
         if len(self._recent) > self._window:
             self._num_new -= self._recent.popleft()
+        self.value = self._num_new / len(self._recent)
 
     def clear(self) -> None:
         self._recent.clear()
-        self._num_new = 0
+        self._num_new, self.value = 0, None
