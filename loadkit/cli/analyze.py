@@ -84,18 +84,10 @@ def analyze(
              "--ttl-fixed": ttl_fixed, "--in-flight": in_flight, "--show-text": show_text,
              "--hashed-out": hashed_out, "--strict": strict}
         )  # fmt: skip
-        sample_options.run(
-            logs,
-            format,
-            sample,
-            capacity,
-            tokenizer,
-            block_size,
-            skip_bad,
-            json,
-            output,
-            engine_distributed,
+        of_log = sample_options.Sampling(
+            logs, format, sample, capacity, tokenizer, block_size, skip_bad
         )
+        sample_options.run(of_log, engine_distributed, json, output)
         return
     log = simulated.read(
         logs,

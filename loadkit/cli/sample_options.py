@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -44,44 +44,53 @@ def parse_share(text: str) -> float:
     return float(match[1]) / 100
 
 
-def analyze_sample(
-    logs: Sequence[Path],
-    format: str,
-    share: str,
-    capacity: str | None,
-    tokenizer: str | None,
-    block_size: int | None,
-    skip_bad: bool,
-) -> tuple[SampledAnalysis, str]:
+class Sampling(NamedTuple):
+    """A log that is sampled, how it is read, and what is asked of it."""
+
+    logs: Sequence[Path]
+    format: str
+    share: str
+    capacity: str | None
+    tokenizer: str | None
+    block_size: int | None
+    skip_bad: bool
+
+    def sizes(self, block_size: int) -> Sequence[int | None]:
+        """The capacities in blocks of the log's size, which is known only once it is read."""
+        from loadkit.core.units import parse_capacities
+
+        return parse_capacities(self.capacity, block_size) if self.capacity else ()
+
+
+def analyze_sample(asked: Sampling) -> tuple[SampledAnalysis, str]:
     """The estimate and the log's format, read here. InputError for text without a tokenizer."""
     from loadkit.analysis.sampling import analyze_sampled
     from loadkit.core.tokenizer import load_tokenizer
     from loadkit.traces.reading import Reading
     from loadkit.traces.registry import detect, other_than
 
-    rate = parse_share(share)
-    name = detect(logs, skip_bad=skip_bad) if format == "auto" else format
-    served = None if tokenizer is None else load_tokenizer(tokenizer)
+    rate, name = parse_share(asked.share), asked.format
+    if name == "auto":
+        name = detect(asked.logs, skip_bad=asked.skip_bad)
+    served = None if asked.tokenizer is None else load_tokenizer(asked.tokenizer)
     with log_input.progress_bar() as told:
-        reading = Reading(logs, skip_bad=skip_bad, on_progress=told, recognise=other_than(name))
-        found = analyze_sampled(reading, name, rate, _sizes(capacity), block_size, tokenizer=served)
+        reading = Reading(
+            asked.logs, skip_bad=asked.skip_bad, on_progress=told, recognise=other_than(name)
+        )
+        found = analyze_sampled(
+            reading, name, rate, asked.sizes, asked.block_size, tokenizer=served
+        )
     return found, name
 
 
-def analyze_on_cluster(
-    logs: Sequence[Path],
-    format: str,
-    share: str,
-    capacity: str | None,
-    tokenizer: str | None,
-    block_size: int | None,
-    skip_bad: bool,
-) -> tuple[SampledAnalysis, str]:
+def analyze_on_cluster(asked: Sampling) -> tuple[SampledAnalysis, str]:
     """The same from shards that a Ray cluster reads, which every one of its nodes can open."""
     from loadkit.analysis.distributed import Question, analyze_on_ray
 
-    asked = Question(parse_share(share), format, tokenizer, block_size, skip_bad)
-    found = analyze_on_ray(logs, asked, _sizes(capacity))
+    question = Question(
+        parse_share(asked.share), asked.format, asked.tokenizer, asked.block_size, asked.skip_bad
+    )
+    found = analyze_on_ray(asked.logs, question, asked.sizes)
     return found.analysis, found.format
 
 
@@ -97,12 +106,6 @@ def check_engine(engine: str | None, share: str | None) -> None:
         )
 
 
-def _sizes(capacity: str | None) -> Callable[[int], Sequence[int | None]]:
-    from loadkit.core.units import parse_capacities
-
-    return lambda block_size: parse_capacities(capacity, block_size) if capacity else ()
-
-
 def check_alone(options: Mapping[str, object]) -> None:
     """InputError for the first option that is set and says something that a sample cannot answer."""
     for name, value in options.items():
@@ -110,23 +113,11 @@ def check_alone(options: Mapping[str, object]) -> None:
             raise InputError("not to be had from a sample", where=name, remedy="leave out --sample")
 
 
-def run(
-    logs: Sequence[Path],
-    format: str,
-    share: str,
-    capacity: str | None,
-    tokenizer: str | None,
-    block_size: int | None,
-    skip_bad: bool,
-    json: bool,
-    output: Path | None,
-    engine: str | None = None,
-) -> None:
+def run(asked: Sampling, engine: str | None, json: bool, output: Path | None) -> None:
     """Estimate and print, as a person reads it or as one JSON object."""
     from loadkit.cli import sample_view
 
-    read = analyze_sample if engine is None else analyze_on_cluster
-    found, name = read(logs, format, share, capacity, tokenizer, block_size, skip_bad)
+    found, name = (analyze_sample if engine is None else analyze_on_cluster)(asked)
     data = found.to_dict() | {"format": name}
     if output is not None:
         log_input.write_json(output, data)
