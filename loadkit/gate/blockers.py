@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from loadkit.gate.failures import is_upper_bound, warm_cache
+from loadkit.gate.failures import warm_cache
 from loadkit.gate.inputs import Expected, Measured
-from loadkit.gate.requests import Requests
-from loadkit.gate.verdict import Code, Comparison, Reason, counted
+from loadkit.gate.verdict import Code, Reason, counted
 from loadkit.thresholds import Thresholds
 
 Check = Callable[[Measured, Expected, Thresholds], Iterator[Reason]]
 
-_OTHER_CAUSES = 0.10  # points that may be continuation here and shared there
 _ROUNDING = 1e-9  # of a difference of two rates
-_SEND_MORE = "send more sessions, each with its own prompts"
+SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
     "run loadkit forecast again with the tokenizer, block size and capacity that is tested"
 )
@@ -188,7 +186,7 @@ def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]
     if answered < limits.min_requests:
         verb, least = "was" if answered == 1 else "were", limits.min_requests
         message = f"{counted(answered, 'request')} {verb} answered, at least {least} are needed"
-        yield Reason("too_few_samples", message, answered, least, _SEND_MORE)
+        yield Reason("too_few_samples", message, answered, least, SEND_MORE)
     elif answered < limits.min_answered_share * scheduled:
         message = f"only {answered} of {scheduled} planned requests were answered"
         remedy = "look at `requests` in run.json; send less at once, or give the run more time"
@@ -196,7 +194,7 @@ def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]
     elif run.split.requests and sessions < limits.min_sessions:
         least = limits.min_sessions
         message = f"the run has {counted(sessions, 'session')}, at least {least} are needed"
-        yield Reason("too_few_samples", message, sessions, least, _SEND_MORE)
+        yield Reason("too_few_samples", message, sessions, least, SEND_MORE)
 
 
 def _too_small_log(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
@@ -236,119 +234,3 @@ def _witnesses_differ(run: Measured, _: Expected, limits: Thresholds) -> Iterato
     )
     remedy = "let nobody else use the server during the run; see reconciliation in run.json"
     yield Reason("not_reported", message, usage, counters, remedy)
-
-
-def doubts(
-    run: Measured,
-    expected: Expected,
-    rates: Comparison,
-    limits: Thresholds,
-    requests: Requests | None,
-) -> Iterator[Reason]:
-    """Why a rate that looks right is not good enough."""
-    for reason in (
-        _too_uncertain(run, rates, limits),
-        _uneven(requests, limits),
-        _upper_bound_only(run, expected, rates),
-        _larger_cache(run, limits),
-        _made_otherwise(run, expected, rates),
-    ):
-        if reason is not None:
-            yield reason
-
-
-def _uneven(requests: Requests | None, limits: Thresholds) -> Reason | None:
-    """A few giant sessions are the whole rate, and how they differ from others nobody saw. Kish's
-    number of equal sessions that would be worth as much: (sum w)^2 / sum w^2."""
-    if requests is None:
-        return None
-    tokens = requests.by_session(requests.number["prompt_tokens"], requests.is_ok)
-    worth = float(tokens.sum() ** 2 / (tokens**2).sum()) if tokens.any() else 0.0
-    if worth >= limits.min_effective_sessions:
-        return None
-    largest = tokens.max() / tokens.sum() if tokens.any() else 0.0
-    message = (
-        f"the largest of {counted(len(tokens), 'session')} has {100 * largest:.0f}% of all prompt"
-        f" tokens, so they are worth {worth:.1f} equal ones, at least"
-        f" {limits.min_effective_sessions:g} are needed"
-    )
-    least = limits.min_effective_sessions
-    return Reason("too_few_samples", message, worth, least, "send more sessions, of like sizes")
-
-
-def _made_otherwise(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
-    """The rate is production's, its causes are not: near copies of prompts, torn sessions. No FAIL,
-    since a log without session ids does not know for certain what continues what."""
-    ours, theirs = run.split.continuation_rate, expected.split.continuation
-    if ours is None or theirs is None or rates.allowance is None:
-        return None
-    if abs(ours - theirs) <= max(_OTHER_CAUSES, 2 * rates.allowance):
-        return None
-    return Reason(
-        "unlike_production",
-        f"the hit rate is as high as production's, but made otherwise: {100 * ours:.1f} points"
-        f" continue a session's own history, in production {100 * theirs:.1f};"
-        f" {100 * (run.split.shared_rate or 0.0):.1f} are shared with other sessions, in production"
-        f" {100 * (expected.split.shared or 0.0):.1f}",
-        ours,
-        theirs,
-        "send whole sessions, each under its own name; if the log has no session ids, forecast from"
-        " one that has",
-    )
-
-
-def _larger_cache(run: Measured, limits: Thresholds) -> Reason | None:
-    """More hits than LRU of the reported size gives: a cache of other blocks, or of other runs'."""
-    found, tokens = run.reconciliation, run.split.prompt_tokens
-    resident, cached = found.resident_tokens, found.usage.cached_tokens
-    if resident is None or cached is None or not tokens:
-        return None
-    if (cached - resident[1]) / tokens <= limits.allowance:
-        return None
-    return Reason(
-        "warm_cache",
-        f"the server took {cached:,} tokens from its cache, but {found.prediction_capacity_blocks:,}"
-        f" blocks under LRU hold only {resident[1]:,} of what was sent: the cache was not empty at"
-        " the start, is larger than reported, or evicts better",
-        cached / tokens,
-        resident[1] / tokens,
-        "empty the cache first (loadkit run --reset); forecast with the capacity that is served",
-    )
-
-
-def _upper_bound_only(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
-    """A small run hardly evicts: its rate may equal an unlimited cache's, and production's not."""
-    capacity = run.capacity_blocks
-    if not is_upper_bound(run, expected):
-        return None
-    return Reason(
-        "forecast_refused",
-        f"the forecast is for an unlimited cache, the run has one of {capacity} blocks: production"
-        " may see less than the forecast says, and staging with it or not",
-        rates.measured,
-        rates.expected_low,
-        f"run loadkit forecast again with --capacity {capacity}",
-        rates.interval,
-    )
-
-
-def _too_uncertain(run: Measured, rates: Comparison, limits: Thresholds) -> Reason | None:
-    """The reason why a rate that looks right is not good enough: its half width is too large, or
-    nobody knows it."""
-    sessions = run.split.sessions
-    if rates.interval is None or rates.half_width is None:
-        message = "how far chance moves the measured hit rate is not known"
-        return Reason("too_few_samples", message, rates.measured, None, _SEND_MORE)
-    if rates.half_width <= limits.max_half_width:
-        return None
-    needed = round(sessions * (rates.half_width / limits.max_half_width) ** 2)
-    return Reason(
-        "too_few_samples",
-        f"another draw of {sessions} such sessions would move the hit rate by"
-        f" ±{100 * rates.half_width:.0f} points, more than the"
-        f" {100 * limits.max_half_width:.0f} that may be",
-        rates.half_width,
-        limits.max_half_width,
-        f"send about {needed} sessions",
-        rates.interval,
-    )

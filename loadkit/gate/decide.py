@@ -15,7 +15,8 @@ import numpy as np
 
 from loadkit.core.errors import InputError
 from loadkit.gate.baseline import Change, Run, changes, open_run
-from loadkit.gate.blockers import blockers, doubts
+from loadkit.gate.blockers import blockers
+from loadkit.gate.doubts import doubts
 from loadkit.gate.failures import hard_failures, rate_failures
 from loadkit.gate.inputs import SAME_RATE, Expected, Measured, checked, read_run
 from loadkit.gate.objectives import missed

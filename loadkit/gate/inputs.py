@@ -223,11 +223,11 @@ def checked(data: Any, kind: type[Part], where: str | Path) -> Part:
     try:
         return msgspec.convert(data, kind)
     except (msgspec.ValidationError, ValueError) as error:
-        raise InputError(
-            f"not what the gate can read: {error}",
-            where=where,
-            remedy="give a run folder of `loadkit run` and a file of `loadkit forecast --json`",
-        ) from error
+        writer = _writer(data)
+        by = "" if writer is None else f", written by loadkit {writer}"
+        what = f"not what the gate can read{by}: {error}"
+        remedy = "damaged or from another version: make it again with this loadkit"
+        raise InputError(what, where=where, remedy=remedy) from error
 
 
 def check_schema(data: Any, schema: str, where: str | Path) -> None:
@@ -238,11 +238,9 @@ def check_schema(data: Any, schema: str, where: str | Path) -> None:
     name, _, number = schema.partition("/")
     theirs, _, version = str(found).partition("/")
     if theirs == name and version.isdigit():
-        versions = data.get("versions") if isinstance(data, dict) else None
-        writer = versions.get("loadkit-llm", "?") if isinstance(versions, dict) else "?"
         newer = int(version) > int(number)
         remedy = "update this one" if newer else "make it again with this one"
-        what = f"{found}, written by loadkit {writer}; this loadkit reads {schema}"
+        what = f"{found}, written by loadkit {_writer(data) or '?'}; this loadkit reads {schema}"
         raise InputError(what, where=where, remedy=remedy)
     raise InputError(
         f"not of schema {schema}" + (f" but of {found}" if found else ""),
@@ -252,6 +250,12 @@ def check_schema(data: Any, schema: str, where: str | Path) -> None:
 
 
 _OF_A_LOG = "make the forecast of a log with `loadkit forecast LOG -o FILE.json`"
+
+
+def _writer(data: Any) -> str | None:
+    """The version of loadkit that wrote it, if it says so."""
+    versions = data.get("versions") if isinstance(data, dict) else None
+    return versions.get("loadkit-llm") if isinstance(versions, dict) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
