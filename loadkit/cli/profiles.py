@@ -68,7 +68,8 @@ def profiles(
             view.print_json(library.schema())
         case ["new", name]:
             from loadkit.cli.interrupt import interruptible
-            from loadkit.cli.profiles_new import Answers, asked, check_free, written
+            from loadkit.cli.profiles_new import asked
+            from loadkit.profiles.drafting import Answers, check_free, written
 
             check_free(name, output)
             with interruptible("nothing was written"):
