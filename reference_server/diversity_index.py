@@ -10,8 +10,8 @@ WINDOW_REQUESTS = 10_000
 class DiversityIndex:
     """Share of new prompts among the last `window` requests: 1 is all different, near 0 a replay.
 
-    A prompt is new if it was never sent before in its isolation domain. Within the first `window`
-    requests this is the index of `loadkit analyze`, which takes all of a log so far.
+    A prompt is new if it was never sent before in its isolation domain. `loadkit analyze
+    --policy diversity` looks back on the same window.
     """
 
     def __init__(self, window: int = WINDOW_REQUESTS):

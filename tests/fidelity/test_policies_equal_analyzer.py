@@ -11,13 +11,14 @@ import random
 import pytest
 
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.policies import DIVERSITY_WINDOW_REQUESTS, simulate
 from loadkit.analysis.simulate.policies import POLICIES as SIMULATED
-from loadkit.analysis.simulate.policies import simulate
 from loadkit.analysis.simulate.tiers import simulate_tiers
 from loadkit.core.blocks import root_hash
 from loadkit.core.split import Split
 from loadkit.traces import TokenRequest, token_trace
 from reference_server.block_tree import BlockTree
+from reference_server.diversity_index import WINDOW_REQUESTS
 from reference_server.node import DISK, HOST
 from reference_server.policies import POLICIES, make_policy
 from reference_server.request import Request, Sample, SamplingParams
@@ -123,6 +124,21 @@ def test_policies_differ_in_that_test() -> None:
     reuse = reuse_of(trace_of(sent, 2))
     hits = {name: simulate(reuse, name, 20).requests.total().hit for name in POLICIES}
     assert len(set(hits.values())) == len(POLICIES)
+
+
+def test_both_diversity_indices_look_back_on_the_same_window() -> None:
+    """More requests than the window holds; with all of the log so far the analyzer would differ."""
+    sent = [(prompt, reply[:2], name) for prompt, reply, name in conversations(5, 10_600)]
+    reuse, capacity = reuse_of(trace_of(sent, 3)), 20
+    tree = BlockTree(capacity, 1, make_policy("diversity", capacity, 3))
+    served = [r.split for r in serve(make_scheduler(tree, 3, 64), sent)]
+    assert len(sent) > WINDOW_REQUESTS == DIVERSITY_WINDOW_REQUESTS
+    windowed, whole = (
+        simulate(reuse, "diversity", capacity, diversity_window=window).requests
+        for window in (WINDOW_REQUESTS, len(sent))
+    )
+    assert served == [windowed.split(row) for row in range(len(sent))]
+    assert served != [whole.split(row) for row in range(len(sent))]
 
 
 @pytest.mark.parametrize("sizes", [(13, 7), (13, 5, 9), (14, 1, 1), (20, 30, 40)])

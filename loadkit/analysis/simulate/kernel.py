@@ -11,75 +11,15 @@ All compiled functions that call each other stand in this file (see core.jit).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
-import numpy.typing as npt
 
+from loadkit.analysis.simulate.state import Cache, Log, Rule
 from loadkit.core.jit import compiled
-from loadkit.core.trace import FloatArray, IntArray
-
-BoolArray = npt.NDArray[np.bool_]
-KindArray = npt.NDArray[np.int8]
+from loadkit.core.trace import IntArray
 
 LRU, LFU, LFU_PLAIN, SLRU, GDSF, DIVERSITY = range(6)
-_SIZE, _TICK, _HEAP, _PROTECTED, _HEAD, _END, _DISTINCT, _REQUESTS = range(8)
-NUM_COUNTERS = 8
-
-
-class Log(NamedTuple):
-    """What is served; n requests, e events. See analysis.events for the columns of events."""
-
-    ptr: IntArray  # (n + 1,) prompt chains
-    ids: IntArray
-    kept_ptr: IntArray  # (n + 1,) chains that completions leave
-    kept_ids: IntArray
-    partial_page: BoolArray  # (n,)
-    event_request: IntArray  # (e,)
-    event_completes: BoolArray  # (e,)
-    event_time_s: FloatArray  # (e,) zeros where the log has no time
-    replay: KindArray  # (n,) above 0: the whole prompt was sent before
-    max_hit_blocks: IntArray  # (n,)
-    block_cost: FloatArray  # (longest chain,) relative cost of computing the block at that depth
-
-
-class Rule(NamedTuple):
-    """How the cache behaves; ttl_s infinite for none."""
-
-    policy: int
-    capacity: int
-    protected: int  # SLRU: most blocks of the protected segment
-    ttl_s: float
-    refresh: bool  # True: an entry's age counts from its last use, False: from its computation
-
-
-# One record a block, ids of unfinished pages behind those of blocks.
-BLOCK = np.dtype(
-    [
-        ("parent", np.int64),
-        ("children", np.int64),  # resident ones
-        ("uses", np.int64),
-        ("last", np.int64),  # tick of the last touch
-        ("place", np.int64),  # index in the heap, -1 outside
-        ("score", np.float64),
-        ("stamp_s", np.float64),  # age counts from here
-        ("resident", np.bool_),
-        ("pinned", np.bool_),  # the event being served uses the block
-    ]
-)
-QUEUED = np.dtype([("block", np.int64), ("at", np.float64)])
-
-
-class Cache(NamedTuple):
-    """All state. Few arrays, since numba counts references to each at every call."""
-
-    blocks: npt.NDArray[Any]  # BLOCK
-    heap: IntArray  # idle leaves
-    queue: npt.NDArray[
-        Any
-    ]  # QUEUED: touches in order, for SLRU's oldest protected block and expiry
-    counters: IntArray  # the scalars
-    clock: FloatArray  # (1,) score of the last victim, never falling
+_SIZE, _TICK, _HEAP, _PROTECTED, _HEAD, _END = range(6)
+NUM_COUNTERS = 6
 
 
 @compiled
@@ -103,14 +43,12 @@ def serve(log: Log, rule: Rule, cache: Cache) -> IntArray:
             while hit[request] < len(chain) and cache.blocks[chain[hit[request]]].resident:
                 hit[request] += 1
             hit[request] = min(hit[request], log.max_hit_blocks[request])
-            cache.counters[_REQUESTS] += 1
-            cache.counters[_DISTINCT] += log.replay[request] == 0
         for k in range(len(chain) - 1, -1, -1):
             counted = k >= num_prompt  # a completion's prompt blocks were counted on arrival
             computed = counted if completes else k >= hit[request]
             _touch(cache, chain, k)
             _use(cache, rule, chain[k], counted, log.replay[request] == 0)
-            _rate(cache, rule, chain[k], counted, log.block_cost[k])
+            _rate(cache, rule, chain[k], counted, log.block_cost[k], log.event_diversity[event])
             _stamp(cache, rule, chain[k], computed, now)
         if rule.policy == SLRU:
             _demote(cache, rule)
@@ -179,7 +117,9 @@ def _stamp(cache: Cache, rule: Rule, block: int, computed: bool, now: float) -> 
 
 
 @compiled
-def _rate(cache: Cache, rule: Rule, block: int, counted: bool, cost: float) -> None:
+def _rate(
+    cache: Cache, rule: Rule, block: int, counted: bool, cost: float, diversity: float
+) -> None:
     """Set a touched block's score. Higher stays longer; equal scores go by recency."""
     if rule.policy == LRU:
         cache.blocks[block].score = 0.0
@@ -192,8 +132,7 @@ def _rate(cache: Cache, rule: Rule, block: int, counted: bool, cost: float) -> N
     elif rule.policy == GDSF:
         cache.blocks[block].score = cache.clock[0] + cache.blocks[block].uses * cost
     else:
-        index = cache.counters[_DISTINCT] / cache.counters[_REQUESTS]
-        cache.blocks[block].score = cache.clock[0] + index * cache.blocks[block].uses
+        cache.blocks[block].score = cache.clock[0] + diversity * cache.blocks[block].uses
 
 
 @compiled

@@ -11,8 +11,8 @@ Policies (`score`: lowest is evicted first, only leaves are, ties go by recency)
 - gdsf: uses x cost + clock (Cherkasova 1998), all blocks of one size. The cost of computing a block
   grows with its depth, since attention reads all tokens before it.
 - diversity: distinct prompts x index + clock. A replayed prompt counts once however often it is
-  sent; the index is the share of distinct prompts among the requests so far, so in a stream of
-  replays recency decides.
+  sent; the index is the share of new prompts among the last DIVERSITY_WINDOW_REQUESTS arrivals, so
+  in a stream of replays recency decides.
 
 A request counts each block once, replies when they complete. Counts are lost on eviction.
 """
@@ -27,20 +27,16 @@ from loadkit.analysis.events import Events, events_of
 from loadkit.analysis.per_request import PerRequest, per_request_from
 from loadkit.analysis.reuse import NEVER, Reuse
 from loadkit.analysis.simulate.kernel import (
-    BLOCK,
     DIVERSITY,
     GDSF,
     LFU,
     LFU_PLAIN,
     LRU,
     NUM_COUNTERS,
-    QUEUED,
     SLRU,
-    Cache,
-    Log,
-    Rule,
     serve,
 )
+from loadkit.analysis.simulate.state import BLOCK, QUEUED, Cache, Log, Rule
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.core.trace import FloatArray, IntArray, Trace
 
@@ -54,6 +50,8 @@ POLICIES = {
 }
 # The usual share of the protected segment, e.g. in Caffeine's window TinyLFU.
 PROTECTED_SHARE = 0.8
+# The reference server's (reference_server.diversity_index); tests/fidelity holds them equal.
+DIVERSITY_WINDOW_REQUESTS = 10_000
 # Context length at which attention costs as much as all else: parameters / (2 x width x layers) of
 # Llama-3-8B, 8.03e9 / (2 x 4096 x 32). Other 7-8B models lie within a factor of two.
 ATTENTION_EQUALS_REST_TOKENS = 30_600
@@ -77,19 +75,21 @@ def simulate(
     *,
     ttl_s: float | None = None,
     refresh: bool = False,
+    diversity_window: int = DIVERSITY_WINDOW_REQUESTS,
 ) -> Simulation:
     """Serve the log once from a cache of that size.
 
     ttl_s: entries older than that are gone; the age counts from when the block was computed, or
     with `refresh` from its last use. A TTL needs LRU and a log with timestamps (InputError,
     CannotMeasure). Blocks behind the first miss are computed anew, which restarts their age.
+    diversity_window: requests, at least 1, that the diversity policy's index looks back on.
     """
     rule = _rule(policy, capacity_blocks, ttl_s, refresh)
     trace = reuse.trace
     if ttl_s is not None and trace.arrival_s is None:
         raise CannotMeasure("a TTL needs timestamps, and the log has none")
     events = events_of(trace)
-    log = _log(reuse, events)
+    log = _log(reuse, events, diversity_window)
     hit_blocks = serve(log, rule, _empty_cache(log, trace))
     return Simulation(policy, capacity_blocks, ttl_s, refresh, requests_of(reuse, hit_blocks))
 
@@ -120,7 +120,7 @@ def _rule(policy: str, capacity_blocks: int | None, ttl_s: float | None, refresh
     )
 
 
-def _log(reuse: Reuse, events: Events) -> Log:
+def _log(reuse: Reuse, events: Events, diversity_window: int) -> Log:
     trace = reuse.trace
     longest = max(
         int(np.diff(trace.block_ptr).max(initial=0)),
@@ -136,10 +136,20 @@ def _log(reuse: Reuse, events: Events) -> Log:
         event_request=events.request,
         event_completes=events.completes,
         event_time_s=_times(trace, events),
+        event_diversity=_diversity(reuse, events, diversity_window),
         replay=reuse.replay,
         max_hit_blocks=reuse.max_hit_blocks,
         block_cost=1 + depth * trace.block_size / ATTENTION_EQUALS_REST_TOKENS,
     )
+
+
+def _diversity(reuse: Reuse, events: Events, window: int) -> FloatArray:
+    """(e,) share of new prompts among the last `window` arrivals, the event's own among them."""
+    arrived = np.cumsum(~events.completes)
+    new = np.concatenate([[0], np.cumsum(reuse.replay[events.request[~events.completes]] == 0)])
+    looked_at = np.minimum(arrived, window)
+    index: FloatArray = (new[arrived] - new[arrived - looked_at]) / np.maximum(looked_at, 1)
+    return index
 
 
 def _times(trace: Trace, events: Events) -> FloatArray:

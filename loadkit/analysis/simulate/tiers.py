@@ -14,8 +14,8 @@ import numpy as np
 from loadkit.analysis.events import events_of
 from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import Reuse
-from loadkit.analysis.simulate.kernel import BoolArray
 from loadkit.analysis.simulate.policies import requests_of
+from loadkit.analysis.simulate.state import BoolArray
 from loadkit.core.errors import InputError
 from loadkit.core.jit import compiled
 from loadkit.core.trace import IntArray

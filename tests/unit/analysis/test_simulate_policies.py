@@ -95,8 +95,8 @@ class Oracle:
     entries: dict[Any, Entry] = field(default_factory=dict)
     tick: int = 0
     clock: float = 0.0
-    seen: int = 0
-    distinct: int = 0
+    window: int = 10_000
+    new: list[bool] = field(default_factory=list)
 
     def blocks(self, tokens: Chain) -> list[Chain]:
         size = self.block_size
@@ -108,8 +108,7 @@ class Oracle:
         hit = 0
         while hit < len(chain) and chain[hit] in self.entries:
             hit += 1
-        self.seen += 1
-        self.distinct += request.new
+        self.new.append(request.new)
         self.occupy(request, chain, counted=chain, page=None)
         return min(hit, (len(request.prompt) - 1) // self.block_size)
 
@@ -150,7 +149,8 @@ class Oracle:
         if self.policy == "gdsf":
             depth = len(entry.key) // self.block_size - 1
             return self.clock + entry.uses * (1 + depth * self.block_size / 30_600)
-        return self.clock + self.distinct / self.seen * entry.uses
+        recent = self.new[-self.window :]
+        return self.clock + sum(recent) / len(recent) * entry.uses
 
     def demote(self) -> None:
         while self.policy == "slru":
@@ -182,10 +182,12 @@ class Oracle:
         return first, entry.tick
 
 
-def oracle_hits(policy: str, capacity: int, block_size: int, served: Sequence[Served]) -> list[int]:
+def oracle_hits(
+    policy: str, capacity: int, block_size: int, served: Sequence[Served], window: int = 10_000
+) -> list[int]:
     happenings = [(each.arrival_s, 0, row) for row, each in enumerate(served)]
     happenings += [(each.arrival_s + each.latency_s, 1, row) for row, each in enumerate(served)]
-    oracle, hits = Oracle(policy, capacity, block_size), [0] * len(served)
+    oracle, hits = Oracle(policy, capacity, block_size, window=window), [0] * len(served)
     for _, completes, row in sorted(happenings):
         if completes:
             oracle.complete(served[row])
@@ -205,6 +207,19 @@ def test_hits_equal_the_literal_simulation_at_every_capacity(
     for capacity in range(1, reuse.trace.num_ids + 3):
         found = simulate(reuse, policy, capacity).requests.resident_tokens // block_size
         assert found.tolist() == oracle_hits(policy, capacity, block_size, served)
+
+
+@settings(max_examples=60, deadline=None)
+@given(log=logs(), window=st.integers(1, 6))
+def test_the_diversity_index_looks_back_on_a_window_of_arrivals(
+    log: tuple[int, list[Served]], window: int
+) -> None:
+    block_size, served = log
+    reuse = reuse_of(trace_of(served, block_size))
+    for capacity in range(1, reuse.trace.num_ids + 3):
+        found = simulate(reuse, "diversity", capacity, diversity_window=window)
+        hits = found.requests.resident_tokens // block_size
+        assert hits.tolist() == oracle_hits("diversity", capacity, block_size, served, window)
 
 
 def test_the_policies_differ_in_that_test() -> None:
