@@ -95,6 +95,8 @@ def test_too_low_a_rate_is_unlike_production_too() -> None:
         reconciliation__prediction__cached_tokens=2000,
     )
     assert codes(low) == ["unlike_production"]
+    assert "20 find a colder cache" in decide(low, expected(log={"sessions": 41})).reasons[0].remedy
+    assert "colder" not in decide(low, expected(log={"sessions": 40})).reasons[0].remedy
 
 
 @pytest.mark.parametrize(
