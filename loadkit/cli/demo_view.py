@@ -56,7 +56,8 @@ class Display:
     ) -> None:
         if error is None:
             self._finish()
-        self._progress.stop()
+        if not self._is_plain:  # else it would leave an empty line
+            self._progress.stop()
 
     def stage(self, text: str) -> None:
         """A line that lives in a terminal, one plain line elsewhere."""

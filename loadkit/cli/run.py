@@ -90,8 +90,10 @@ def run(
 
     if worker:
         raise typer.Exit(run_modes.work_for((master_host, master_port), api_key_file))
-    out = run_modes.given(output, "-o")
     run_modes.check_exports(export or ())
+    if recover is None:
+        run_modes.check_all_given({"PROFILE": profile, "--url URL": url, "-o DIR": output})
+    out = run_modes.given(output, "-o")
     if recover is not None:
         result = run_modes.recovered(recover, out)
         run_modes.send_out(out, export or (), otlp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,17 @@ def given(value: T | None, name: str) -> T:
     if value is None:
         raise InputError("missing", where=name, remedy="see `loadkit run --help`")
     return value
+
+
+def check_all_given(needed: Mapping[str, object]) -> None:
+    """InputError that names all that is missing at once, so that nobody is told one by one."""
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise InputError(
+            "missing",
+            where=", ".join(missing),
+            remedy="loadkit run PROFILE --url URL -o DIR; `loadkit profiles` lists profiles",
+        )
 
 
 def planned(

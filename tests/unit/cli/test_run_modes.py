@@ -15,8 +15,8 @@ from loadkit.locust_users.settings import WorkFolder
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "-o: missing"),
-        (("-o", "x"), "PROFILE: missing"),
+        ((), "PROFILE, --url URL, -o DIR: missing"),
+        (("-o", "x"), "PROFILE, --url URL: missing"),
         (("--worker",), "$LOADKIT_TOKEN: not set"),
         (("-o", "x", "--export", "csv"), "--export: no format 'csv' (one of aiperf, vllm)"),
         (("-o", "x", "--recover", "nowhere"), "nowhere: no working folder of a run"),
