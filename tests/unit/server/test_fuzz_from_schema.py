@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import schemathesis
 from engine_builders import check_pages
 from http_calls import as_key, make_service
 from hypothesis import HealthCheck, given, settings
@@ -24,8 +25,6 @@ from reference_server.schema import (
     DetokenizeRequest,
     TokenizeRequest,
 )
-
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis draws the requests")
 
 BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
