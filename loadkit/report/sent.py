@@ -1,7 +1,7 @@
 """What the sent log itself says: what broke append-only, who shares what, how diverse it is.
 
-The log is read again with the run's tokenizer; nothing is sent. Without the tokenizer the report
-has no such sections, and says why.
+`loadkit run` leaves it in run.json. Only for text, or a folder of before that was so, the log is
+read again with the run's tokenizer; nothing is sent. Without either the report says why.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 def sent(label: str, folder: Path, run: dict[str, Any], *, show_text: bool) -> Sent:
-    """Analyze sent.jsonl.gz of a run folder; never raises for what is missing."""
+    """What is known of sent.jsonl.gz of a run folder; never raises for what is missing."""
     log, tokenizer, size = folder / "sent.jsonl.gz", run.get("tokenizer"), run.get("block_size")
-    if not log.is_file():
-        return Sent(label, None, None, "the run folder has no sent.jsonl.gz")
-    if not tokenizer or not size:
-        return Sent(label, None, None, "the run knew no tokenizer or block size")
-    try:
-        found = _analyze(log, str(tokenizer["name"]), int(size), show_text)
-    except (LoadkitError, OSError, ValueError, EOFError) as error:
-        return Sent(label, None, None, f"the sent log was not read again: {error}")
+    found = run
+    if show_text or not (run.get("append_only") and run.get("diversity")):
+        if not tokenizer or not size:
+            return Sent(label, None, None, "the run knew no tokenizer or block size")
+        if not log.is_file():
+            return Sent(label, None, None, "the run folder has no sent.jsonl.gz")
+        try:
+            found = _analyze(log, str(tokenizer["name"]), int(size), show_text)
+        except (LoadkitError, OSError, ValueError, EOFError) as error:
+            return Sent(label, None, None, f"the sent log was not read again: {error}")
     return Sent(label, found["append_only"], found["diversity"])
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from loadkit.analysis.audit import AppendOnly
+from loadkit.analysis.diversity import Diversity
 from loadkit.core.errors import InputError
 from loadkit.gate.inputs import Count, Rate
 
@@ -156,6 +158,8 @@ class Run(msgspec.Struct):
     curve: list[_Point] = []
     notes: list[str] = []
     missing_workers: Count | None = None
+    append_only: AppendOnly | None = None
+    diversity: Diversity | None = None
 
 
 class _Estimate(msgspec.Struct):

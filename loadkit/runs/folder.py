@@ -22,6 +22,7 @@ from loadkit.runs.histograms import write_histograms
 from loadkit.runs.journal import read_journal
 from loadkit.runs.latency import latency
 from loadkit.runs.predicting import make_predictions
+from loadkit.runs.prediction import OF_THE_LOG
 from loadkit.runs.reconcile import reconcile
 from loadkit.runs.record import Record
 from loadkit.runs.sent import in_order_of_sending, write_sent
@@ -147,7 +148,7 @@ def _run_json(view: View, context: RunContext) -> dict[str, Any]:
         "totals": totals(view.answered),
         "split": total_split(view.splits, view.answered),
         "latency": latency(view.answered, view.splits.splits),
-        "curve": view.predictions.curve if view.predictions else [],
+        **(view.predictions.log if view.predictions else OF_THE_LOG),
         "reconciliation": reconcile(view, context),
     }
 

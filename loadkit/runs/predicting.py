@@ -24,7 +24,7 @@ from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
 from loadkit.runs.context import RunContext
-from loadkit.runs.prediction import Prediction, Predictions
+from loadkit.runs.prediction import OF_THE_LOG, Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.sent import write_sent
 from loadkit.traces import read_log
@@ -83,11 +83,12 @@ def _both(
     size = block_size_of(context)
     assert size is not None
     trace = _read(sent, tokenizer, size)
+    found = analysis.analyze(trace, engine=engine_of(context)).to_dict()
     best = _predict(trace, context)
     predictions = Predictions(
         best,
         from_text=_from_text(sent, answered, tokenizer, context),
-        curve=analysis.analyze(trace, engine=engine_of(context)).to_dict()["curve"],
+        log={name: found[name] for name in OF_THE_LOG},
         overlap=_overlap(trace, best, context.capacity_blocks),
         unruled=_unruled_tokens(trace),
     )

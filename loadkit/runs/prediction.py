@@ -11,6 +11,8 @@ import numpy.typing as npt
 from loadkit.core.trace import IntArray
 
 Rows = npt.NDArray[np.bool_]
+# What run.json keeps of the analysis of what was sent, as it is where there is none.
+OF_THE_LOG: dict[str, Any] = {"curve": [], "append_only": None, "diversity": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Predictions:
 
     best: replies as the generated token ids where the server gave them, else as text.
     from_text: every reply as re-tokenised text; None if no reply came with token ids.
-    curve: hit rate by cause over capacity of what was sent, as in `loadkit analyze --json`.
+    log: what `loadkit analyze --json` says of what was sent (`OF_THE_LOG`), without any text.
     overlap: (n,) hit tokens at the capacity when running requests hold their blocks, as they do
     on a server; None if the capacity is not known. `best` serves one request after another, which
     is exact as long as nothing is evicted; the two differ only where something is.
@@ -59,7 +61,7 @@ class Predictions:
 
     best: Prediction
     from_text: Prediction | None
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    log: dict[str, Any] = field(default_factory=lambda: dict(OF_THE_LOG))
     overlap: IntArray | None = None
     unruled: IntArray | None = None
     matched: IntArray | None = None
@@ -73,7 +75,7 @@ class Predictions:
         return Predictions(
             self.best.only(rows),
             None if self.from_text is None else self.from_text.only(rows),
-            self.curve,
+            self.log,
             _only(self.overlap, rows),
             _only(self.unruled, rows),
             _only(self.matched, rows),

@@ -64,6 +64,8 @@ def test_a_reply_that_tokenises_otherwise_is_named_and_everything_agrees(
     assert found["agrees"] is True
     assert run["split"]["source"] == "attributed"
     assert run["split"]["continuation"] == 8
+    assert (run["append_only"]["turn_pairs"], run["append_only"]["kept"]) == (1, 1)
+    assert run["diversity"]["distinct_prompts"] == 2
     assert run["tokenizer"]["name"] == tokenizer
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "run.json",
@@ -104,6 +106,7 @@ def test_another_tokenizer_than_the_servers_makes_no_prediction(
     run = finish_run(work, tmp_path / "run", known)
     assert run["reconciliation"]["prediction"]["cached_tokens"] is None
     assert run["notes"] == ["no prediction: the server has another tokenizer than this one"]
+    assert (run["curve"], run["append_only"], run["diversity"]) == ([], None, None)
 
 
 def test_a_running_request_holds_its_blocks_in_a_tight_cache(
