@@ -116,7 +116,7 @@ def server(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
     if kind == "llamacpp":
         gguf = next(folder.parent.glob("*.gguf"))
-        with llamacpp_server(gguf, folder / "llama.log", 1, context=8192) as url:
+        with llamacpp_server(gguf, folder / "llama.log", context=8192, host_mib=0) as url:
             yield url, str(prepare_default_model())
         return
     model = prepare_default_model() if kind == "smollm2" else folder.parent / "tiny"

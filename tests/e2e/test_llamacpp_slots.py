@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,12 @@ import pytest
 from llamacpp import llamacpp_server
 
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.host_cache import HostCache
 from loadkit.analysis.simulate.slots import simulate_slots
 from loadkit.traces import TokenRequest, token_trace
 
 pytestmark = pytest.mark.e2e
-NUM_SLOTS = 3
-
-
-@pytest.fixture
-def url(gguf: Path, tmp_path: Path) -> Iterator[str]:
-    with llamacpp_server(gguf, tmp_path / "llama.log", NUM_SLOTS) as address:
-        yield address
+NUM_SLOTS, NUM_PROMPTS = 3, 40
 
 
 def next_prompt(draw: random.Random, history: list[list[int]]) -> list[int]:
@@ -36,20 +30,36 @@ def next_prompt(draw: random.Random, history: list[list[int]]) -> list[int]:
     return draw.choice(kinds)[:200]
 
 
-def test_predicted_cached_tokens_equal_the_servers(url: str) -> None:
+@pytest.mark.parametrize(
+    ("host_mib", "host", "unified"),
+    [
+        (0, None, False),
+        (64, HostCache(), False),
+        (64, HostCache(empties_idle=True), True),
+    ],
+    ids=["slots alone", "host memory", "host memory, one buffer"],
+)
+def test_predicted_cached_tokens_equal_the_servers(
+    gguf: Path, tmp_path: Path, host_mib: int, host: HostCache | None, unified: bool
+) -> None:
     draw = random.Random(7)
     history: list[list[int]] = []
     sent: list[TokenRequest] = []
     answers: list[dict[str, Any]] = []
-    with httpx.Client(base_url=url, timeout=60) as client:
-        for _ in range(60):
+    log, options = tmp_path / "llama.log", {"context": 512, "host_mib": host_mib}
+    with (
+        llamacpp_server(gguf, log, NUM_SLOTS, unified=unified, **options) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        for _ in range(NUM_PROMPTS):
             prompt = next_prompt(draw, history)
             body = {"prompt": prompt, "n_predict": 3, "temperature": 0, "return_tokens": True}
             answer = client.post("/completion", json=body).raise_for_status().json()
             answers.append(answer)
             sent.append(TokenRequest(prompt, reply=answer["tokens"][:-1], session=len(sent)))
             history.append(prompt + answer["tokens"])
-    predicted = simulate_slots(reuse_of(token_trace(sent, 1), "llamacpp"), NUM_SLOTS)
+    reuse = reuse_of(token_trace(sent, 1), "llamacpp")
+    predicted = simulate_slots(reuse, NUM_SLOTS, host=host)
     assert predicted.chosen.tolist() == [answer["id_slot"] for answer in answers]
     cached = [answer["timings"]["cache_n"] for answer in answers]
     assert predicted.requests.resident_tokens.tolist() == cached

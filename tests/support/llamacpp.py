@@ -13,13 +13,18 @@ SERVER = Path(__file__).with_name("llamacpp_server.py")
 
 @contextmanager
 def llamacpp_server(
-    model: Path, log: Path, slots: int | None = None, *, context: int | None = None
+    model: Path,
+    log: Path,
+    slots: int = 1,
+    *,
+    context: int = 2048,
+    host_mib: int = 8192,
+    unified: bool = False,
 ) -> Iterator[str]:
-    """The server's URL; its output goes to `log`. `slots`: as in llamacpp_server.py. context: tokens
-    of one slot."""
-    context = context or (2048 if slots is None else 512)
-    command = [sys.executable, str(SERVER), str(model), str(context)]
-    command += [] if slots is None else [str(slots)]
+    """The server's URL; its output goes to `log`. context: tokens of one slot. host_mib: prompt cache
+    in host memory, llama.cpp's own default. unified: one buffer for all slots."""
+    command = [sys.executable, str(SERVER), str(model), str(context), str(slots), str(host_mib)]
+    command += ["unified"] if unified else []
     pipe = subprocess.PIPE
     with (
         log.open("wb") as output,

@@ -1,7 +1,7 @@
 """llama.cpp's own HTTP server in a process: prints its address, ends when its stdin is closed.
 
-Arguments: the GGUF file, the context of one slot, and optionally a number of slots; with it the
-server has that many, and no prompt cache in host memory.
+Arguments: the GGUF file, the context of one slot, the number of slots, and MiB of prompt cache in
+host memory; optionally `unified` for slots that share one buffer.
 """
 
 import sys
@@ -16,11 +16,11 @@ def main() -> None:
     params.port = 0
     params.cpuparams.n_threads = 1
     params.warmup = False
-    params.n_parallel = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    params.n_parallel = int(sys.argv[3])
     params.n_ctx = int(sys.argv[2]) * params.n_parallel
+    params.cache_ram_mib = int(sys.argv[4])
+    params.kv_unified = "unified" in sys.argv[5:]
     params.endpoint_metrics = True
-    if len(sys.argv) > 3:
-        params.cache_ram_mib = 0
     server = xllamacpp.Server(params)
     print(f"address {server.listening_address}", flush=True)
     sys.stdin.read()

@@ -11,8 +11,8 @@ The rule, from llama.cpp's documentation of `--slot-prompt-similarity` and its s
   rest. Afterwards it holds prompt and reply, without the last sampled token.
 - With all slots busy, requests wait in order.
 
-Not modelled: the server's prompt cache in host memory (`--cache-ram`, on unless 0), which can bring
-an overwritten sequence back; `--cache-reuse`; prompts longer than a slot's context.
+With a prompt cache in host memory an overwritten sequence can come back: see `host_cache`. Not
+modelled: `--cache-reuse`; prompts longer than a slot's context.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from loadkit.analysis.events import kept_chains
 from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import Reuse
+from loadkit.analysis.simulate.host_cache import KEPT_WITHOUT_SAVING, HostCache, common_prefix
 from loadkit.analysis.simulate.policies import requests_of
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray
@@ -53,12 +54,19 @@ class SlotCache:
 
 
 def simulate_slots(
-    reuse: Reuse, num_slots: int, similarity: float = DEFAULT_SIMILARITY
+    reuse: Reuse,
+    num_slots: int,
+    similarity: float = DEFAULT_SIMILARITY,
+    *,
+    host: HostCache | None = None,
+    observed: bool = False,
 ) -> SlotCache:
     """Serve the log from slots. `reuse` should be of blocks of one token; coarser ones round down.
 
     Requests run from arrival (or when a slot is free) for their latency; without times one after
-    another. InputError for no slots or a similarity outside 0..1.
+    another. observed: the log is of these very slots, so a latency includes the wait for one, and
+    the slot is free again when the request completed. host: the prompt cache in host memory, empty
+    at the start. InputError for no slots or a similarity outside 0..1.
     """
     if num_slots < 1:
         raise InputError(f"{num_slots} slots", where="--slots", remedy="give at least 1")
@@ -72,10 +80,12 @@ def simulate_slots(
         start_s = pool.wait(arrival_s)
         prompt = trace.block_ids[trace.block_ptr[request] : trace.block_ptr[request + 1]]
         slot = choose_slot(pool.idle, prompt, similarity)
+        if host is not None:
+            _use_host(host, pool.idle, slot, prompt, similarity)
         hits[request] = min(common_prefix(slot.blocks, prompt), reuse.max_hit_blocks[request])
         chosen[request] = slot.number
         slot.blocks = kept_ids[kept_ptr[request] : kept_ptr[request + 1]]
-        pool.run(slot, start_s + latency_s)
+        pool.run(slot, max(start_s, arrival_s + latency_s) if observed else start_s + latency_s)
     return SlotCache(num_slots, similarity, chosen, requests_of(reuse, hits))
 
 
@@ -109,16 +119,20 @@ def choose_slot(idle: list[Slot], prompt: IntArray, similarity: float) -> Slot:
     return min(idle, key=lambda slot: (slot.released_s, -slot.number))
 
 
-def common_prefix(one: IntArray, other: IntArray) -> int:
-    """Equal leading ids. Ids are chained, so where two agree, all before them do too."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[middle - 1] == other[middle - 1]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def _use_host(
+    host: HostCache, idle: list[Slot], slot: Slot, prompt: IntArray, similarity: float
+) -> None:
+    """What the host cache does when `slot`, of those that are idle, is about to take the prompt."""
+    shared = common_prefix(slot.blocks, prompt)
+    by_lru = shared <= similarity * len(prompt)
+    if by_lru or shared < KEPT_WITHOUT_SAVING * len(slot.blocks):
+        host.save(slot.blocks)
+        slot.blocks = host.take_for(prompt, slot.blocks)
+    for other in idle:
+        if other is not slot:
+            host.save(other.blocks)
+            if host.empties_idle:
+                other.blocks = other.blocks[:0]
 
 
 def _times(reuse: Reuse) -> list[tuple[float, float]]:

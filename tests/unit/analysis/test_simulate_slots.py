@@ -8,13 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadkit.analysis.reuse import reuse_of
-from loadkit.analysis.simulate.slots import SlotCache, common_prefix, simulate_slots
+from loadkit.analysis.simulate.host_cache import HostCache, common_prefix
+from loadkit.analysis.simulate.slots import SlotCache, simulate_slots
 from loadkit.core.errors import InputError
 from loadkit.traces import TokenRequest, token_trace
 
 
-def served(*sent: TokenRequest, slots: int = 2, similarity: float = 0.1) -> SlotCache:
-    return simulate_slots(reuse_of(token_trace(sent, 1), "llamacpp"), slots, similarity)
+def served(
+    *sent: TokenRequest,
+    slots: int = 2,
+    similarity: float = 0.1,
+    host: HostCache | None = None,
+    observed: bool = False,
+) -> SlotCache:
+    reuse = reuse_of(token_trace(sent, 1), "llamacpp")
+    return simulate_slots(reuse, slots, similarity, host=host, observed=observed)
 
 
 def prompts(*tokens: list[int]) -> list[TokenRequest]:
@@ -66,6 +74,65 @@ def test_a_busy_slot_cannot_be_chosen() -> None:
     result = served(*twins)
     assert result.chosen.tolist() == [1, 0, 1]  # the third waits until 5
     assert result.requests.resident_tokens.tolist() == [0, 0, 2]
+
+
+def test_a_latency_that_was_observed_includes_the_wait_for_a_slot() -> None:
+    """Both slots are busy until 5. What arrived at 1 and completed at 7 ran for 2 s: its slot is idle
+    at 8. Were 6 s the running alone, it would be busy until 11."""
+    waited = [
+        TokenRequest([1, 2, 3], session=0, arrival_s=0.0, latency_s=5),
+        TokenRequest([4, 5, 6], session=1, arrival_s=0.0, latency_s=5),
+        TokenRequest([1, 2, 7], session=2, arrival_s=1.0, latency_s=6),
+        TokenRequest([1, 2, 7, 8], session=3, arrival_s=8.0, latency_s=1),
+    ]
+    assert served(*waited, observed=True).requests.resident_tokens.tolist() == [0, 0, 2, 3]
+    assert served(*waited).requests.resident_tokens.tolist() == [0, 0, 2, 0]
+
+
+def test_host_memory_brings_an_overwritten_sequence_back() -> None:
+    """One slot, two users in turns: without it nothing hits, with it all but the new tokens do."""
+    turns = prompts([1, 2, 3], [4, 5, 6], [1, 2, 3, 7], [4, 5, 6, 8])
+    assert served(*turns, slots=1).requests.resident_tokens.tolist() == [0, 0, 0, 0]
+    hits = served(*turns, slots=1, host=HostCache()).requests.resident_tokens.tolist()
+    assert hits == [0, 0, 3, 3]
+
+
+def test_a_slot_that_keeps_half_of_itself_is_not_exchanged() -> None:
+    """[1 2 3 9] keeps 2 of 4 for [1 2 7 8]: no exchange, though [1 2 7] (all kept) is there."""
+    host = HostCache()
+    host.save(np.array([1, 2, 7]))
+    turns = prompts([1, 2, 3, 9], [1, 2, 7, 8])
+    assert served(*turns, slots=1, host=host).requests.resident_tokens.tolist() == [0, 2]
+
+
+def test_saved_sequences_of_little_use_stay() -> None:
+    host = HostCache()
+    long = np.arange(1, 11)
+    host.save(long)
+    nothing = np.zeros(0, np.int64)
+    assert len(host.take_for(np.array([1, 2, 50]), nothing)) == 0  # 2 of 10 are less than a quarter
+    assert host.take_for(np.array([1, 2, 3, 50]), nothing) is long  # 3 of 10 are not
+    assert host.saved == []
+
+
+def test_the_beginning_of_a_saved_sequence_is_not_saved_beside_it() -> None:
+    host = HostCache()
+    for tokens in ([1, 2], [1, 2, 3], [1], [9]):
+        host.save(np.array(tokens))
+    assert [saved.tolist() for saved in host.saved] == [[1, 2, 3], [9]]
+
+
+def test_idle_slots_are_saved_when_a_request_starts_elsewhere() -> None:
+    """Two slots: the second request saves the first's sequence. Slots of one buffer lose it too, so
+    the third finds it in host memory, in another slot."""
+    host, unified = HostCache(), HostCache(empties_idle=True)
+    turns = prompts([1, 2, 3], [4, 5, 6], [1, 2, 3, 7])
+    assert served(*turns, host=host).chosen.tolist() == [1, 0, 1]
+    result = served(*turns, host=unified)
+    assert result.chosen.tolist() == [1, 0, 1]
+    assert result.requests.resident_tokens.tolist() == [0, 0, 3]
+    assert len(unified.saved) == 1
+    assert len(host.saved) == 2
 
 
 chains = st.lists(st.integers(0, 1), max_size=12)
