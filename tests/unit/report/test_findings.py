@@ -207,7 +207,8 @@ def test_what_was_sent_is_known_without_reading_it_again_and_of_old_folders_by_r
     run = json.loads((example.staging / "run.json").read_text())
     kept = sent("Staging", tmp_path / "gone", run, show_text=False)
     old = {name: run[name] for name in ("tokenizer", "block_size")}
-    assert kept == sent("Staging", example.staging, old, show_text=False)
+    read = sent("Staging", example.staging, old, show_text=False)
+    assert msgspec.json.encode(kept) == msgspec.json.encode(read)
     assert kept.diversity == run["diversity"]
     assert kept.why_not is None
 
