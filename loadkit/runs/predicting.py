@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +19,6 @@ from loadkit.analysis.engines import TOKEN_GRANULAR
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.concurrent import simulate_concurrent
-from loadkit.analysis.simulate.slots import simulate_slots
 from loadkit.core.csr import pointers
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
@@ -27,6 +27,7 @@ from loadkit.runs.context import RunContext
 from loadkit.runs.prediction import OF_THE_LOG, Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.sent import write_sent
+from loadkit.runs.slots import overlap, predict_slots
 from loadkit.traces import read_log
 
 # Blocks of one token take some 250 bytes each: half a GiB at most.
@@ -59,7 +60,8 @@ def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext
         facts = TokenizerFacts(tokenizer.name, tokenizer.fingerprint)
         if context.server_tokenizer_fingerprint not in (None, facts.fingerprint):
             return facts, None, ["no prediction: the server has another tokenizer than this one"]
-        return facts, _both(sent, answered, tokenizer, context), []
+        predictions = _both(sent, answered, tokenizer, context)
+        return facts, predictions, _slot_notes(predictions, context)
     except LoadkitError as error:
         return None, None, [f"no prediction: {error}"]
 
@@ -84,7 +86,8 @@ def _both(
     assert size is not None
     trace = _read(sent, tokenizer, size)
     found = analysis.analyze(trace, engine=engine_of(context)).to_dict()
-    best = _predict(trace, context)
+    _place_in_the_folder(found["append_only"])
+    best = _predict(trace, answered, context)
     predictions = Predictions(
         best,
         from_text=_from_text(sent, answered, tokenizer, context),
@@ -97,6 +100,14 @@ def _both(
     return predictions
 
 
+def _place_in_the_folder(append_only: dict[str, Any]) -> None:
+    """Name the log's rows without the hidden folder that the log lies in until the run is whole."""
+    for cause in (*append_only["causes"], *append_only["between_sessions"]):
+        for key in ("place", "previous_place"):
+            place = cause["example"][key]
+            cause["example"][key] = place and Path(place).name
+
+
 def _from_text(
     sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
 ) -> Prediction | None:
@@ -107,7 +118,8 @@ def _from_text(
     os.close(handle)
     try:
         write_sent(answered, Path(name), token_ids=False)
-        return _predict(_read(Path(name), tokenizer, block_size_of(context) or 1), context)
+        trace = _read(Path(name), tokenizer, block_size_of(context) or 1)
+        return _predict(trace, answered, context)
     finally:
         Path(name).unlink()
 
@@ -134,18 +146,37 @@ def _read(log: Path, tokenizer: Tokenizer, block_size: int) -> Trace:
     return read_log([log], format="openai", tokenizer=tokenizer, block_size=block_size).trace
 
 
-def _predict(trace: Trace, context: RunContext) -> Prediction:
+def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> Prediction:
     engine, capacity = engine_of(context), context.capacity_blocks
     reuse = reuse_of(trace, engine)
     requests = per_request_of(reuse, capacity)
     resident = None if capacity is None else requests.resident_tokens
-    if engine == "llamacpp":
-        slots = context.num_slots
-        resident = None if slots is None else simulate_slots(reuse, slots).requests.resident_tokens
+    setup, surely = None, True
+    if engine == "llamacpp" and context.num_slots is not None:
+        setup, resident = predict_slots(reuse, context.num_slots, answered)
+        surely = not overlap(trace)
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
         own_prefix_tokens=requests.own_prefix_tokens,
         reusable_tokens=requests.reusable_tokens,
         resident_tokens=resident,
+        setup=setup,
+        exact=surely,
     )
+
+
+def _slot_notes(predictions: Predictions, context: RunContext) -> list[str]:
+    """What the prediction for llama.cpp's slots assumes; nothing for other engines."""
+    best = predictions.best
+    if best.setup is None:
+        return []
+    slots = "1 slot" if context.num_slots == 1 else f"{context.num_slots} slots"
+    note = f"prediction: llama.cpp with {slots} and {best.setup}, which it does not tell: of three"
+    note += " setups this one's hits are nearest to what the answers report"
+    if not best.exact:
+        note += (
+            "; requests overlapped, so who got which slot is known only as the client saw it, and"
+            " a difference in cached tokens is no disagreement"
+        )
+    return [note]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -199,27 +198,6 @@ def test_without_the_tokenizer_the_sections_say_why(example: Example, tmp_path: 
     assert "no such folder" in str(found.why_not)
     missing = sent("Staging", tmp_path, run, show_text=False)
     assert missing == Sent("Staging", None, None, "the run folder has no sent.jsonl.gz")
-
-
-def test_what_was_sent_is_known_without_reading_it_again_and_of_old_folders_by_reading_it(
-    example: Example, tmp_path: Path
-) -> None:
-    run = json.loads((example.staging / "run.json").read_text())
-    kept = sent("Staging", tmp_path / "gone", run, show_text=False)
-    old = {name: run[name] for name in ("tokenizer", "block_size")}
-    read = sent("Staging", example.staging, old, show_text=False)
-    assert msgspec.json.encode(kept) == msgspec.json.encode(read)
-    assert kept.diversity == run["diversity"]
-    assert kept.why_not is None
-
-
-def test_a_damaged_sent_log_is_told_and_the_rest_is_shown(example: Example, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(example.staging, tmp_path / "run")
-    (tmp_path / "run" / "sent.jsonl.gz").write_bytes(b"\x1f\x8bnope")
-    assert "was not read again" not in render(build(tmp_path / "run"))
-    assert "the sent log was not read again" in render(build(tmp_path / "run", show_text=True))
 
 
 def test_a_run_without_any_answer_has_a_report(tmp_path: Path) -> None:
