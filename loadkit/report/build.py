@@ -68,7 +68,10 @@ def build(
         gate=gate,
         expected=expected,
         times=tuple(timeline(label, found) for label, found in requests.items()),
-        fits=tuple(fit(label, found, _rates(sides)) for label, found in requests.items()),
+        fits=tuple(
+            fit(label, found, _asked(label, sides), closed=runs[label]["loop"] == "closed")
+            for label, found in requests.items()
+        ),
         sent=tuple(
             sent(label, folders[label], run, show_text=show_text) for label, run in runs.items()
         ),
@@ -76,13 +79,13 @@ def build(
     )
 
 
-def _rates(sides: list[Side]) -> list[Rate]:
-    """The hit rates whose TTFT is asked for: those of every side that can be relied on."""
-    return [
-        Rate(side.label, side.hit_rate, side.low, side.high)
-        for side in sides
-        if side.hit_rate is not None and side.conclusive
-    ]
+def _asked(label: str, sides: list[Side]) -> Rate | None:
+    """The rate whose TTFT is asked of a run: the forecast's if it can be relied on, else that of
+    the other run; None if there is neither."""
+    for side in reversed(sides):
+        if side.label != label and side.hit_rate is not None and side.conclusive:
+            return Rate(side.label, side.hit_rate, side.low, side.high)
+    return None
 
 
 def read_run(folder: Path) -> dict[str, Any]:

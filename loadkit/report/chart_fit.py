@@ -1,4 +1,4 @@
-"""TTFT over uncached tokens: this run's requests, the line through them, and each side's mark."""
+"""TTFT measured, by the model at the run's own rate, and at the rate asked for; below, residuals."""
 
 from __future__ import annotations
 
@@ -7,90 +7,104 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from loadkit.report.charts import BOTTOM, NAMES, RIGHT, TOP
-from loadkit.report.fit import Fit, Mark
-from loadkit.report.svg import Scale, linear, picture, round_ticks, tag, text
-from loadkit.report.words import milliseconds, percent, short_count, short_time
+from loadkit.report.charts import BOTTOM, LEFT, NAMES, RIGHT, TOP, axes
+from loadkit.report.fit import SHARES, Answer, Fit
+from loadkit.report.svg import Scale, area, linear, log_ticks, logarithmic, picture, polyline, tag
+from loadkit.report.svg import text as words_at
+from loadkit.report.words import milliseconds, percent, short_time
 
-_LEFT = 58.0
-_SHORT = {"Expected in production": "expected", "Production-like run": "production-like"}
+_STRIP, _GAP = 74, 30
 
 
-def fit_chart(found: Fit, width: float, height: float = 290) -> Markup:
-    """Points are requests; the line is drawn only where it is no guess; dashed: a side's mark."""
-    most_x = max(point[0] for point in found.points) * 1.04 or 1.0
-    most_y = _height(found)
-    x = linear(0, most_x, _LEFT, width - RIGHT)
-    y = linear(0, most_y, height - BOTTOM, TOP + 16)
-    parts = [*_grid(x, y, most_x, most_y, width, height)]
-    for tokens, seconds, cause in found.points:
+def fit_chart(found: Fit, width: float, height: float = 380) -> Markup:
+    """Above: share of requests within a time. Below: each request's measured / predicted TTFT."""
+    x = logarithmic(*_span(found), LEFT, width - RIGHT)
+    floor = height - BOTTOM - _STRIP - _GAP
+    y = linear(0, 1, floor, TOP)
+    parts = axes(x, y, (), short_time, width, height)
+    answer = found.answer if found.answer and found.answer.ttft_s else None
+    if answer:
+        band = area(_line(answer.low_s, x, y), _line(answer.high_s, x, y))
+        parts.append(tag("path", tag("title", "interval"), d=band, class_="band"))
+    if found.why_not is None:
+        parts.append(tag("path", d=polyline(_line(found.own_s, x, y)), class_="line-own"))
+    parts.append(tag("path", d=polyline(_line(found.measured_s, x, y)), class_="line"))
+    if answer:
+        parts.append(tag("path", d=polyline(_line(answer.ttft_s, x, y)), class_="line-expected"))
+    parts += _medians(found, answer, x, y(0.5))
+    parts += _residuals(found, x, floor + _GAP, width)
+    return picture(width, height, _spoken(found), [*parts, *_times(found, x, width, height)])
+
+
+def _line(seconds: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:
+    return [(x(time), y(float(share))) for time, share in zip(seconds, SHARES, strict=True)]
+
+
+def _span(found: Fit) -> tuple[float, float]:
+    """All that is drawn but the slowest hundredth."""
+    answer = found.answer
+    ends = [*found.measured_s[::98], *found.own_s[::98]]
+    ends += [*answer.low_s[::98], *answer.high_s[::98]] if answer else []
+    return min(ends) / 1.15, max(ends) * 1.15
+
+
+def _medians(found: Fit, answer: Answer | None, x: Scale, y: float) -> list[Markup]:
+    """The time that half of the requests are within, outward of the two lines."""
+    here = found.measured_s[49]
+    there = answer.ttft_s[49] if answer else None
+    parts = [_median(here, there is None or there <= here, x, y)]
+    return parts if there is None else [*parts, _median(there, there > here, x, y)]
+
+
+def _median(seconds: float, to_the_right: bool, x: Scale, y: float) -> Markup:
+    to_the_right = to_the_right or x(seconds) < LEFT + 70  # else over the names of the shares
+    side, anchor = (9, "start") if to_the_right else (-9, "end")
+    words = {"class_": "mark-text halo", "text_anchor": anchor}
+    return tag(
+        "g",
+        tag("circle", cx=x(seconds), cy=y, r=5, class_="mark-dot"),
+        words_at(x(seconds) + side, y + 4, milliseconds(seconds), **words),
+    )
+
+
+def _residuals(found: Fit, x: Scale, top: float, width: float) -> list[Markup]:
+    """Measured / predicted on a log scale, 1 in the middle; farther ones are drawn at the edge."""
+    most = 3.0
+    y = linear(-math.log(most), math.log(most), top + _STRIP, top)
+    parts = []
+    for ratio, name in ((0.5, "½"), (1.0, "1"), (2.0, "2")):
+        at = y(math.log(ratio))
+        parts.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=at, y2=at, class_="grid"))
+        parts.append(words_at(LEFT - 6, at + 4, name, class_="quiet", text_anchor="end"))
+    for seconds, ratio, cause in found.points:
         shape = cause if cause in NAMES else "miss"
-        at = y(min(seconds, most_y))
-        words = f"{NAMES.get(cause, 'no cause known')}: {milliseconds(seconds)}"
-        point = tag(
-            "circle", tag("title", words), cx=x(tokens), cy=at, r=3.2, class_=f"dot-{shape}"
+        at = y(math.log(min(max(ratio, 1 / most), most)))
+        told = (
+            f"{NAMES.get(cause, 'no cause known')}: {milliseconds(seconds)}, {ratio:.2f} of model"
         )
-        parts.append(point)
-    if found.why_not is None and found.base_s is not None and found.slope_s is not None:
-        ends = [(0.0, found.base_s), (most_x, found.base_s + found.slope_s * most_x)]
-        path = "M" + "L".join(f"{x(u):.1f},{y(min(max(s, 0), most_y)):.1f}" for u, s in ends)
-        parts.append(tag("path", d=path, class_="line"))
-        parts += _marks([mark for mark in found.marks if mark.ttft_s is not None], x, y, width)
-    return picture(width, height, _spoken(found), parts)
+        dot = tag("circle", tag("title", told), cx=x(seconds), cy=at, r=3, class_=f"dot-{shape}")
+        parts.append(dot)
+    head = "measured / model"
+    return [*parts, words_at(LEFT, top - 6, head, class_="quiet")]
 
 
-def _height(found: Fit) -> float:
-    """The 98th percentile of the points, and every mark: a straggler must not flatten the rest."""
-    seconds = sorted(point[1] for point in found.points)
-    high = seconds[min(len(seconds) - 1, math.ceil(0.98 * len(seconds)))]
-    marks = [mark.high_s or mark.ttft_s or 0.0 for mark in found.marks]
-    return max(high * 1.1, *(1.1 * mark for mark in marks), 1e-6)
-
-
-def _grid(
-    x: Scale, y: Scale, most_x: float, most_y: float, width: float, height: float
-) -> list[Markup]:
-    parts = []
-    for tick in round_ticks(0, most_y, 5):
-        parts.append(tag("line", x1=_LEFT, x2=width - RIGHT, y1=y(tick), y2=y(tick), class_="grid"))
-        parts.append(
-            text(_LEFT - 6, y(tick) + 4, short_time(tick), class_="quiet", text_anchor="end")
-        )
-    for tick in round_ticks(0, most_x, max(2, int(width / 110))):
-        words = short_count(tick)
-        parts.append(
-            text(x(tick), height - BOTTOM + 16, words, class_="quiet", text_anchor="middle")
-        )
-    words = "prompt tokens not in the cache"
-    middle = (_LEFT + width) / 2
-    return [*parts, text(middle, height - 6, words, class_="quiet", text_anchor="middle")]
-
-
-def _marks(marks: Sequence[Mark], x: Scale, y: Scale, width: float) -> list[Markup]:
-    """Each with its words on a line of its own, the leftmost on the highest line."""
-    parts = []
-    for number, mark in enumerate(sorted(marks, key=lambda one: one.uncached_tokens)):
-        at, top = x(mark.uncached_tokens), TOP + 12 + 17 * number
-        assert mark.ttft_s is not None
-        anchor = "start" if at < width / 2 else "end"
-        name = _SHORT.get(mark.label, mark.label.lower())
-        words = f"{name} {percent(mark.hit_rate, 0)}: {milliseconds(mark.ttft_s)}"
-        parts += [
-            tag("line", x1=at, x2=at, y1=top, y2=y(0), class_="mark"),
-            tag("circle", cx=at, cy=y(mark.ttft_s), r=5, class_="mark-dot"),
-            text(at + (6 if anchor == "start" else -6), top + 3, words,
-                 class_="mark-text halo", text_anchor=anchor),
-        ]  # fmt: skip
-        if mark.low_s is not None and mark.high_s is not None:
-            span = {"x1": at, "x2": at, "y1": y(mark.low_s), "y2": y(mark.high_s)}
-            parts.append(tag("line", class_="whisker", **span))
-    return parts
+def _times(found: Fit, x: Scale, width: float, height: float) -> list[Markup]:
+    parts = [
+        words_at(x(t), height - BOTTOM + 16, short_time(t), class_="quiet", text_anchor="middle")
+        for t in log_ticks(*_span(found), max(2, int(width / 80)))
+    ]
+    middle = (LEFT + width) / 2
+    name = "time to first token"
+    return [*parts, words_at(middle, height - 6, name, class_="quiet", text_anchor="middle")]
 
 
 def _spoken(found: Fit) -> str:
-    head = f"{found.label}: time to first token over uncached prompt tokens, n = {found.n}"
+    head = f"{found.label}: time to first token of {found.n} requests, median"
+    head += f" {milliseconds(found.measured_s[49])}"
     if found.why_not:
-        return f"{head}; no line: {found.why_not}"
-    known = [mark for mark in found.marks if mark.ttft_s is not None]
-    each = (f"{m.label} at {percent(m.hit_rate)}: {milliseconds(m.ttft_s)}" for m in known)
-    return "; ".join([head, *each])
+        return f"{head}; no model: {found.why_not}"
+    if found.answer is None:
+        return head
+    rate = percent(found.answer.hit_rate, 0)
+    told = found.answer.why_not or milliseconds(found.answer.ttft_s[49])
+    return f"{head}; at a hit rate of {rate}: {told}"

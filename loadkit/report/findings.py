@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from loadkit.report.charts import NAMES
-from loadkit.report.fit import Fit, Mark
+from loadkit.report.fit import Answer, Fit
 from loadkit.report.model import Facts
 from loadkit.report.objectives import Objectives
 from loadkit.report.sent import Sent
@@ -35,30 +35,22 @@ def time_table(times: Timeline) -> Table:
     return Table("sent", columns, tuple(rows), times.label)
 
 
-def fit_table(found: Fit, facts: Sequence[Facts]) -> Table:
-    """One column a side: what the line says there, below it what a run of that side measured."""
-    measured = {one.label: one.run["latency"]["ttft_s"]["mean"] for one in facts}
-    marks = found.marks
-    means = tuple(measured.get(mark.label) for mark in marks)
-    rows = (
-        Row("hit rate", tuple(percent(mark.hit_rate) for mark in marks)),
-        Row("uncached tokens", tuple(count(mark.uncached_tokens) for mark in marks)),
-        Row("mean TTFT by the line", tuple(map(_said, marks)), style="total"),
-        Row("interval", tuple(map(_ends, marks))),
-        Row("measured", tuple("–" if mean is None else milliseconds(mean) for mean in means)),
-    )
-    labels = tuple(mark.label.removesuffix(" in production").removesuffix(" run") for mark in marks)
-    return Table("a request", labels, rows, found.label)
+def fit_table(found: Fit) -> Table | None:
+    """Measured, by the model at the run's own rate, and at the rate asked for; None without it."""
+    answer = found.answer
+    if answer is None or answer.why_not:
+        return None
+    here, there = percent(found.hit_rate, 0), percent(answer.hit_rate, 0)
+    columns = (f"measured, {here}", f"model, {here}", f"model, {there}", "interval")
+    rows = tuple(_fit_row(found, answer, share) for share in (10, 50, 90))
+    return Table("hit rate", columns, rows)
 
 
-def _said(mark: Mark) -> str:
-    return "outside what was seen" if mark.ttft_s is None else milliseconds(mark.ttft_s)
-
-
-def _ends(mark: Mark) -> str:
-    if mark.low_s is None or mark.high_s is None:
-        return "–"
-    return f"{milliseconds(mark.low_s)} – {milliseconds(mark.high_s)}"
+def _fit_row(found: Fit, answer: Answer, share: int) -> Row:
+    at = share - 1  # SHARES begin at 1%
+    here = (milliseconds(found.measured_s[at]), milliseconds(found.own_s[at]))
+    ends = f"{1e3 * answer.low_s[at]:,.0f} – {milliseconds(answer.high_s[at])}"
+    return Row(f"TTFT p{share}", (*here, milliseconds(answer.ttft_s[at]), ends))
 
 
 def broken_table(sent: Sent, slope_s: float | None) -> Table | None:

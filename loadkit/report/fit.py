@@ -1,63 +1,43 @@
-"""What another hit rate does to the time to first token: a line through this run's own requests.
+"""What another hit rate does to the time to first token: the run replayed through a step server.
 
-TTFT = base + slope * uncached prompt tokens, by least squares, since the mean is what a rate moves:
-the mean TTFT of requests that leave u uncached tokens on average is base + slope * u. How sure the
-line is comes from leaving out one session after another (jackknife). It holds for the load that was
-sent: more misses also mean longer queues, so at a lower hit rate the true mean is this or more.
+The server (`step_server`) has two parameters, seconds a step and seconds a token. They are those
+that make the mean of |log(predicted / measured TTFT)| least at the times at which the run was sent,
+found on a grid that gets finer. Each tenth of the sessions is then predicted with parameters found
+without it: the held-out error.
 
-Rule: no line is shown as an answer unless (1) 30 requests of 10 sessions have both figures, (2) the
-middle 90% of them span 64 uncached tokens or more, (3) the interval of the slope lies above 0,
-(4) the line explains half of the variance (R^2 >= 0.5). A mark outside the uncached tokens that
-were seen (2nd to 98th percentile) gets no time: that would be a guess.
+Rule: nothing is predicted unless (1) 30 requests of 10 sessions have TTFT and cached tokens, (2) the
+median held-out error is 25% at most: less than what the rates in question change, (3) the mean
+held-out error is 20% less than that of a constant, the median TTFT of the other sessions: else the
+run says nothing about what tokens do, (4) the seconds a token are sure within a factor of
+1.5 (95%, other draws of the sessions): they are what another rate is multiplied with. And a rate
+gets no time where a tenth of the requests would compute more than any has computed here, or that no
+common change of the hits reaches: that would be a guess.
+
+The answer is the run once more with every request's uncached share at the other rate, each request
+as long after its predecessor's completion as it was. Its interval: the ends of the rate's own
+interval, and beyond them what other draws of the sessions say (95%) and the model's miss at the run's
+own rate, added in squares. Sessions are drawn with replacement only to weigh their errors: what is
+replayed is always the whole run, so no draw makes replays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import exp, log
 
 import msgspec
 import numpy as np
 
 from loadkit.core.trace import FloatArray, IntArray
 from loadkit.gate.requests import Requests
-from loadkit.gate.sessions import t_quantile
+from loadkit.report.step_server import Traffic, replayed
+from loadkit.report.traffic import answered, traffic_of, uncached_at
 
-MIN_REQUESTS, MIN_SESSIONS, MIN_SPAN_TOKENS, MIN_EXPLAINED = 30, 10, 64, 0.5
-_MAX_POINTS, _CONFIDENCE = 250, 0.95
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """A hit rate, the uncached tokens it leaves of this run's mean prompt, and the TTFT there.
-
-    ttft_s None: outside what was seen. low_s, high_s: the line's interval, at the ends of the
-    rate's own interval where it has one.
-    """
-
-    label: str
-    hit_rate: float
-    uncached_tokens: float
-    ttft_s: float | None
-    low_s: float | None = None
-    high_s: float | None = None
-
-
-class Fit(msgspec.Struct, frozen=True):
-    """why_not: why the line is refused, None if it holds. slope_interval: 95%, by sessions.
-    explained: R^2. residual_s: 10th, 50th, 90th percentile. points: (uncached tokens, seconds,
-    cause) of some requests, for the picture."""
-
-    label: str
-    n: int
-    why_not: str | None
-    mean_prompt_tokens: float | None = None
-    base_s: float | None = None
-    slope_s: float | None = None
-    slope_interval: tuple[float, float] | None = None
-    explained: float | None = None
-    residual_s: tuple[float, float, float] | None = None
-    points: tuple[tuple[float, float, str], ...] = ()
-    marks: tuple[Mark, ...] = ()
+MIN_REQUESTS, MIN_SESSIONS, FOLDS, DRAWS = 30, 10, 10, 100
+MAX_ERROR, MAX_OF_CONSTANT, MAX_FACTOR = log(1.25), 0.8, 1.5
+SHARES = np.linspace(0.01, 0.99, 99)
+_MAX_POINTS = 250
+Found = tuple[float, float]  # log seconds a step and a token
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -69,115 +49,210 @@ class Rate(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
-class _Line:
-    """Least squares over all requests, and over all but one session after another."""
+class Answer(msgspec.Struct, frozen=True):
+    """TTFT in seconds at a rate: of each share of requests in SHARES, the time that they are
+    within, with its interval. Empty with `why_not`."""
 
-    def __init__(self, x: FloatArray, y: FloatArray, session: IntArray):
-        sums = np.zeros((5, int(session.max()) + 1))
-        for row, values in enumerate((np.ones_like(x), x, y, x * x, x * y)):
-            np.add.at(sums[row], session, values)
-        sums = sums[:, sums[0] > 0]
-        self.sessions = sums.shape[1]
-        self.all = _solve(sums.sum(axis=1))
-        self.without = _solve(sums.sum(axis=1)[:, None] - sums)
+    label: str
+    hit_rate: float
+    why_not: str | None = None
+    ttft_s: tuple[float, ...] = ()
+    low_s: tuple[float, ...] = ()
+    high_s: tuple[float, ...] = ()
 
-    def at(self, tokens: float) -> tuple[float, float]:
-        """Mean TTFT there and the half width of its interval."""
-        each = self.without[0] + self.without[1] * tokens
-        return float(self.all[0] + self.all[1] * tokens), self._half(each)
+
+class Fit(msgspec.Struct, frozen=True):
+    """why_not: why the model is refused, None if it holds.
+
+    step_s, slope_s: seconds a step and a token; slope_interval: 95%. error, constant_error: median and mean held-out |log|, of model and constant.
+    ratio: measured / predicted TTFT, 10th, 50th and 90th percentile, held out. measured_s, own_s: at
+    SHARES, measured and by the model. points: (measured seconds, measured / predicted, cause) of
+    some requests, for the picture.
+    """
+
+    label: str
+    n: int
+    why_not: str | None
+    hit_rate: float | None = None
+    step_s: float | None = None
+    slope_s: float | None = None
+    slope_interval: tuple[float, float] | None = None
+    error: tuple[float, float] | None = None
+    constant_error: tuple[float, float] | None = None
+    ratio: tuple[float, float, float] | None = None
+    measured_s: tuple[float, ...] = ()
+    own_s: tuple[float, ...] = ()
+    points: tuple[tuple[float, float, str], ...] = ()
+    answer: Answer | None = None
+
+
+class _Search:
+    """Parameters found on all requests and without each fold, as log seconds (step, token)."""
+
+    def __init__(self, traffic: Traffic, ttft_s: FloatArray, session: IntArray):
+        self.traffic, self.log_ttft = traffic, np.log(ttft_s)
+        self.session, self.fold = session, session % FOLDS
+        self.tried: list[Found] = []
+        self.errors: list[FloatArray] = []
+        slow = float(np.quantile(ttft_s, 0.95))
+        a_token = log(slow / traffic.uncached.mean())
+        self._try(log(slow) - 7, log(slow), a_token - 7, 8.5, 32)
+        for half in (0.3, 0.12, 0.04):
+            for step, token in set(self.best):
+                self._try(step - half, step + half, token - half, 2 * half, 5)
+        self.all, *self.without = self.best
+
+    def _try(self, low: float, high: float, token: float, span: float, count: int) -> None:
+        for step_s in np.linspace(low, high, count):
+            for token_s in np.linspace(token, token + span, count):
+                self.tried.append((float(step_s), float(token_s)))
+                self.errors.append(self._error(*self.tried[-1]))
+
+    def _error(self, step: float, token: float) -> FloatArray:
+        predicted = replayed(self.traffic, exp(step), exp(token), as_sent=True)
+        error: FloatArray = self.log_ttft - np.log(predicted)
+        return error
 
     @property
-    def slope(self) -> tuple[float, float]:
-        return float(self.all[1]), self._half(self.without[1])
+    def best(self) -> list[Found]:
+        """Of what was tried: for all requests, then for those outside each fold."""
+        absolute = np.abs(self.errors)
+        rows = [slice(None), *(self.fold != fold for fold in range(FOLDS))]
+        return [self.tried[int(absolute[:, row].mean(axis=1).argmin())] for row in rows]
 
-    def _half(self, each: FloatArray) -> float:
-        """Infinite if a session alone carries all the difference there is."""
-        if not bool(np.isfinite(each).all()):
-            return float("inf")
-        count = len(each)
-        variance = (count - 1) / count * float(((each - each.mean()) ** 2).sum())
-        return t_quantile(_CONFIDENCE, count - 1) * sqrt(variance)
+    def drawn(self) -> list[Found]:
+        """The best of what was tried for each of other draws of the sessions."""
+        count = int(self.session.max()) + 1
+        times = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=DRAWS)
+        losses = np.abs(self.errors) @ times[:, self.session].T
+        return [self.tried[int(n)] for n in losses.argmin(axis=0)]
+
+    def held_out(self) -> FloatArray:
+        """log(measured / predicted) of every request, by parameters found without its fold."""
+        each = np.array([self._error(*found) for found in self.without])
+        error: FloatArray = each[self.fold, np.arange(len(self.fold))]
+        return error
+
+    def constant(self) -> FloatArray:
+        """The same of the median TTFT outside the fold."""
+        middle = [float(np.median(self.log_ttft[self.fold != fold])) for fold in range(FOLDS)]
+        return self.log_ttft - np.array(middle)[self.fold]
 
 
-def _solve(sums: FloatArray) -> FloatArray:
-    """(base, slope) from n, sum x, sum y, sum x^2, sum x y; NaN where x does not differ."""
-    n, x, y, xx, xy = sums
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = (n * xy - x * y) / (n * xx - x * x)
-        return np.array([(y - slope * x) / n, slope])
-
-
-def fit(label: str, requests: Requests, rates: Sequence[Rate]) -> Fit:
-    """Fit one run's requests and read the rates off it; see the rule above."""
-    number = requests.number
-    uncached = number["prompt_tokens"] - number["cached_tokens"]
-    rows = requests.is_ok & np.isfinite(uncached) & np.isfinite(number["ttft_s"])
-    x, y, session = uncached[rows], number["ttft_s"][rows], requests.session[rows]
-    if why := _too_little(x, session):
-        return Fit(label, len(x), why)
-    mean = float(number["prompt_tokens"][rows].mean())
-    line = _Line(x, y, session)
-    slope, half = line.slope
-    residuals = y - (line.all[0] + slope * x)
-    spread = [float(value) for value in np.quantile(residuals, [0.1, 0.5, 0.9])]
-    explained = 1.0 - float((residuals**2).sum() / max(((y - y.mean()) ** 2).sum(), 1e-300))
-    why_not = _why_not(slope, half, explained)
-    seen = (float(np.quantile(x, 0.02)), float(np.quantile(x, 0.98)))
-    causes = requests.main_cause[rows]
+def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> Fit:
+    """Fit one run's requests and answer for `rate`; see the rule above. closed: the loop it ran in."""
+    rows = answered(requests)
+    sessions, session = np.unique(requests.session[rows], return_inverse=True)
+    if why := _too_little(len(rows), len(sessions)):
+        return Fit(label, len(rows), why)
+    traffic = traffic_of(requests, rows, closed=closed)
+    ttft, prompt = requests.number["ttft_s"][rows], requests.number["prompt_tokens"][rows]
+    search = _Search(traffic, ttft, session.reshape(-1))
+    drawn = search.drawn()
+    error, constant = search.held_out(), search.constant()
+    ends = np.quantile([found[1] for found in drawn], [0.025, 0.975])
+    slope = (exp(min(ends[0], search.all[1])), exp(max(ends[1], search.all[1])))
+    why_not = _why_not(np.abs(error), np.abs(constant), slope)
+    own = _quantiles(replayed(traffic, *np.exp(search.all), as_sent=False))
+    measured = np.quantile(ttft, SHARES)
+    answer = None
+    if rate is not None and why_not is None:
+        answer = _answer(rate, search, drawn, prompt, np.log(measured) - np.log(own))
+    causes, spread = requests.main_cause[rows], np.exp(np.quantile(error, [0.1, 0.5, 0.9]))
     return Fit(
         label=label,
-        n=len(x),
+        n=len(rows),
         why_not=why_not,
-        mean_prompt_tokens=mean,
-        base_s=float(line.all[0]),
-        slope_s=slope,
-        slope_interval=None if np.isinf(half) else (slope - half, slope + half),
-        explained=explained,
-        residual_s=(spread[0], spread[1], spread[2]),
-        points=tuple(
-            (float(x[n]), float(y[n]), str(causes[n])) for n in _evenly(len(x), _MAX_POINTS)
-        ),
-        marks=() if why_not else tuple(_mark(line, mean, rate, seen) for rate in rates),
+        hit_rate=1.0 - float(traffic.uncached.sum() / prompt.sum()),
+        step_s=exp(search.all[0]),
+        slope_s=exp(search.all[1]),
+        slope_interval=slope,
+        error=_size(error),
+        constant_error=_size(constant),
+        ratio=(float(spread[0]), float(spread[1]), float(spread[2])),
+        measured_s=tuple(measured.tolist()),
+        own_s=tuple(own.tolist()),
+        points=tuple((float(ttft[n]), exp(error[n]), str(causes[n])) for n in _some(len(rows))),
+        answer=answer,
     )
 
 
-def _too_little(x: FloatArray, session: IntArray) -> str | None:
-    if len(x) < MIN_REQUESTS:
-        return f"{len(x)} requests have both a TTFT and cached tokens, {MIN_REQUESTS} are needed"
-    if (count := len(np.unique(session))) < MIN_SESSIONS:
-        return f"they are of {count} sessions, {MIN_SESSIONS} are needed"
-    span = float(np.subtract(*np.quantile(x, [0.95, 0.05])))
-    if span < MIN_SPAN_TOKENS:
-        return f"uncached tokens hardly differ: the middle 90% span {span:.0f} tokens"
+def _too_little(requests: int, sessions: int) -> str | None:
+    if requests < MIN_REQUESTS:
+        return f"{requests} requests have both a TTFT and cached tokens, {MIN_REQUESTS} are needed"
+    if sessions < MIN_SESSIONS:
+        return f"they are of {sessions} sessions, {MIN_SESSIONS} are needed"
     return None
 
 
-def _why_not(slope: float, half: float, explained: float) -> str | None:
-    if not slope - half > 0:
-        return "it is not certain that more uncached tokens take longer here"
-    if explained < MIN_EXPLAINED:
-        share, least = f"{100 * explained:.0f}%", f"{100 * MIN_EXPLAINED:.0f}%"
+def _why_not(error: FloatArray, constant: FloatArray, slope: tuple[float, float]) -> str | None:
+    middle = float(np.median(error))
+    if not middle <= MAX_ERROR:
         return (
-            f"uncached tokens explain {share} of the variance of TTFT, less than {least}: something"
-            " else, such as waiting in a queue, decides it"
+            f"on sessions that it has not seen the model is off by {100 * (exp(middle) - 1):.0f}% in"
+            " the median, more than 25%: something else than computing tokens in order decides it"
+        )
+    if not error.mean() < MAX_OF_CONSTANT * constant.mean():
+        return (
+            "uncached tokens tell too little here: on sessions that it has not seen the model's mean"
+            f" error is {error.mean():.2f}, that of one and the same time for all {constant.mean():.2f}"
+            " (log scale), and a fifth less is asked for"
+        )
+    if not slope[1] < MAX_FACTOR**2 * slope[0]:
+        return (
+            "what a token costs is not sure within a factor of 1.5:"
+            f" {1e3 * slope[0]:.3g} to {1e3 * slope[1]:.3g} ms, by other draws of these sessions"
         )
     return None
 
 
-def _mark(line: _Line, mean: float, rate: Rate, seen: tuple[float, float]) -> Mark:
-    tokens = (1 - rate.rate) * mean
-    if not seen[0] <= tokens <= seen[1]:
-        return Mark(rate.label, rate.rate, tokens, None)
-    low_rate = rate.rate if rate.low is None else rate.low
-    high_rate = rate.rate if rate.high is None else rate.high
-    least, below = line.at((1 - high_rate) * mean)
-    most, above = line.at((1 - low_rate) * mean)
-    ttft = line.at(tokens)[0]
-    return Mark(
-        rate.label, rate.rate, tokens, max(0.0, ttft), max(0.0, least - below), most + above
+def _answer(
+    rate: Rate, search: _Search, drawn: Sequence[Found], prompt: FloatArray, miss: FloatArray
+) -> Answer:
+    """miss: log(measured / model) at SHARES, at the run's own rate."""
+    traffic = search.traffic
+    ends = [rate.rate if end is None else end for end in (rate.high, rate.rate, rate.low)]
+    found = [uncached_at(end, prompt, traffic.uncached) for end in ends]
+    known = [uncached for uncached in found if uncached is not None]
+    if len(known) < len(found):
+        why = "no common change of what hits leads to this rate from here: too much hits nothing"
+        return Answer(rate.label, rate.rate, why)
+    if float(np.quantile(known[1], 0.9)) > float(traffic.uncached.max()):
+        why = "a tenth of the requests would compute more tokens than any has computed here"
+        return Answer(rate.label, rate.rate, why)
+    least, middle, most = (_at(traffic._replace(uncached=each), search.all) for each in known)
+    low = _spread(traffic._replace(uncached=known[0]), drawn, least, 0.025)
+    high = _spread(traffic._replace(uncached=known[2]), drawn, most, 0.975)
+    below, above = least - np.hypot(low, miss), most + np.hypot(high, miss)
+    times = (tuple(np.sort(np.exp(each)).tolist()) for each in (middle, below, above))
+    return Answer(rate.label, rate.rate, None, *times)
+
+
+def _at(traffic: Traffic, found: Found) -> FloatArray:
+    """log TTFT at SHARES."""
+    return np.log(_quantiles(replayed(traffic, exp(found[0]), exp(found[1]), as_sent=False)))
+
+
+def _spread(
+    traffic: Traffic, drawn: Sequence[Found], middle: FloatArray, share: float
+) -> FloatArray:
+    """How far this quantile of what the draws say lies from the middle."""
+    each = {found: _at(traffic, found) for found in set(drawn)}
+    ends: FloatArray = np.quantile([each[found] for found in drawn], share, axis=0)
+    return ends - middle
+
+
+def _quantiles(ttft_s: FloatArray) -> FloatArray:
+    found: FloatArray = np.quantile(ttft_s, SHARES)
+    return found
+
+
+def _size(error: FloatArray) -> tuple[float, float]:
+    return float(np.median(np.abs(error))), float(np.abs(error).mean())
+
+
+def _some(count: int) -> IntArray:
+    chosen: IntArray = np.unique(
+        np.linspace(0, count - 1, min(count, _MAX_POINTS)).round().astype(int)
     )
-
-
-def _evenly(count: int, most: int) -> IntArray:
-    chosen: IntArray = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
     return chosen

@@ -106,7 +106,7 @@ def _fit(found: Fit, report: Report) -> dict[str, Any]:
     return {
         "found": found,
         "chart": _both(lambda width: fit_chart(found, width), wide) if found.points else None,
-        "table": findings.fit_table(found, report.facts) if found.marks else None,
+        "table": findings.fit_table(found),
         "words": tables.fit_words(found),
     }
 

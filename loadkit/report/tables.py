@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -203,20 +204,38 @@ def _stalls(run: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def fit_words(found: Fit) -> str:
-    """The line in words, or why there is none."""
+    """The answer and how sure it is, or why there is none."""
     if found.why_not is not None:
-        return f"No line is shown for {found.label.lower()}: {found.why_not}"
-    assert found.base_s is not None
+        return f"No time at another hit rate is told from {found.label.lower()}: {found.why_not}"
+    assert found.step_s is not None
     assert found.slope_s is not None
     assert found.slope_interval is not None
-    assert found.residual_s is not None
-    low, high = (f"{1e3 * end:.3g}" for end in found.slope_interval)
+    assert found.error is not None
+    assert found.ratio is not None
+    least, most = found.slope_interval
+    low, middle, high = (f"{ratio:.2f}" for ratio in found.ratio)
     return (
-        f"{found.label}: mean TTFT = {milliseconds(found.base_s)} + {1e3 * found.slope_s:.3g} ms"
-        f" ({low} to {high}) for every uncached token, from {found.n:,} requests; it explains"
-        f" {percent(found.explained, 0)} of the variance (R²). Residuals: 10th percentile"
-        f" {milliseconds(found.residual_s[0])}, median {milliseconds(found.residual_s[1])}, 90th"
-        f" {milliseconds(found.residual_s[2])}"
+        f"{found.label}: {fit_answer(found)}a step of the server lasts"
+        f" {milliseconds(found.step_s)} + {1e3 * found.slope_s:.3g} ms a token in it"
+        f" ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests; on sessions that it has"
+        f" not seen this is {percent(math.expm1(found.error[0]), 0)} off in the median"
+        f" (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
+    )
+
+
+def fit_answer(found: Fit) -> str:
+    """`at 38% the median TTFT would be ...; `, empty if nothing was asked."""
+    answer = found.answer
+    if answer is None:
+        return ""
+    if answer.why_not:
+        return f"no time is told at {percent(answer.hit_rate, 0)}, {answer.why_not}; "
+    (low, high), here = (answer.low_s[49], answer.high_s[49]), found.measured_s
+    return (
+        f"at {percent(answer.hit_rate, 0)} ({answer.label.lower()}) the median TTFT would be about"
+        f" {milliseconds(answer.ttft_s[49])} ({milliseconds(low)} to {milliseconds(high)}) instead of"
+        f" {milliseconds(here[49])}, the 90th percentile {milliseconds(answer.ttft_s[89])} instead of"
+        f" {milliseconds(here[89])}; "
     )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +15,7 @@ from loadkit.gate.policy import Policy
 from loadkit.gate.requests import Requests, read_requests
 from loadkit.profiles import Slo
 from loadkit.report import build, render, render_markdown
-from loadkit.report.findings import broken_table, fit_table, objectives_table
-from loadkit.report.fit import Rate, fit
+from loadkit.report.findings import broken_table, objectives_table
 from loadkit.report.model import Facts
 from loadkit.report.objectives import objectives
 from loadkit.report.sent import Sent, sent
@@ -42,83 +40,6 @@ def requests(base: Path, rows: list[dict[str, Any]]) -> Requests:
         pa.Table.from_pylist([usual | zero | row for row in rows]), base / "requests.parquet"
     )
     return read_requests(base)
-
-
-def on_a_line(base: Path, noise: float = 0.0, **change: Any) -> Requests:
-    """40 sessions, uncached tokens 1000, 975, ... of 1000; TTFT = 50 ms + 2 ms a token."""
-    rng = np.random.default_rng(3)
-    base_s = 0.05 if not noise else 5.0
-    rows = [
-        {
-            "session": f"s{n}",
-            "prompt_tokens": 1000,
-            "cached_tokens": 25 * n,
-            "ttft_s": base_s + 0.002 * (1000 - 25 * n) + noise * float(rng.normal()),
-            "sent_s": float(n),
-        }
-        | change
-        for n in range(40)
-    ]
-    return requests(base, rows)
-
-
-def test_a_line_is_found_again_and_read_at_every_rate(tmp_path: Path) -> None:
-    found = fit("Staging", on_a_line(tmp_path), [Rate("Staging", 0.92), Rate("E", 0.38, 0.3, 0.5)])
-    assert found.why_not is None
-    assert found.base_s == pytest.approx(0.05)
-    assert found.slope_s == pytest.approx(0.002)
-    assert found.explained == pytest.approx(1)
-    staging, expected = found.marks
-    assert (staging.uncached_tokens, staging.ttft_s) == (pytest.approx(80), pytest.approx(0.21))
-    assert (expected.uncached_tokens, expected.ttft_s) == (pytest.approx(620), pytest.approx(1.29))
-    assert expected.low_s == pytest.approx(0.05 + 0.002 * 500)
-    assert expected.high_s == pytest.approx(0.05 + 0.002 * 700)
-
-
-def test_the_lines_interval_holds_the_truth_about_as_often_as_it_says(tmp_path: Path) -> None:
-    from loadkit.report.fit import _Line
-
-    rng = np.random.default_rng(11)
-    held = 0
-    for _ in range(400):
-        x = rng.uniform(0, 1000, 60)
-        session = np.arange(60) // 2
-        y = 0.05 + 0.002 * x + rng.normal(0, 0.2, 30)[session] + rng.normal(0, 0.1, 60)
-        middle, half = _Line(x, y, session.astype(np.int64)).at(600)
-        held += middle - half <= 1.25 <= middle + half
-    assert 0.90 < held / 400 < 0.99
-
-
-@pytest.mark.parametrize(
-    ("change", "noise", "why"),
-    [
-        ({"ttft_s": None}, 0.0, "0 requests have both"),
-        ({"cached_tokens": None}, 0.0, "0 requests have both"),
-        ({"session": "one"}, 0.0, "they are of 1 sessions, 10 are needed"),
-        ({"cached_tokens": 900}, 0.0, "hardly differ: the middle 90% span 0 tokens"),
-        ({"ttft_s": 0.3}, 0.0, "not certain that more uncached tokens take longer"),
-        ({}, 1.0, "of the variance of TTFT, less than 50%"),
-    ],
-)
-def test_a_poor_line_is_refused_with_its_reason(
-    tmp_path: Path, change: dict[str, Any], noise: float, why: str
-) -> None:
-    found = fit("Staging", on_a_line(tmp_path, noise, **change), [Rate("Staging", 0.5)])
-    assert found.why_not is not None
-    assert why in found.why_not
-    assert found.marks == ()
-
-
-def test_a_rate_outside_what_was_seen_gets_no_time(tmp_path: Path) -> None:
-    rows = [
-        {"session": f"s{n}", "prompt_tokens": 1000, "cached_tokens": 600 + 10 * n,
-         "ttft_s": 0.05 + 0.002 * (400 - 10 * n), "sent_s": float(n)}
-        for n in range(40)
-    ]  # fmt: skip
-    found = fit("Staging", requests(tmp_path, rows), [Rate("E", 0.38)])
-    assert (found.why_not, found.marks[0].ttft_s) == (None, None)
-    run = {"latency": {"ttft_s": {"mean": 0.1}}}
-    assert fit_table(found, [Facts("Staging", run)]).rows[2].cells == ("outside what was seen",)
 
 
 def test_time_windows_have_their_own_rate_and_the_rate_so_far(tmp_path: Path) -> None:
