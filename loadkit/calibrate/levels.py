@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from loadkit.calibrate.drive import Driven
+from loadkit.core.errors import InputError
 
 SCHEMA = "loadkit.calibration/1"
 # A first token that is this much late in the middle, or at the 99th percentile, is not measured.
 TRUST_P50_S, TRUST_P99_S = 1e-3, 10e-3
+MAX_STREAMS, MAX_LEVELS = 20_000, 20
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,17 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
         p50, p99 = self.ttft_error_p50_s, self.ttft_error_p99_s
         in_time = p50 is not None and p99 is not None and p50 <= TRUST_P50_S and p99 <= TRUST_P99_S
         return in_time and self.failed == 0
+
+
+def parse_streams(text: str) -> list[int]:
+    """`1,50` -> [1, 50]. InputError for anything but a few whole numbers from 1."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) > MAX_LEVELS:
+        raise InputError(f"not numbers of streams: {text}", where="--streams", remedy="like 1,50")
+    numbers = [int(part) for part in parts if len(part) < 9]
+    if len(numbers) < len(parts) or not all(1 <= number <= MAX_STREAMS for number in numbers):
+        raise InputError(f"each from 1 to {MAX_STREAMS}: {text}", where="--streams")
+    return numbers
 
 
 def judge(streams: int, driven: Driven, truth: Mapping[str, float]) -> Level:

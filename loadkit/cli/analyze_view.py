@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadkit.cli import audit_view, prefix_view
-from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
+from loadkit.cli.rate_tables import console, count, curve_table, note, percent, split_table
 from loadkit.core.units import plural
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _show_rest(out: Console, analysis: Analysis) -> None:
         table.add_row(Text(label), Text(text, "dim"))
     out.print(table)
     for warning in analysis.warnings:
-        out.print(Text("note: ", "yellow").append(warning, "default"))
+        note(out, warning)
 
 
 def _weightings(analysis: Analysis) -> list[tuple[str, str]]:

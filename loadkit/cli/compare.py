@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from loadkit.cli import options
+from loadkit.cli.options import AsJson, argument
 
 
 def compare(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="run folders; the first is compared with")
-    ],
-    as_json: options.AsJson = False,
+    folders: Annotated[list[Path], argument("run folders; the first is compared with", "DIR")],
+    as_json: AsJson = False,
 ) -> None:
     """Runs side by side: what changed, how sure that is, and which settings differ."""
     from loadkit.cli.log_input import as_json as to_text

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from loadkit.cli.options import argument, option
 
 
 def corpora(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="NAME", help="bundled name or folder: validate it; hf:NAME: its licence"
-        ),
+        argument("bundled name or folder: validate it; hf:NAME: its licence", "NAME"),
     ] = None,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=0, help="how many sample messages to show")
-    ] = 3,
+    samples: Annotated[int, option("how many sample messages to show", "N", min=0)] = 3,
 ) -> None:
     """List the bundled corpora and public sets, or validate one and show samples of it."""
     from random import Random

@@ -7,21 +7,18 @@ from typing import Annotated
 
 import typer
 
-from loadkit.cli import options
+from loadkit.cli.options import AsJson, flag, option
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="folder for logs, runs and report")
+        Path, option("folder for logs, runs and report", "DIR", "--output", "-o")
     ] = Path("loadkit-demo"),
-    force: Annotated[
-        bool, typer.Option("--force", help="replace the folder of an earlier demo")
-    ] = False,
+    force: Annotated[bool, flag("--force", "replace the folder of an earlier demo")] = False,
     model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="model folder or name (default: SmolLM2-135M)"),
+        str | None, option("model folder or name (default: SmolLM2-135M)", "NAME")
     ] = None,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run production-like and staging traffic against the reference server and compare them."""
     from loadkit.cli.demo_view import Display

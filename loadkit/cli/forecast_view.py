@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.text import Text
 
-from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
+from loadkit.cli.rate_tables import console, count, curve_table, note, percent, split_table
 from loadkit.core.units import plural
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def show(forecast: Forecast) -> None:
             out.print(line, style="dim")
     out.print(_baselines(forecast), style="dim")
     for warning in forecast.warnings:
-        out.print(Text("note: ", "yellow").append(warning, "default"))
+        note(out, warning)
 
 
 def _headline(forecast: Forecast) -> str:

@@ -1,63 +1,111 @@
-"""What the verbs that read a log share: reading it, printing and writing one JSON object."""
+"""What the verbs that read a log share: which and how, reading it, giving the answer."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from loadkit.cli import options
+from loadkit.cli.options import argument, flag, option
 from loadkit.core.errors import InputError
 
 if TYPE_CHECKING:
     from loadkit.traces import Log, Progress
 
 
-def read(
-    logs: Sequence[Path],
-    format: str,
-    tokenizer: str | None,
-    block_size: int | None,
-    *,
-    strict: bool = False,
-    skip_bad: bool = False,
-) -> Log:
-    """Read the log, with a progress bar on a terminal; the tokenizer is loaded only if named."""
-    from loadkit.core.tokenizer import load_tokenizer
-    from loadkit.corpora.public import tell_licences
-    from loadkit.traces import read_log
+@dataclass(frozen=True)
+class Source:
+    """Log files, and how they are read."""
 
-    tell_licences(list(map(str, logs)))
-    served = None if tokenizer is None else load_tokenizer(tokenizer)
-    with progress_bar() as on_progress:
-        return read_log(
-            logs,
-            format=format,
-            tokenizer=served,
-            block_size=block_size,
-            strict=strict,
-            skip_bad=skip_bad,
-            on_progress=on_progress,
-        )
+    logs: Annotated[list[Path], argument("Log files, read as one.", "LOG")]
+    format: Annotated[
+        str, option("A log format's name; found from the first rows unless given.", "NAME")
+    ] = "auto"
+    tokenizer: Annotated[
+        str | None, option("The served tokenizer, for text logs.", "PATH-OR-NAME")
+    ] = None
+    block_size: Annotated[
+        int | None, option("Tokens a block; the format's own unless given.", "N")
+    ] = None
+
+    def read(self, **rows: bool) -> Log:
+        """The log, with a progress bar on a terminal; the tokenizer is loaded only if named."""
+        from loadkit.core.tokenizer import load_tokenizer
+        from loadkit.corpora.public import tell_licences
+        from loadkit.traces import read_log
+
+        tell_licences(list(map(str, self.logs)))
+        served = None if self.tokenizer is None else load_tokenizer(self.tokenizer)
+        with progress_bar() as on_progress:
+            return read_log(
+                self.logs,
+                format=self.format,
+                tokenizer=served,
+                block_size=self.block_size,
+                on_progress=on_progress,
+                **rows,
+            )
 
 
-def capacity_text(capacity: str | None, config: Path | None, kv_dtype: str | None) -> str | None:
-    """The capacities as typed, with sizes in bytes as tokens of the model that `config` describes."""
-    from loadkit.core.kv_size import read_bytes_per_token
-    from loadkit.core.units import bytes_as_tokens
+@dataclass(frozen=True)
+class CheckedSource(Source):
+    """The same, where rows that do not fit may be a reason to stop, or none."""
 
-    if config is None:
-        if kv_dtype is not None:
+    strict: Annotated[bool, flag("--strict", "Any warning about the log is an error.")] = False
+    skip_bad: Annotated[
+        bool, flag("--skip-bad", "Skip rows that do not fit; count and list them.")
+    ] = False
+
+    def read(self, **rows: bool) -> Log:
+        return super().read(strict=self.strict, skip_bad=self.skip_bad, **rows)
+
+
+@dataclass(frozen=True)
+class KvSize:
+    """What a token takes in the cache, for capacities in bytes."""
+
+    model_config: Annotated[
+        Path | None, option("The model's config.json, for capacities in GiB.", "PATH")
+    ] = None
+    kv_dtype: Annotated[str | None, option("The KV cache's type if not the model's.", "fp8")] = None
+
+    def in_tokens(self, capacity: str | None) -> str | None:
+        """The capacities as typed, with sizes in bytes as tokens of the model's."""
+        from loadkit.core.kv_size import read_bytes_per_token
+        from loadkit.core.units import bytes_as_tokens
+
+        if self.model_config is not None:
+            size = read_bytes_per_token(self.model_config, self.kv_dtype)
+            return bytes_as_tokens(capacity or "", size) or None
+        if self.kv_dtype is not None:
             raise InputError(
                 "says nothing by itself",
                 where="--kv-dtype",
                 remedy="add --model-config, and sizes in --capacity as 40GiB",
             )
         return capacity
-    return bytes_as_tokens(capacity or "", read_bytes_per_token(config, kv_dtype)) or None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where the answer goes."""
+
+    json: options.AsJson = False
+    output: options.JsonFile = None
+
+    def give(self, data: Mapping[str, Any], show: Callable[[], None]) -> None:
+        """To the file, if one was named, and to stdout: as JSON, else as a person reads it."""
+        if self.output is not None:
+            write_json(self.output, data)
+        if self.json:
+            print(as_json(data))
+        else:
+            show()
 
 
 @contextmanager
@@ -90,12 +138,7 @@ def as_json(data: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write whole or not at all: to a temporary name beside `path`, then renamed."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(as_json(data) + "\n", "utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise InputError(f"cannot be written: {error.strerror}", where=path) from error
+    """Write whole or not at all. InputError if the folder cannot be written to."""
+    from loadkit.report.files import write_whole
+
+    write_whole(path, as_json(data) + "\n")

@@ -1,86 +1,149 @@
-"""Options and arguments that several verbs take: one type each, so that they read alike everywhere."""
+"""What several verbs take: options as one type each, those that belong together as one dataclass."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+if TYPE_CHECKING:
+    from loadkit.client.secret import Secret
+    from loadkit.profiles import Profile
+    from loadkit.traffic.plan import TrafficPlan
 
-def option(*names: str, help: str, metavar: str | None = None, **limits: Any) -> Any:
+
+def option(help: str, metavar: str, *names: str, **limits: Any) -> Any:
     """An option; its name is the parameter's unless given. limits: min and max of a number."""
     return typer.Option(*names, help=help, metavar=metavar, **limits)
 
 
-# Logs
-LogFiles = Annotated[list[Path], typer.Argument(metavar="LOG", help="Log files, read as one.")]
-LogFormat = Annotated[
-    str, option(help="A log format's name; found from the first rows unless given.", metavar="NAME")
-]
-LogTokenizer = Annotated[
-    str | None, option(help="The served tokenizer, for text logs.", metavar="PATH-OR-NAME")
-]
-LogBlockSize = Annotated[
-    int | None, option(help="Tokens a block; the format's own unless given.", metavar="N")
-]
-Strict = Annotated[bool, option("--strict", help="Any warning about the log is an error.")]
-SkipBad = Annotated[
-    bool, option("--skip-bad", help="Skip rows that do not fit; count and list them.")
-]
-ModelConfig = Annotated[
-    Path | None, option(help="The model's config.json, for capacities in GiB.", metavar="PATH")
-]
-KvDtype = Annotated[
-    str | None, option(help="The KV cache's type if not the model's.", metavar="fp8")
-]
+def flag(name: str, help: str) -> Any:
+    """An option without a value, and without a `--no-` to take it back."""
+    return typer.Option(name, help=help)
 
-# Traffic and its endpoint
-Url = Annotated[
-    str | None, option(help="The endpoint, such as http://127.0.0.1:8000.", metavar="URL")
-]
-Model = Annotated[
-    str | None, option(help="Model to ask for [default: the only one listed].", metavar="NAME")
-]
-Tokenizer = Annotated[
-    str | None, option(help="The served tokenizer: folder or hub name.", metavar="NAME")
-]
-BlockSize = Annotated[
-    int | None, option(help="Tokens a block [default: what the server says].", metavar="N", min=1)
-]
+
+def argument(help: str, metavar: str) -> Any:
+    return typer.Argument(help=help, metavar=metavar)
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb for Typer: of a parameter that is a dataclass every field is an option of its own."""
+    hints = get_type_hints(verb, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    taken: list[Parameter] = []
+    for name, parameter in signature(verb).parameters.items():
+        if name in groups:
+            taken += _spread(groups[name])
+        else:
+            kind = Parameter.KEYWORD_ONLY
+            taken.append(parameter.replace(annotation=hints[name], kind=kind))
+
+    @wraps(verb)
+    def flat(*leading: Any, **given: Any) -> None:
+        for name, group in groups.items():
+            names = [each.name for each in fields(group) if each.name in given]
+            given[name] = group(**{each: given.pop(each) for each in names})
+        verb(*leading, **given)
+
+    flat.__signature__ = Signature(taken)  # type: ignore[attr-defined]
+    flat.__annotations__ = {each.name: each.annotation for each in taken}
+    return flat
+
+
+def _spread(group: Any) -> list[Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        Parameter(f.name, Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
+        for f in fields(group)
+    ]
+
+
+def _default(field: Field[Any]) -> Any:
+    return Parameter.empty if field.default is MISSING else field.default
+
+
 Settings = Annotated[
-    list[str] | None,
-    option("--set", help="Override a key of the profile; repeatable.", metavar="A.B=C"),
-]
-Processes = Annotated[int, option(help="Load worker processes.", metavar="N", min=1)]
-ApiKeyFile = Annotated[
-    Path | None, option(help="File with the API key; or set LOADKIT_API_KEY.", metavar="FILE")
-]
-
-# Verdicts
-Expected = Annotated[
-    Path | None, option(help="Forecast JSON (`loadkit forecast --json`).", metavar="FILE")
+    list[str] | None, option("Override a key of the profile; repeatable.", "A.B=C", "--set")
 ]
 PolicyFile = Annotated[
     Path | None,
     option(
-        "--policy",
-        "--thresholds",
-        help="gate.yaml with thresholds and objectives [default: the profile's, else ours].",
-        metavar="FILE",
+        "gate.yaml with thresholds and objectives [default: the profile's, else ours].",
+        "FILE",
+        *("--policy", "--thresholds"),
     ),
 ]
-Baseline = Annotated[
-    Path | None,
-    option(help="Earlier run folder that this one must not fall behind.", metavar="DIR"),
-]
-Junit = Annotated[Path | None, option(help="Also write JUnit XML here.", metavar="FILE")]
-Markdown = Annotated[
-    Path | None, option(help="Also write a summary as Markdown here.", metavar="FILE")
-]
+PageSize = Annotated[int | None, option("SGLang's tokens a page; 1 unless given.", "N")]
+AsJson = Annotated[bool, flag("--json", "One JSON object on stdout, nothing else.")]
+Expected = Annotated[Path | None, option("Forecast JSON (`loadkit forecast --json`).", "FILE")]
+JsonFile = Annotated[Path | None, option("Write the JSON here too.", "FILE", "-o", "--output")]
 
-# Output
-AsJson = Annotated[bool, option("--json", help="One JSON object on stdout, nothing else.")]
-JsonFile = Annotated[
-    Path | None, option("-o", "--output", help="Write the JSON here too.", metavar="FILE")
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Sending:
+    """How a profile is sent to an endpoint."""
+
+    model: Annotated[
+        str | None, option("Model to ask for [default: the only one listed].", "NAME")
+    ] = None
+    tokenizer: Annotated[
+        str | None, option("The served tokenizer: folder or hub name.", "NAME")
+    ] = None
+    block_size: Annotated[
+        int | None, option("Tokens a block [default: what the server says].", "N", min=1)
+    ] = None
+    settings: Settings = None
+    processes: Annotated[int, option("Load worker processes.", "N", min=1)] = 1
+    api_key_file: Annotated[
+        Path | None, option("File with the API key; or set LOADKIT_API_KEY.", "FILE")
+    ] = None
+
+    def key(self) -> Secret | None:
+        """The file's key, else the environment's."""
+        from loadkit.client.secret import read_api_key
+
+        return read_api_key(self.api_key_file)
+
+    def planned(
+        self, profile: str, url: str | None, more: Sequence[str] = ()
+    ) -> tuple[Profile, TrafficPlan]:
+        """The profile with --set and `more` settings, and its plan: refused if a tokenizer shows
+        it not fresh. A URL that is none is refused first, and a key that is none."""
+        from loadkit import profiles
+        from loadkit.client.endpoint import Endpoint
+        from loadkit.corpora.public import tell_licences
+        from loadkit.planning import plan_for_run
+
+        key = self.key()
+        if url is not None:
+            Endpoint.parse(url)
+        chosen = profiles.load(profile, [*(self.settings or ()), *more])
+        tell_licences(chosen.traffic.model_dump())
+        plan = plan_for_run(
+            chosen,
+            tokenizer=self.tokenizer,
+            block_size=self.block_size,
+            url=url,
+            key=key,
+            model=self.model,
+        )
+        return chosen, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What a verdict goes by, and where it is written besides."""
+
+    baseline: Annotated[
+        Path | None, option("Earlier run folder that this one must not fall behind.", "DIR")
+    ] = None
+    policy: PolicyFile = None
+    junit: Annotated[Path | None, option("Also write JUnit XML here.", "FILE")] = None
+    markdown: Annotated[Path | None, option("Also write a summary as Markdown here.", "FILE")] = (
+        None
+    )

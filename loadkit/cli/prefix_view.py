@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadkit.cli.rate_tables import count, percent
+from loadkit.cli.rate_tables import count, percent, table
 
 if TYPE_CHECKING:
     from loadkit.analysis import Analysis
@@ -33,12 +33,10 @@ def show(out: Console, analysis: Analysis) -> None:
 
 
 def _table(prefixes: Sequence[SharedPrefix], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("share", "tokens", "at token", "sessions", "requests"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("begins", no_wrap=True, overflow="ellipsis", max_width=width)
+    made = table(("share", "tokens", "at token", "sessions", "requests"), "right", no_wrap=True)
+    made.add_column("begins", no_wrap=True, overflow="ellipsis", max_width=width)
     for prefix in prefixes:
-        table.add_row(
+        made.add_row(
             percent(prefix.hit_share).rjust(7),
             f"{prefix.tokens:,}",
             f"{prefix.start_token:,}",
@@ -46,7 +44,7 @@ def _table(prefixes: Sequence[SharedPrefix], width: int) -> Table:
             f"{prefix.requests:,}",
             _begins(prefix),
         )
-    return table
+    return made
 
 
 def _begins(prefix: SharedPrefix) -> Text:

@@ -8,57 +8,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loadkit.cli import options
+from loadkit.cli.options import Judging, Sending, argument, flag, grouped, option
 from loadkit.core.units import plural
 
 if TYPE_CHECKING:
     from loadkit.prelaunch import Cost, Outcome
 
 
+@grouped
 def prelaunch(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")],
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder of all results; resumable."),
-    ],
+    profile: Annotated[str, argument("Bundled name, or a path.", "PROFILE")],
+    output: Annotated[Path, option("Folder of all results; resumable.", "DIR", "-o", "--output")],
+    sending: Sending,
+    judging: Judging,
     log: Annotated[
-        list[Path] | None,
-        typer.Option("--log", metavar="LOG", help="Production's request log; repeatable."),
+        list[Path] | None, option("Production's request log; repeatable.", "LOG", "--log")
     ] = None,
     expected: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A forecast made before, instead of --log.")
+        Path | None, option("A forecast made before, instead of --log.", "FILE")
     ] = None,
     url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The endpoint [default: our reference server]."),
+        str | None, option("The endpoint [default: our reference server].", "URL")
     ] = None,
     traffic: Annotated[
-        str, typer.Option(metavar="20x", help="Production's traffic as a multiple of the log's.")
+        str, option("Production's traffic as a multiple of the log's.", "20x")
     ] = "1x",
-    horizon: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds from a cold start.")
-    ] = None,
+    horizon: Annotated[float | None, option("Seconds from a cold start.", "S")] = None,
     capacity: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Cache: 30k blocks, 3Mtok [default: the server's]."),
+        str | None, option("Cache: 30k blocks, 3Mtok [default: the server's].", "SIZE")
     ] = None,
-    format: options.LogFormat = "auto",
-    model: options.Model = None,
-    tokenizer: options.Tokenizer = None,
-    block_size: options.BlockSize = None,
-    settings: options.Settings = None,
-    processes: options.Processes = 1,
-    api_key_file: options.ApiKeyFile = None,
+    format: Annotated[
+        str, option("A log format's name; found from the first rows unless given.", "NAME")
+    ] = "auto",
     budget: Annotated[
-        str | None,
-        typer.Option(metavar="500req,2Mtok", help="Refuse a plan that may send more than this."),
+        str | None, option("Refuse a plan that may send more than this.", "500req,2Mtok")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan, its time and tokens; send nothing.")
+        bool, flag("--dry-run", "Print the plan, its time and tokens; send nothing.")
     ] = False,
-    baseline: options.Baseline = None,
-    policy: options.PolicyFile = None,
-    junit: options.Junit = None,
-    markdown: options.Markdown = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Is staging honest, and what will launch day look like? Exit 0: PASS, 1: FAIL, 3: cannot tell.
@@ -69,27 +56,16 @@ def prelaunch(
     from loadkit.cli.ci import write_verdict
     from loadkit.cli.interrupt import interruptible
     from loadkit.cli.log_input import as_json as to_text
-    from loadkit.cli.run_modes import planned
     from loadkit.cli.run_view import progress
-    from loadkit.client.secret import read_api_key
     from loadkit.core.units import parse_traffic
     from loadkit.corpora.public import tell_licences
     from loadkit.prelaunch import Job, check_budget, cost_of, parse_budget
     from loadkit.prelaunch import prelaunch as run_stages
 
     limit = parse_budget(budget) if budget else None
-    key = read_api_key(api_key_file)
     tell_licences([str(each) for each in log or ()])
-    chosen, plan = planned(
-        profile,
-        list(settings or ()),
-        tokenizer=tokenizer,
-        block_size=block_size,
-        url=url,
-        key=key,
-        model=model,
-    )
-    cost = cost_of(plan, chosen, _counter(tokenizer) if dry_run or limit else None)
+    chosen, plan = sending.planned(profile, url)
+    cost = cost_of(plan, chosen, _counter(sending.tokenizer) if dry_run or limit else None)
     if dry_run:
         _show_cost(chosen.name, cost, as_json=as_json)
     if limit:
@@ -107,18 +83,18 @@ def prelaunch(
         horizon_s=horizon,
         capacity=capacity,
         url=url,
-        model=model,
-        tokenizer=tokenizer,
-        block_size=block_size,
-        processes=processes,
-        key=key,
-        policy=policy,
-        baseline=baseline,
+        model=sending.model,
+        tokenizer=sending.tokenizer,
+        block_size=sending.block_size,
+        processes=sending.processes,
+        key=sending.key(),
+        policy=judging.policy,
+        baseline=judging.baseline,
     )
     kept = f"finished stages are kept in {output}"
     with interruptible(kept), progress(chosen.name, plan.num_requests) as on_progress:
         done = run_stages(job, _Show(on_progress))
-    write_verdict(done.verdict, name=chosen.name, junit=junit, markdown=markdown)
+    write_verdict(done.verdict, name=chosen.name, junit=judging.junit, markdown=judging.markdown)
     if as_json:
         print(to_text(_object(done, cost, output)))
     else:

@@ -5,50 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from loadkit.cli import options
+from loadkit.cli.options import argument, option
 
 
 def profiles(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[show] [NAME] | new NAME | schema",
-            help="Bundled name or path: validate it, show it and what it plans. "
+        argument(
+            "Bundled name or path: validate it, show it and what it plans. "
             "new: ask five questions and write one. schema: the JSON schema of profiles.",
+            "[show] [NAME] | new NAME | schema",
         ),
     ] = None,
     settings: options.Settings = None,
     tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The served tokenizer: for lengths in tokens, and freshness."
-        ),
+        str | None, option("The served tokenizer: for lengths in tokens, and freshness.", "NAME")
     ] = None,
-    block_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Tokens a block, for freshness.")
-    ] = 16,
-    service: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="new: chat, agent, documents or single."),
-    ] = None,
-    sessions: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="new: sessions in a run.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(metavar="R", help="new: sessions that begin a second.")
-    ] = None,
+    block_size: Annotated[int, option("Tokens a block, for freshness.", "N", min=1)] = 16,
+    service: Annotated[str | None, option("new: chat, agent, documents or single.", "KIND")] = None,
+    sessions: Annotated[int | None, option("new: sessions in a run.", "N", min=1)] = None,
+    rate: Annotated[float | None, option("new: sessions that begin a second.", "R")] = None,
     requests: Annotated[
-        float | None, typer.Option(metavar="N", min=1, help="new: requests of a session, mean.")
+        float | None, option("new: requests of a session, mean.", "N", min=1)
     ] = None,
     shared_tokens: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="new: tokens of the system prompt or document."),
+        int | None, option("new: tokens of the system prompt or document.", "N", min=0)
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="new: where to.")
-    ] = None,
+    output: Annotated[Path | None, option("new: where to.", "FOLDER", "-o", "--output")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List the bundled profiles, validate and show one with what it plans, or write a new one."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -40,6 +40,25 @@ def console() -> Console:
     return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
+def table(
+    heads: Sequence[str] = (), justify: Literal["left", "right"] = "left", no_wrap: bool = False
+) -> Table:
+    """An empty table without lines; a heading for each column, or no headings."""
+    return Table(
+        *(Column(head, justify=justify, no_wrap=no_wrap) for head in heads),
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        show_header=bool(heads),
+    )
+
+
+def note(out: Console, text: str) -> None:
+    """A warning below the figures."""
+    out.print(Text("note: ", "yellow").append(text, "default"))
+
+
 def percent(rate: float | None) -> str:
     """`34.7%`, or `n/a` where there was nothing to divide by."""
     return "n/a" if rate is None else f"{100 * rate:.1f}%"
@@ -57,24 +76,22 @@ def count(number: int) -> str:
 def split_table(rates: dict[str, float | None], width: int = _PIPE_WIDTH) -> Table:
     """Causes with their share of prompt tokens; `rates` has the keys of the split."""
     room = _bar_width(width, _SPLIT_TEXT)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made = table()
     for cause, meaning in _MEANING.items():
         style, glyph = _style(cause)
         bar = Text(glyph * round(room * (rates[cause] or 0)), style)
         name = Text(cause.replace("_", " "), style)
-        table.add_row(name, percent(rates[cause]).rjust(6), bar, Text(meaning, "dim"))
-    return table
+        made.add_row(name, percent(rates[cause]).rjust(6), bar, Text(meaning, "dim"))
+    return made
 
 
 def curve_table(curve: Sequence[CurvePoint], width: int = _PIPE_WIDTH) -> Table:
     """Hit rate over capacity; the bar is coloured by cause."""
     room = _bar_width(width, _CURVE_TEXT)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("blocks", "tokens", "hit rate", "evicted", "block hits"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("by cause", no_wrap=True)
+    made = table(("blocks", "tokens", "hit rate", "evicted", "block hits"), "right", no_wrap=True)
+    made.add_column("by cause", no_wrap=True)
     for point in curve:
-        table.add_row(
+        made.add_row(
             "infinite" if point.capacity_blocks is None else f"{point.capacity_blocks:,}",
             "" if point.capacity_tokens is None else count(point.capacity_tokens),
             percent(point.hit_rate),
@@ -82,7 +99,7 @@ def curve_table(curve: Sequence[CurvePoint], width: int = _PIPE_WIDTH) -> Table:
             percent(point.block_hit_rate),
             _stacked(point, room),
         )
-    return table
+    return made
 
 
 def _bar_width(width: int, text: int) -> int:

@@ -5,35 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from loadkit.cli import options
+from loadkit.cli.options import argument, flag, option
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder of the staging test")],
+    folder: Annotated[Path, argument("run folder of the staging test", "DIR")],
     expected: options.Expected = None,
     production: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="run folder of production-like traffic to compare with"),
+        Path | None, option("run folder of production-like traffic to compare with", "DIR")
     ] = None,
     gate: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="verdict JSON (default: judged here, if --expected is given)"
-        ),
+        Path | None, option("verdict JSON (default: judged here, if --expected is given)", "FILE")
     ] = None,
     policy: options.PolicyFile = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="HTML file (default: DIR/report.html)"),
+        Path | None, option("HTML file (default: DIR/report.html)", "FILE", "-o", "--output")
     ] = None,
     markdown: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="also write a summary as Markdown; - prints it"),
+        Path | None, option("also write a summary as Markdown; - prints it", "FILE")
     ] = None,
     with_text: Annotated[
-        bool, typer.Option("--with-text", help="quote a few words of prompts; they may be private")
+        bool, flag("--with-text", "quote a few words of prompts; they may be private")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

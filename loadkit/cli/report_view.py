@@ -8,6 +8,7 @@ from rich.table import Table as Screen
 from rich.text import Text
 
 from loadkit.cli.rate_tables import console
+from loadkit.cli.rate_tables import table as empty_table
 from loadkit.report.model import Report
 from loadkit.report.tables import Table, split_table, wait_table
 from loadkit.report.words import for_log
@@ -28,8 +29,7 @@ def show(report: Report) -> None:
 
 def to_screen(table: Table, justify: Literal["left", "right"] = "right") -> Screen:
     """A table of the report for a terminal; figures to the right, words to the left."""
-    screen = Screen(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    screen.add_column(for_log(table.corner))
+    screen = empty_table([for_log(table.corner)])
     for name in table.columns:
         screen.add_column(for_log(name), justify=justify)
     for row in table.rows:

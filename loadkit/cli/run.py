@@ -2,148 +2,153 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from loadkit.cli import options
+from loadkit.cli.options import Sending, argument, flag, grouped, option
 
 
-def run(
-    profile: Annotated[
-        str | None, typer.Argument(metavar="PROFILE", help="Bundled name, or a path.")
-    ] = None,
-    url: options.Url = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Run folder to make.")
-    ] = None,
-    model: options.Model = None,
-    tokenizer: options.Tokenizer = None,
-    block_size: options.BlockSize = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Instead of the profile's seed.")
-    ] = None,
-    settings: options.Settings = None,
-    processes: options.Processes = 1,
-    master: Annotated[
-        bool, typer.Option("--master", help="Wait for workers that are started elsewhere.")
-    ] = False,
-    expect_workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How many the master waits for.")
-    ] = 1,
-    worker: Annotated[
-        bool, typer.Option("--worker", help="Be a worker of a master; needs no other argument.")
-    ] = False,
-    master_host: Annotated[
-        str, typer.Option(metavar="HOST", help="The master's address, to listen at or to call.")
-    ] = "127.0.0.1",
-    master_port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="Its port.")
-    ] = 5557,
+@dataclass(frozen=True, kw_only=True)
+class Load(Sending):
+    """What a run may be told beside what all that send are told."""
+
+    seed: Annotated[int | None, option("Instead of the profile's seed.", "N", min=0)] = None
+    reset: Annotated[
+        bool, flag("--reset", "Empty the server's prefix cache first, and check it.")
+    ] = False
     metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", min=1, max=65535, help="Prometheus page of the run, on loopback."
-        ),
+        int | None, option("Prometheus page of the run, on loopback.", "PORT", min=1, max=65535)
+    ] = None
+
+    def overrides(self) -> list[str]:
+        """The profile's keys that options stand for."""
+        seed = [] if self.seed is None else [f"seed={self.seed}"]
+        return seed + (["cache=reset"] if self.reset else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Load from processes that are started elsewhere."""
+
+    master: Annotated[bool, flag("--master", "Wait for workers that are started elsewhere.")] = (
+        False
+    )
+    expect_workers: Annotated[int, option("How many the master waits for.", "N", min=1)] = 1
+    worker: Annotated[
+        bool, flag("--worker", "Be a worker of a master; needs no other argument.")
+    ] = False
+    master_host: Annotated[
+        str, option("The master's address, to listen at or to call.", "HOST")
+    ] = "127.0.0.1"
+    master_port: Annotated[int, option("Its port.", "PORT", min=1, max=65535)] = 5557
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.master_host, self.master_port
+
+
+@dataclass(frozen=True, kw_only=True)
+class Browser:
+    """The run in Locust's web interface."""
+
+    web: Annotated[bool, flag("--web", "Start it in Locust's web interface; Ctrl-C ends it.")] = (
+        False
+    )
+    web_port: Annotated[int, option("Its port.", "PORT", min=1, max=65535)] = 8089
+    web_host: Annotated[
+        str, option("Address of the web interface; it has no password.", "HOST")
+    ] = "127.0.0.1"
+    expected: Annotated[
+        Path | None, option("Forecast to draw behind the live split (--web).", "FILE")
+    ] = None
+
+
+@grouped
+def run(
+    load: Load,
+    workers: Workers,
+    browser: Browser,
+    profile: Annotated[str | None, argument("Bundled name, or a path.", "PROFILE")] = None,
+    url: Annotated[
+        str | None, option("The endpoint, such as http://127.0.0.1:8000.", "URL")
     ] = None,
+    output: Annotated[Path | None, option("Run folder to make.", "DIR", "-o", "--output")] = None,
     export: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="FORMAT", help="Also write export-FORMAT.json: vllm or aiperf; repeatable."
-        ),
+        option("Also write export-FORMAT.json: vllm or aiperf; repeatable.", "FORMAT"),
     ] = None,
     otlp: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Send the figures to an OpenTelemetry collector."),
+        str | None, option("Send the figures to an OpenTelemetry collector.", "URL")
     ] = None,
     recover: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Make the run folder of a run that was killed."),
+        Path | None, option("Make the run folder of a run that was killed.", "FOLDER")
     ] = None,
-    web: Annotated[
-        bool, typer.Option("--web", help="Start it in Locust's web interface; Ctrl-C ends it.")
-    ] = False,
-    web_port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="Its port.")
-    ] = 8089,
-    web_host: Annotated[
-        str, typer.Option(metavar="HOST", help="Address of the web interface; it has no password.")
-    ] = "127.0.0.1",
-    api_key_file: options.ApiKeyFile = None,
-    expected: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Forecast to draw behind the live split (--web)."),
-    ] = None,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Empty the server's prefix cache first, and check it.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="run.json on stdout, nothing else.")] = False,
+    json: Annotated[bool, flag("--json", "run.json on stdout, nothing else.")] = False,
 ) -> None:
     """Send a profile's traffic through Locust and measure timing and cached tokens."""
     from loadkit.cli import run_modes, run_view
+    from loadkit.locust_users import recover as rescue
+
+    if workers.worker:
+        raise typer.Exit(run_modes.work_for(workers.address, load.key()))
+    run_modes.check_exports(export or ())
+    if output is not None and recover is not None:
+        result = rescue.recover(recover, output)
+    elif output is None or profile is None or url is None:
+        needed = {} if recover else {"PROFILE": profile, "--url URL": url}
+        raise run_modes.missing({**needed, "-o DIR": output})
+    else:
+        result = _sent(profile, url, output, load, workers, browser)
+    run_modes.send_out(output, export or (), otlp)
+    run_view.show(result, output, as_json=json)
+    run_view.require_valid(result, output)
+
+
+def _sent(
+    profile: str, url: str, out: Path, load: Load, workers: Workers, browser: Browser
+) -> dict[str, Any]:
+    """Plan and send; run.json's content. What is wrong with a path or the URL is said first."""
+    from loadkit.cli import run_modes, run_view
     from loadkit.cli.interrupt import interruptible
-    from loadkit.client.secret import read_api_key
     from loadkit.locust_users.launcher import run_profile
+    from loadkit.locust_users.preparing import Choices
     from loadkit.locust_users.recover import tell_of_abandoned
     from loadkit.runs.folder import check_free
 
-    if worker:
-        raise typer.Exit(run_modes.work_for((master_host, master_port), api_key_file))
-    run_modes.check_exports(export or ())
-    if recover is None:
-        run_modes.check_all_given({"PROFILE": profile, "--url URL": url, "-o DIR": output})
-    out = run_modes.given(output, "-o")
-    if recover is not None:
-        result = run_modes.recovered(recover, out)
-        run_modes.send_out(out, export or (), otlp)
-        run_view.show(result, out, as_json=json)
-        run_view.require_valid(result, out)
-        return
-    overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
-    overrides += ["cache=reset"] if reset else []
-    key = read_api_key(api_key_file)
-    chosen, plan = run_modes.planned(
-        run_modes.given(profile, "PROFILE"),
-        overrides,
-        tokenizer=tokenizer,
-        block_size=block_size,
-        url=url,
-        key=key,
-        model=model,
-    )
-    band = _band(expected)
     check_free(out)
+    chosen, plan = load.planned(profile, url, load.overrides())
+    choices = Choices(
+        load.model,
+        load.tokenizer,
+        load.block_size,
+        workers.expect_workers if workers.master else load.processes,
+        web=browser.web,
+        expected_hit_rate=_band(browser.expected),
+        metrics_port=load.metrics_port,
+    )
     tell_of_abandoned(out.parent)
-    token = run_modes.token((master_host, master_port), expect_workers) if master else None
-    if web:
-        run_view.announce(web_host, web_port)
+    token = run_modes.token(workers.address, workers.expect_workers) if workers.master else None
+    if browser.web:
+        run_view.announce(browser.web_host, browser.web_port)
     with (
         interruptible("nothing was kept"),
         run_view.progress(chosen.name, plan.num_requests) as on_progress,
     ):
-        result = run_profile(
+        return run_profile(
             chosen,
             plan,
-            url=run_modes.given(url, "--url"),
+            url=url,
             out=out,
-            model=model,
-            tokenizer=tokenizer,
-            block_size=block_size,
-            processes=expect_workers if master else processes,
-            web=web,
-            web_port=web_port,
-            web_host=web_host,
-            api_key=key,
-            expected_hit_rate=band,
+            choices=choices,
+            api_key=load.key(),
             on_progress=on_progress,
-            master=(master_host, master_port) if master else None,
+            web_at=(browser.web_host, browser.web_port),
+            master=workers.address if workers.master else None,
             token=token,
-            metrics_port=metrics_port,
         )
-    run_modes.send_out(out, export or (), otlp)
-    run_view.show(result, out, as_json=json)
-    run_view.require_valid(result, out)
 
 
 def _band(expected: Path | None) -> dict[str, float] | None:

@@ -1,4 +1,4 @@
-"""What `loadkit run` does besides a plain run: plan, work for a master, recover."""
+"""What `loadkit run` does besides sending: master and worker, exports."""
 
 from __future__ import annotations
 
@@ -7,58 +7,20 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-from loadkit.client.secret import Secret, read_api_key
+from loadkit.client.secret import Secret
 from loadkit.core.errors import InputError
 from loadkit.core.units import plural
 from loadkit.locust_users.process import TOKEN_VARIABLE, Address, run_worker
-from loadkit.locust_users.recover import recover
-from loadkit.profiles import Profile
-from loadkit.traffic.plan import TrafficPlan
-
-T = TypeVar("T")
 
 
-def given(value: T | None, name: str) -> T:
-    """The argument; InputError when it was left out though this run needs it."""
-    if value is None:
-        raise InputError("missing", where=name, remedy="see `loadkit run --help`")
-    return value
-
-
-def check_all_given(needed: Mapping[str, object]) -> None:
-    """InputError that names all that is missing at once, so that nobody is told one by one."""
-    missing = [name for name, value in needed.items() if value is None]
-    if missing:
-        raise InputError(
-            "missing",
-            where=", ".join(missing),
-            remedy="loadkit run PROFILE --url URL -o DIR; `loadkit profiles` lists profiles",
-        )
-
-
-def planned(
-    profile: str,
-    overrides: list[str],
-    *,
-    tokenizer: str | None = None,
-    block_size: int | None = None,
-    url: str | None = None,
-    key: Secret | None = None,
-    model: str | None = None,
-) -> tuple[Profile, TrafficPlan]:
-    """The profile with its overrides, and its plan: refused if a tokenizer shows it not fresh."""
-    from loadkit import profiles
-    from loadkit.corpora.public import tell_licences
-    from loadkit.planning import plan_for_run
-
-    chosen = profiles.load(profile, overrides)
-    tell_licences(chosen.traffic.model_dump())
-    plan = plan_for_run(
-        chosen, tokenizer=tokenizer, block_size=block_size, url=url, key=key, model=model
+def missing(needed: Mapping[str, object]) -> InputError:
+    """Names all that is missing at once, so that nobody is told one by one."""
+    return InputError(
+        "missing",
+        where=", ".join(name for name, value in needed.items() if value is None),
+        remedy="loadkit run PROFILE --url URL -o DIR; `loadkit profiles` lists profiles",
     )
-    return chosen, plan
 
 
 def token(master: Address, workers: int) -> str:
@@ -74,18 +36,14 @@ def token(master: Address, workers: int) -> str:
     return made
 
 
-def work_for(master: Address, api_key_file: Path | None) -> int:
+def work_for(master: Address, key: Secret | None) -> int:
     """Be a worker until the master has all records, or is gone; the exit code."""
     known = os.environ.get(TOKEN_VARIABLE)
     if not known:
         raise InputError(
             "not set", where=f"${TOKEN_VARIABLE}", remedy="set it to what the master shows"
         )
-    return run_worker(master, read_api_key(api_key_file), known)
-
-
-def recovered(folder: Path, out: Path) -> dict[str, Any]:
-    return recover(folder, out)
+    return run_worker(master, key, known)
 
 
 def check_exports(names: Sequence[str]) -> None:

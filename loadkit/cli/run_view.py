@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from loadkit.cli import log_input
-from loadkit.cli.rate_tables import console, percent, split_table
+from loadkit.cli.rate_tables import console, percent, split_table, table
 from loadkit.core.errors import CannotMeasure
 from loadkit.core.split import CAUSES
 from loadkit.core.units import plural
@@ -104,15 +104,15 @@ def _reason(reason: Any) -> str:
 
 
 def _summary(run: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_row("requests", f"{run['requests']['scheduled']} scheduled: {_outcomes(run)}")
-    table.add_row("hit rate", _hit_rate(run))
-    table.add_row("TTFT", _percentiles(run["latency"]["ttft_s"]))
-    table.add_row("end to end", _percentiles(run["latency"]["e2e_s"]))
-    table.add_row("schedule delay", _percentiles(run["schedule_delay_s"]))
+    shown = table()
+    shown.add_row("requests", f"{run['requests']['scheduled']} scheduled: {_outcomes(run)}")
+    shown.add_row("hit rate", _hit_rate(run))
+    shown.add_row("TTFT", _percentiles(run["latency"]["ttft_s"]))
+    shown.add_row("end to end", _percentiles(run["latency"]["e2e_s"]))
+    shown.add_row("schedule delay", _percentiles(run["schedule_delay_s"]))
     if run["goodput"]:
-        table.add_row("goodput", _goodput(run["goodput"], run["stages"]))
-    return table
+        shown.add_row("goodput", _goodput(run["goodput"], run["stages"]))
+    return shown
 
 
 def _goodput(found: dict[str, Any], stages: list[dict[str, Any]]) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.text import Text
 
-from loadkit.cli.rate_tables import console, count, curve_table, percent, split_table
+from loadkit.cli.rate_tables import console, count, curve_table, note, percent, split_table
 from loadkit.core.units import plural
 
 if TYPE_CHECKING:
@@ -39,4 +38,4 @@ def show(analysis: SampledAnalysis, format: str) -> None:
         out.print("\nLRU cache of a finite size", style="bold")
         out.print(curve_table(analysis.curve, out.width))
     for warning in analysis.warnings:
-        out.print(Text("note: ", "yellow").append(warning, "default"))
+        note(out, warning)

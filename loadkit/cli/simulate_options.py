@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
+from loadkit.cli.log_input import CheckedSource
+from loadkit.cli.options import PageSize, option
 from loadkit.core.errors import InputError
 from loadkit.core.units import parse_capacity
 
@@ -22,72 +21,81 @@ Value = TypeVar("Value")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar)
-    return option
+@dataclass(frozen=True)
+class Simulated:
+    """The engine's rule, and the caches to simulate."""
+
+    engine: Annotated[str, option("Its hit rule: vllm, sglang, llamacpp, none.", "NAME")] = "vllm"
+    page_size: PageSize = None
+    slots: Annotated[
+        int | None, option("llama.cpp's slots (its --parallel), with that engine.", "N")
+    ] = None
+    slot_similarity: Annotated[float, option("llama.cpp's --slot-prompt-similarity.", "SHARE")] = (
+        0.1
+    )
+    policy: Annotated[
+        str | None, option("Eviction to compare: lru,lfu,lfu-plain,slru,gdsf,diversity.", "LIST")
+    ] = None
+    ttl: Annotated[str | None, option("Expiry, restarted by use: 300,5m,1h.", "LIST")] = None
+    ttl_fixed: Annotated[str | None, option("Expiry counted from computation.", "LIST")] = None
+    tiers: Annotated[
+        str | None, option("Exclusive LRU of device, host, disk: 10k,100k,1M.", "LIST")
+    ] = None
+    in_flight: Annotated[
+        str | None, option("Overlap, twins in flight treated as: wait,share,recompute.", "LIST")
+    ] = None
+    latency: Annotated[float | None, option("Seconds a request, if the log lacks them.", "S")] = (
+        None
+    )
+    prefill_rate: Annotated[
+        float | None, option("Prompt tokens a second, for --in-flight.", "N")
+    ] = None
+
+    def asked(self, block_size: int, capacity: str | None) -> Asked:
+        """One question. InputError for what is not understood or does not go together."""
+        from loadkit.analysis.simulate.answers import Asked
+
+        if (self.slots is None) == (self.engine == "llamacpp"):
+            raise InputError(
+                "slots and the engine llamacpp go together",
+                where="--slots",
+                remedy="--engine llamacpp --slots N, the server's --parallel",
+            )
+        return Asked(
+            capacities=tuple(_listed(capacity, lambda text: parse_capacity(text, block_size))),
+            policies=tuple(_listed(self.policy, str)),
+            ttls_s=tuple(_listed(self.ttl, lambda text: seconds(text, "--ttl"))),
+            fixed_ttls_s=tuple(_listed(self.ttl_fixed, lambda text: seconds(text, "--ttl-fixed"))),
+            tiers=tuple(_listed(self.tiers, lambda text: _tier(text, block_size))),
+            slots=self.slots,
+            slot_similarity=self.slot_similarity,
+            in_flight=tuple(_listed(self.in_flight, str)),
+            latency_s=self.latency,
+            prefill_tokens_per_s=self.prefill_rate,
+        )
 
 
-Engine = Annotated[str, _option("--engine", "Its hit rule: vllm, sglang, llamacpp, none.", "NAME")]
-PageSize = Annotated[
-    int | None, _option("--page-size", "SGLang's tokens a page; 1 unless given.", "N")
-]
-NumSlots = Annotated[
-    int | None, _option("--slots", "llama.cpp's slots (its --parallel), with that engine.", "N")
-]
-SlotSimilarity = Annotated[
-    float, _option("--slot-similarity", "llama.cpp's --slot-prompt-similarity.", "SHARE")
-]
-Policies = Annotated[
-    str | None,
-    _option("--policy", "Eviction to compare: lru,lfu,lfu-plain,slru,gdsf,diversity.", "LIST"),
-]
-Ttl = Annotated[str | None, _option("--ttl", "Expiry, restarted by use: 300,5m,1h.", "LIST")]
-TtlFixed = Annotated[str | None, _option("--ttl-fixed", "Expiry counted from computation.", "LIST")]
-Tiers = Annotated[
-    str | None, _option("--tiers", "Exclusive LRU of device, host, disk: 10k,100k,1M.", "LIST")
-]
-InFlight = Annotated[
-    str | None,
-    _option("--in-flight", "Overlap, twins in flight treated as: wait,share,recompute.", "LIST"),
-]
-Latency = Annotated[
-    float | None, _option("--latency", "Seconds a request, if the log lacks them.", "S")
-]
-PrefillRate = Annotated[
-    float | None, _option("--prefill-rate", "Prompt tokens a second, for --in-flight.", "N")
-]
-
-
-def read(
-    logs: list[Path],
-    format: str,
-    tokenizer: str | None,
-    block_size: int | None,
-    *,
-    engine: str,
-    page_size: int | None,
-    strict: bool = False,
-    skip_bad: bool = False,
-) -> Log:
+def read(source: CheckedSource, engine: str, page_size: int | None) -> Log:
     """Read the log in the engine's blocks: its pages for SGLang, single tokens for llama.cpp.
 
     A log of ids keeps its own blocks, or is put together into pages; a warning then says that the
     matched lengths are rounded down.
     """
     from loadkit.analysis.engines import TOKEN_GRANULAR, check_engine
-    from loadkit.cli import log_input
     from loadkit.traces.registry import TEXT_FORMATS, detect
 
     check_engine(engine)
-    rows = {"strict": strict, "skip_bad": skip_bad}
     if page_size is not None and engine != "sglang":
         raise InputError("pages are SGLang's", where="--page-size", remedy="--engine sglang")
     if engine not in TOKEN_GRANULAR:
-        return log_input.read(logs, format, tokenizer, block_size, **rows)
-    name = detect(logs, skip_bad=skip_bad) if format == "auto" else format
+        return source.read()
+    name = source.format
+    if name == "auto":
+        name = detect(source.logs, skip_bad=source.skip_bad)
     if name in TEXT_FORMATS:
-        return log_input.read(logs, name, tokenizer, page_size or block_size or 1, **rows)
-    return _paged(log_input.read(logs, name, tokenizer, block_size, **rows), page_size)
+        size = page_size or source.block_size or 1
+        return replace(source, format=name, block_size=size).read()
+    return _paged(replace(source, format=name).read(), page_size)
 
 
 def _paged(log: Log, page_size: int | None) -> Log:
@@ -100,44 +108,6 @@ def _paged(log: Log, page_size: int | None) -> Log:
         " token granularity needs a log of tokens or text"
     )
     return replace(log, trace=replace(log.trace, warnings=(*log.trace.warnings, note)))
-
-
-def asked(
-    block_size: int,
-    engine: str,
-    capacity: str | None,
-    *,
-    slots: int | None,
-    slot_similarity: float,
-    policy: str | None,
-    ttl: str | None,
-    ttl_fixed: str | None,
-    tiers: str | None,
-    in_flight: str | None,
-    latency: float | None,
-    prefill_rate: float | None,
-) -> Asked:
-    """The options as one question. InputError for what is not understood or does not go together."""
-    from loadkit.analysis.simulate.answers import Asked
-
-    if (slots is None) == (engine == "llamacpp"):
-        raise InputError(
-            "slots and the engine llamacpp go together",
-            where="--slots",
-            remedy="--engine llamacpp --slots N, the server's --parallel",
-        )
-    return Asked(
-        capacities=tuple(_listed(capacity, lambda text: parse_capacity(text, block_size))),
-        policies=tuple(_listed(policy, str)),
-        ttls_s=tuple(_listed(ttl, lambda text: seconds(text, "--ttl"))),
-        fixed_ttls_s=tuple(_listed(ttl_fixed, lambda text: seconds(text, "--ttl-fixed"))),
-        tiers=tuple(_listed(tiers, lambda text: _tier(text, block_size))),
-        slots=slots,
-        slot_similarity=slot_similarity,
-        in_flight=tuple(_listed(in_flight, str)),
-        latency_s=latency,
-        prefill_tokens_per_s=prefill_rate,
-    )
 
 
 def answers(trace: Trace, engine: str, asked: Asked) -> dict[str, Any]:

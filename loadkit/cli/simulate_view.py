@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from loadkit.cli.rate_tables import percent
+from loadkit.cli.rate_tables import percent, table
 
 _TITLES = {
     "policies": "Eviction policies, simulated",
@@ -52,15 +52,14 @@ def _with_replay(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(points: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     columns = [
         name for name in _columns(points) if any(point.get(name) is not None for point in points)
     ]
-    for name in columns:
-        table.add_column(_HEADS.get(name, name.replace("_", " ")), justify="right", no_wrap=True)
+    heads = [_HEADS.get(name, name.replace("_", " ")) for name in columns]
+    made = table(heads, "right", no_wrap=True)
     for point in points:
-        table.add_row(*(_cell(name, point.get(name)) for name in columns))
-    return table
+        made.add_row(*(_cell(name, point.get(name)) for name in columns))
+    return made
 
 
 def _columns(points: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,37 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from loadkit.cli import options
+from loadkit.cli.log_input import Source
+from loadkit.cli.options import flag, grouped, option
 
 if TYPE_CHECKING:
     from loadkit.synthesize import Synthesis
 
 
+@grouped
 def synthesize(
-    logs: options.LogFiles,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", help="JSONL to write, .gz if named so.", metavar="FILE"),
-    ],
+    source: Source,
+    output: Annotated[Path, option("JSONL to write, .gz if named so.", "FILE", "-o", "--output")],
     traffic: Annotated[
-        str, typer.Option(help="The workload's traffic as a multiple of the log's.", metavar="10x")
+        str, option("The workload's traffic as a multiple of the log's.", "10x")
     ] = "1x",
     token_ids: Annotated[
-        bool,
-        typer.Option("--token-ids", help="Write prompts as random token ids instead of chats."),
+        bool, flag("--token-ids", "Write prompts as random token ids instead of chats.")
     ] = False,
-    vocab_size: Annotated[
-        int, typer.Option(help="With --token-ids: ids stay below it.", metavar="N")
-    ] = 32_000,
-    corpus: Annotated[
-        str, typer.Option(help="Whose words the chats are made of.", metavar="NAME")
-    ] = "assistant-chat",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.", metavar="N", min=0)] = 0,
-    format: options.LogFormat = "auto",
-    tokenizer: options.LogTokenizer = None,
-    block_size: options.LogBlockSize = None,
+    vocab_size: Annotated[int, option("With --token-ids: ids stay below it.", "N")] = 32_000,
+    corpus: Annotated[str, option("Whose words the chats are made of.", "NAME")] = "assistant-chat",
+    seed: Annotated[int, option("Same seed, same bytes.", "N", min=0)] = 0,
     json: options.AsJson = False,
 ) -> None:
     """Write a workload that shares blocks as the log does, at another traffic, without its text."""
@@ -46,18 +36,18 @@ def synthesize(
     from loadkit.core.units import parse_traffic
     from loadkit.synthesize import synthesize_chats, synthesize_token_ids
 
-    if tokenizer is None and not token_ids:
+    if source.tokenizer is None and not token_ids:
         raise InputError(
             "chats of an exact length need the served model's tokenizer",
             where="--tokenizer",
             remedy="name it, or write token ids with --token-ids",
         )
     times = parse_traffic(traffic)
-    log = log_input.read(logs, format, tokenizer, block_size)
-    if token_ids or tokenizer is None:
+    log = source.read()
+    if token_ids or source.tokenizer is None:
         made = synthesize_token_ids(log.trace, times, output, vocab_size, seed)
     else:
-        served = load_tokenizer(tokenizer)
+        served = load_tokenizer(source.tokenizer)
         made = synthesize_chats(log.trace, times, output, served, corpora.load(corpus), seed)
     if json:
         print(log_input.as_json(made.to_dict()))
@@ -66,9 +56,8 @@ def synthesize(
 
 
 def _show(made: Synthesis, output: Path) -> None:
-    from rich.text import Text
 
-    from loadkit.cli.rate_tables import console, count
+    from loadkit.cli.rate_tables import console, count, note
     from loadkit.core.units import plural
 
     out = console()
@@ -78,4 +67,4 @@ def _show(made: Synthesis, output: Path) -> None:
         f" {'token ids' if made.form == 'token_ids' else 'chats'}"
     )
     for warning in made.warnings:
-        out.print(Text("note: ", "yellow").append(warning, "default"))
+        note(out, warning)

@@ -21,6 +21,7 @@ from loadkit.demo.server import reference_server
 from loadkit.forecast import forecast
 from loadkit.gate import decide_folder
 from loadkit.locust_users.launcher import run_profile
+from loadkit.locust_users.preparing import Choices
 from loadkit.profiles import Profile
 from loadkit.report import write_report
 from loadkit.traces import read_log
@@ -145,7 +146,7 @@ def _run(work: Path, model: str | None, show: Show) -> DemoResult:
                 plan,
                 url=url,
                 out=work / name,
-                tokenizer=tokenizer.name,
+                choices=Choices(tokenizer=tokenizer.name),
                 on_progress=show.progress,
             )
     show.stage("Does staging look like production?")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ STARTUP_S = 60.0
 GRACE_S = 20.0
 # Workers from elsewhere are started by hand.
 WORKERS_S = 600.0
+WEB_AT: Address = ("127.0.0.1", 8089)
+NO_CHOICES = Choices()
 Progress = Callable[[int, int], None]
 
 
@@ -56,28 +58,19 @@ def run_profile(
     *,
     url: str,
     out: Path,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    block_size: int | None = None,
-    processes: int = 1,
-    web: bool = False,
-    web_port: int = 8089,
-    web_host: str = "127.0.0.1",
+    choices: Choices = NO_CHOICES,
     api_key: Secret | None = None,
-    expected_hit_rate: dict[str, float] | None = None,
     on_progress: Progress | None = None,
+    web_at: Address = WEB_AT,
     master: Address | None = None,
     token: str | None = None,
-    metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """Drive `plan` at the endpoint, write the run folder `out`, return run.json's content.
 
-    model: None takes the only one the endpoint lists. block_size: None takes what the endpoint
-    says. on_progress(done, scheduled) is called a few times a second. With `web` the run starts in
-    the browser and ends with Ctrl-C, or when the interface is closed; `expected_hit_rate`
-    ({estimate, low, high}) is the band behind its live split. master: the address at which this run
-    waits for `processes` workers that are started elsewhere (`run_worker`) with the same token;
-    None: it starts them itself. metrics_port: of a Prometheus page of our own while it runs.
+    on_progress(done, scheduled) is called a few times a second. With `choices.web` the run starts in
+    the browser and ends with Ctrl-C, or when the interface at `web_at` is closed. master: the address
+    at which this run waits for `choices.processes` workers that are started elsewhere (`run_worker`)
+    with the same token; None: it starts them itself.
 
     Ctrl-C in a headless run still writes the folder, marked as interrupted, and is raised again
     with words about what was kept.
@@ -88,26 +81,12 @@ def run_profile(
     check_free(out)
     if not plan.sessions:
         raise InputError("the plan has no sessions", where=profile.name)
-    choices = Choices(
-        model=model,
-        tokenizer=tokenizer,
-        block_size=block_size,
-        processes=processes,
-        web=web,
-        expected_hit_rate=expected_hit_rate,
-        remote=master is not None,
-        metrics_port=metrics_port,
-    )
+    choices = replace(choices, remote=master is not None)
     with ControlPlane(Endpoint.parse(url), key=api_key) as control:
         settings, context = prepare(profile, plan, control, choices, api_key)
         with kept_if_unwritten(make_work_folder(out, plan, settings), out) as work:
             process = LocustProcess(
-                work,
-                settings,
-                key=api_key,
-                web=(web_host, web_port),
-                master=master,
-                token=token,
+                work, settings, key=api_key, web=web_at, master=master, token=token
             )
             load = _Load(work, settings, plan.num_requests, on_progress)
             closed = _measure(load, process, control, context)

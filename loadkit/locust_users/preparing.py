@@ -30,7 +30,11 @@ DISTRIBUTIONS = ("loadkit-llm", "locust", "httptools")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the user says about the endpoint and the load. None: take what the server says."""
+    """What the user says about the endpoint and the load. None: take what the server says.
+
+    model: None takes the only one the endpoint lists. expected_hit_rate: {estimate, low, high}, the
+    band behind the live split of `web`. metrics_port: of a Prometheus page of our own during the run.
+    """
 
     model: str | None = None
     tokenizer: str | None = None

@@ -24,7 +24,7 @@ from loadkit.gate.inputs import Expected, checked, read_run
 from loadkit.gate.policy import policy_of
 from loadkit.gate.verdict import counted
 from loadkit.locust_users.launcher import run_profile
-from loadkit.locust_users.preparing import choose_model
+from loadkit.locust_users.preparing import Choices, choose_model
 from loadkit.prelaunch.state import digest, open_folder
 from loadkit.profiles import Profile
 from loadkit.report import write_report, write_whole
@@ -281,10 +281,7 @@ def _run(job: Job, served: _Served, folder: Path, on_progress: Callable[[int, in
         job.plan,
         url=served.url,
         out=folder,
-        model=served.card.id,
-        tokenizer=served.tokenizer,
-        block_size=job.block_size,
-        processes=job.processes,
+        choices=Choices(served.card.id, served.tokenizer, job.block_size, job.processes),
         api_key=job.key,
         on_progress=on_progress,
     )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from loadkit.core.errors import InputError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside `path`, then rename. InputError if the folder cannot be written to."""
+    """Write beside `path`, then rename; who may read it is up to the umask. InputError if the folder
+    cannot be written to."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).replace(path)
+            unfinished.write_text(text, "utf-8")
+            unfinished.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            with suppress(OSError):
+                unfinished.unlink()
             raise
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=path) from error

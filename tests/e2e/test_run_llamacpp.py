@@ -12,6 +12,7 @@ from plans import profile, session
 from loadkit.client.control import ControlPlane
 from loadkit.client.endpoint import Endpoint
 from loadkit.locust_users.launcher import run_profile
+from loadkit.locust_users.preparing import Choices
 from loadkit.traffic.plan import TrafficPlan
 
 pytestmark = pytest.mark.e2e
@@ -60,7 +61,7 @@ def test_usage_counters_and_prediction_agree_to_the_token_on_llama_cpp(
         plan,
         url=url,
         out=tmp_path / "o",
-        tokenizer=str(prepare_default_model()),
+        choices=Choices(tokenizer=str(prepare_default_model())),
     )
     found = run["reconciliation"]
     assert found["agrees"] is True, found

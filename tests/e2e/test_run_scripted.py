@@ -24,6 +24,7 @@ from scripted import scripted_server
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.locust_users import launcher
+from loadkit.locust_users.preparing import Choices
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.runs.folder import gather
 from loadkit.runs.journal import read_journal
@@ -64,7 +65,7 @@ def test_every_planned_request_is_sent_once_with_its_history(
             conversations(8, 3),
             url=server.url,
             out=out,
-            processes=processes,
+            choices=Choices(processes=processes),
             on_progress=lambda done, total: steps.append((done, total)),
         )
         truth = server.truth_of(24)
@@ -302,7 +303,11 @@ def run_with_interference(
     try:
         with scripted_server(tmp_path, "--ttft", "0.1") as server:
             return launcher.run_profile(
-                profile(), plan, url=server.url, out=tmp_path / "out", processes=processes
+                profile(),
+                plan,
+                url=server.url,
+                out=tmp_path / "out",
+                choices=Choices(processes=processes),
             )
     finally:
         thread.join(40)
@@ -393,8 +398,9 @@ import sys
 from pathlib import Path
 from plans import conversations, profile
 from loadkit.locust_users.launcher import run_profile
+from loadkit.locust_users.preparing import Choices
 run_profile(profile(), conversations(200, 1, every_s=0.1), url=sys.argv[1], out=Path(sys.argv[2]),
-            processes=2)
+            choices=Choices(processes=2))
 """
 
 

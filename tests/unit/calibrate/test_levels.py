@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from loadkit.calibrate.drive import Driven, Sent
-from loadkit.calibrate.levels import Level, judge, percentile, to_json, trusted_streams
-from loadkit.cli.calibrate import parse_streams
+from loadkit.calibrate.levels import (
+    Level,
+    judge,
+    parse_streams,
+    percentile,
+    to_json,
+    trusted_streams,
+)
 from loadkit.client.stalls import StallReport
 from loadkit.core.errors import InputError
 

@@ -32,8 +32,8 @@ def test_replicas_get_what_was_given_and_the_router_its_own(
         *("--drain-seconds", "2"),
         monkeypatch=monkeypatch,
     )
-    common = ["--block-size", "32", "--policy", "lfu"]
-    both = [[*common, "--disk-file", f"kv.{n}", "--drain-seconds", "2.0"] for n in range(2)]
+    common = ["--drain-seconds", "2.0", "--block-size", "32", "--policy", "lfu"]
+    both = [[*common, "--disk-file", f"kv.{n}"] for n in range(2)]
     assert settings.options == both
     assert settings.drain_s == 2
     assert (settings.routing, settings.append_only, settings.port) == ("sticky", "enforce", 0)

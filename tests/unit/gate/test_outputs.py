@@ -90,7 +90,7 @@ def test_on_github_the_summary_is_added_to_and_annotations_go_to_the_log(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     (tmp_path / "f.json").write_text(json.dumps(expected()))
     with pytest.raises(typer.Exit) as ended:
-        command(folder(tmp_path / "run", mirage()), tmp_path / "f.json", as_json=True)
+        command(folder(tmp_path / "run", mirage()), tmp_path / "f.json", json=True)
     assert ended.value.exit_code == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["verdict"] == "FAIL"

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from loadkit.cli.serve import _admin_key, _read_keys
 from loadkit.core.errors import InputError
+from reference_server.keys import ADMIN_KEY_VARIABLE, API_KEY_VARIABLE, read_keys
 
-VARIABLE = "LOADKIT_KEY_OF_THIS_TEST"
+
+@pytest.fixture(autouse=True)
+def no_keys_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (API_KEY_VARIABLE, ADMIN_KEY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_a_file_has_a_key_a_line_and_comes_before_the_environment(
@@ -17,11 +21,11 @@ def test_a_file_has_a_key_a_line_and_comes_before_the_environment(
 ) -> None:
     path = tmp_path / "keys"
     path.write_text("one\n\n  two \n")
-    monkeypatch.setenv(VARIABLE, "other")
-    assert _read_keys(path, VARIABLE) == ("one", "two")
-    assert _read_keys(None, VARIABLE) == ("other",)
-    monkeypatch.setenv(VARIABLE, "")
-    assert _read_keys(None, VARIABLE) == ()
+    monkeypatch.setenv(API_KEY_VARIABLE, "other")
+    assert read_keys(path, None).api_keys == ("one", "two")
+    assert read_keys(None, None).api_keys == ("other",)
+    monkeypatch.setenv(API_KEY_VARIABLE, "")
+    assert read_keys(None, None).api_keys == ()
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "schlüssel\n", "two words\n", "a\x00b\n"])
@@ -29,7 +33,7 @@ def test_what_is_no_key_is_refused_without_showing_it(tmp_path: Path, content: s
     path = tmp_path / "keys"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError) as refused:
-        _read_keys(path, VARIABLE)
+        read_keys(path, None)
     assert str(path) in str(refused.value)
     assert "words" not in str(refused.value)
 
@@ -37,7 +41,7 @@ def test_what_is_no_key_is_refused_without_showing_it(tmp_path: Path, content: s
 def test_there_is_one_admin_key(tmp_path: Path) -> None:
     path = tmp_path / "admin"
     path.write_text("boss\n")
-    assert _admin_key(path) == "boss"
+    assert read_keys(None, path).admin_key == "boss"
     path.write_text("boss\nother\n")
     with pytest.raises(InputError, match="one admin key"):
-        _admin_key(path)
+        read_keys(None, path)
