@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from loadkit.report.charts import NAMES
-from loadkit.report.fit import Answer, Fit
+from loadkit.report.fit import Fit
 from loadkit.report.model import Facts
 from loadkit.report.objectives import Objectives
 from loadkit.report.sent import Sent
@@ -15,6 +15,7 @@ from loadkit.report.timeline import Timeline
 from loadkit.report.words import UNKNOWN, count, milliseconds, percent, signed, yes_no
 
 MAX_PREFIXES = 10
+_FIT_SHARES = (10, 50, 90)  # in percent, as the fit's SHARES from 1%
 
 
 def time_table(times: Timeline) -> Table:
@@ -41,16 +42,18 @@ def fit_table(found: Fit) -> Table | None:
     if answer is None or answer.why_not:
         return None
     here, there = percent(found.hit_rate, 0), percent(answer.hit_rate, 0)
-    columns = (f"measured, {here}", f"model, {here}", f"model, {there}", "interval")
-    rows = tuple(_fit_row(found, answer, share) for share in (10, 50, 90))
-    return Table("hit rate", columns, rows)
+    rows = (
+        Row(f"measured at {here}", _times(found.measured_s)),
+        Row(f"model at {here}", _times(found.own_s)),
+        Row(f"model at {there}", _times(answer.ttft_s), style="total"),
+        Row("from", _times(answer.low_s)),
+        Row("to", _times(answer.high_s)),
+    )
+    return Table("time to first token", tuple(f"p{share}" for share in _FIT_SHARES), rows)
 
 
-def _fit_row(found: Fit, answer: Answer, share: int) -> Row:
-    at = share - 1  # SHARES begin at 1%
-    here = (milliseconds(found.measured_s[at]), milliseconds(found.own_s[at]))
-    ends = f"{1e3 * answer.low_s[at]:,.0f} – {milliseconds(answer.high_s[at])}"
-    return Row(f"TTFT p{share}", (*here, milliseconds(answer.ttft_s[at]), ends))
+def _times(at_shares: Sequence[float]) -> tuple[str, ...]:
+    return tuple(milliseconds(at_shares[share - 1]) for share in _FIT_SHARES)
 
 
 def broken_table(sent: Sent, slope_s: float | None) -> Table | None:

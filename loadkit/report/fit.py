@@ -10,7 +10,7 @@ median held-out error is 25% at most: less than what the rates in question chang
 held-out error is 20% less than that of a constant, the median TTFT of the other sessions: else the
 run says nothing about what tokens do, (4) the seconds a token are sure within a factor of
 1.5 (95%, other draws of the sessions): they are what another rate is multiplied with. And a rate
-gets no time where a tenth of the requests would compute more than any has computed here, or that no
+gets no time where half of the requests would compute more than any has computed here, or that no
 common change of the hits reaches: that would be a guess.
 
 The answer is the run once more with every request's uncached share at the other rate, each request
@@ -136,7 +136,8 @@ class _Search:
     def constant(self) -> FloatArray:
         """The same of the median TTFT outside the fold."""
         middle = [float(np.median(self.log_ttft[self.fold != fold])) for fold in range(FOLDS)]
-        return self.log_ttft - np.array(middle)[self.fold]
+        error: FloatArray = self.log_ttft - np.array(middle)[self.fold]
+        return error
 
 
 def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> Fit:
@@ -217,8 +218,8 @@ def _answer(
     if len(known) < len(found):
         why = "no common change of what hits leads to this rate from here: too much hits nothing"
         return Answer(rate.label, rate.rate, why)
-    if float(np.quantile(known[1], 0.9)) > float(traffic.uncached.max()):
-        why = "a tenth of the requests would compute more tokens than any has computed here"
+    if float(np.median(known[1])) > float(traffic.uncached.max()):
+        why = "half of the requests would compute more tokens than any has computed here"
         return Answer(rate.label, rate.rate, why)
     least, middle, most = (_at(traffic._replace(uncached=each), search.all) for each in known)
     low = _spread(traffic._replace(uncached=known[0]), drawn, least, 0.025)
@@ -230,7 +231,9 @@ def _answer(
 
 def _at(traffic: Traffic, found: Found) -> FloatArray:
     """log TTFT at SHARES."""
-    return np.log(_quantiles(replayed(traffic, exp(found[0]), exp(found[1]), as_sent=False)))
+    found_s = replayed(traffic, exp(found[0]), exp(found[1]), as_sent=False)
+    ttft: FloatArray = np.log(_quantiles(found_s))
+    return ttft
 
 
 def _spread(
