@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ class Prediction:
 
     replay: "same_session", "cross_session" or None. reusable_tokens: hit in an infinite cache that
     starts empty. resident_tokens: hit at the server's capacity (LRU); None: capacity not known.
+    setup: what the server was taken for, of those that its answers cannot tell apart otherwise.
+    exact False: hits also depend on what no client can see, such as who got which slot.
     """
 
     prompt_tokens: IntArray
@@ -28,6 +30,8 @@ class Prediction:
     own_prefix_tokens: IntArray
     reusable_tokens: IntArray
     resident_tokens: IntArray | None
+    setup: str | None = None
+    exact: bool = True
 
     @property
     def expected_tokens(self) -> IntArray:
@@ -36,12 +40,13 @@ class Prediction:
 
     def only(self, rows: Rows) -> Prediction:
         """The rows where `rows` is True; what came before them was in the cache all the same."""
-        return Prediction(
-            self.prompt_tokens[rows],
-            tuple(kind for kind, kept in zip(self.replay, rows, strict=True) if kept),
-            self.own_prefix_tokens[rows],
-            self.reusable_tokens[rows],
-            None if self.resident_tokens is None else self.resident_tokens[rows],
+        return replace(
+            self,
+            prompt_tokens=self.prompt_tokens[rows],
+            replay=tuple(kind for kind, kept in zip(self.replay, rows, strict=True) if kept),
+            own_prefix_tokens=self.own_prefix_tokens[rows],
+            reusable_tokens=self.reusable_tokens[rows],
+            resident_tokens=_only(self.resident_tokens, rows),
         )
 
 

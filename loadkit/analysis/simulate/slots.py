@@ -59,13 +59,14 @@ def simulate_slots(
     similarity: float = DEFAULT_SIMILARITY,
     *,
     host: HostCache | None = None,
-    observed: bool = False,
+    order: IntArray | None = None,
 ) -> SlotCache:
     """Serve the log from slots. `reuse` should be of blocks of one token; coarser ones round down.
 
     Requests run from arrival (or when a slot is free) for their latency; without times one after
-    another. observed: the log is of these very slots, so a latency includes the wait for one, and
-    the slot is free again when the request completed. host: the prompt cache in host memory, empty
+    another. order: rows in the order in which these very slots began them, where the log is of them:
+    then a latency includes the wait for a slot, and the slot is free again when the request
+    completed. host: the prompt cache in host memory, empty
     at the start. InputError for no slots or a similarity outside 0..1.
     """
     if num_slots < 1:
@@ -76,7 +77,9 @@ def simulate_slots(
     kept_ptr, kept_ids = kept_chains(trace)
     pool = _Pool([Slot(number) for number in range(num_slots)])
     hits, chosen = np.zeros(trace.num_requests, np.int64), np.zeros(trace.num_requests, np.int64)
-    for request, (arrival_s, latency_s) in enumerate(_times(reuse)):
+    times = _times(reuse)
+    for request in range(trace.num_requests) if order is None else order:
+        arrival_s, latency_s = times[request]
         start_s = pool.wait(arrival_s)
         prompt = trace.block_ids[trace.block_ptr[request] : trace.block_ptr[request + 1]]
         slot = choose_slot(pool.idle, prompt, similarity)
@@ -85,7 +88,8 @@ def simulate_slots(
         hits[request] = min(common_prefix(slot.blocks, prompt), reuse.max_hit_blocks[request])
         chosen[request] = slot.number
         slot.blocks = kept_ids[kept_ptr[request] : kept_ptr[request + 1]]
-        pool.run(slot, max(start_s, arrival_s + latency_s) if observed else start_s + latency_s)
+        waited_s = 0.0 if order is None else min(latency_s, start_s - arrival_s)
+        pool.run(slot, start_s + latency_s - waited_s)
     return SlotCache(num_slots, similarity, chosen, requests_of(reuse, hits))
 
 

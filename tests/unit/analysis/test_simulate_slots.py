@@ -19,10 +19,11 @@ def served(
     slots: int = 2,
     similarity: float = 0.1,
     host: HostCache | None = None,
-    observed: bool = False,
+    order: list[int] | None = None,
 ) -> SlotCache:
     reuse = reuse_of(token_trace(sent, 1), "llamacpp")
-    return simulate_slots(reuse, slots, similarity, host=host, observed=observed)
+    rows = None if order is None else np.array(order)
+    return simulate_slots(reuse, slots, similarity, host=host, order=rows)
 
 
 def prompts(*tokens: list[int]) -> list[TokenRequest]:
@@ -85,8 +86,19 @@ def test_a_latency_that_was_observed_includes_the_wait_for_a_slot() -> None:
         TokenRequest([1, 2, 7], session=2, arrival_s=1.0, latency_s=6),
         TokenRequest([1, 2, 7, 8], session=3, arrival_s=8.0, latency_s=1),
     ]
-    assert served(*waited, observed=True).requests.resident_tokens.tolist() == [0, 0, 2, 3]
+    assert served(*waited, order=[0, 1, 2, 3]).requests.resident_tokens.tolist() == [0, 0, 2, 3]
     assert served(*waited).requests.resident_tokens.tolist() == [0, 0, 2, 0]
+
+
+def test_requests_are_served_in_the_order_in_which_the_server_began_them() -> None:
+    """One slot; the second was sent together with the first and third, and got its turn last."""
+    sent = [
+        TokenRequest(prompt, session=row, arrival_s=0.0, latency_s=latency)
+        for row, (prompt, latency) in enumerate([([1, 2, 3], 1), ([4, 5, 6], 3), ([1, 2, 7], 2)])
+    ]
+    assert served(*sent, slots=1).requests.resident_tokens.tolist() == [0, 0, 0]
+    hits = served(*sent, slots=1, order=[0, 2, 1]).requests.resident_tokens.tolist()
+    assert hits == [0, 0, 2]
 
 
 def test_host_memory_brings_an_overwritten_sequence_back() -> None:
