@@ -99,6 +99,9 @@ class Sending:
     ] = None
     settings: Settings = None
     processes: Annotated[int, option("Load worker processes.", "N", min=1)] = 1
+    reset: Annotated[
+        bool, flag("--reset", "Empty the server's prefix cache first, and check it.")
+    ] = False
     api_key_file: Annotated[
         Path | None, option("File with the API key; or set LOADKIT_API_KEY.", "FILE")
     ] = None
@@ -122,7 +125,8 @@ class Sending:
         key = self.key()
         if url is not None:
             Endpoint.parse(url)
-        chosen = profiles.load(profile, [*(self.settings or ()), *more])
+        emptied = ["cache=reset"] if self.reset else []
+        chosen = profiles.load(profile, [*(self.settings or ()), *emptied, *more])
         tell_licences(chosen.traffic.model_dump())
         plan = plan_for_run(
             chosen,

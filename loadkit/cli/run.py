@@ -16,17 +16,13 @@ class Load(Sending):
     """What a run may be told beside what all that send are told."""
 
     seed: Annotated[int | None, option("Instead of the profile's seed.", "N", min=0)] = None
-    reset: Annotated[
-        bool, flag("--reset", "Empty the server's prefix cache first, and check it.")
-    ] = False
     metrics_port: Annotated[
         int | None, option("Prometheus page of the run, on loopback.", "PORT", min=1, max=65535)
     ] = None
 
     def overrides(self) -> list[str]:
         """The profile's keys that options stand for."""
-        seed = [] if self.seed is None else [f"seed={self.seed}"]
-        return seed + (["cache=reset"] if self.reset else [])
+        return [] if self.seed is None else [f"seed={self.seed}"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,10 +33,7 @@ from loadkit.traffic.plan import TrafficPlan
 
 # Of the reference server that is started where no --url is given.
 BLOCK_SIZE, NUM_BLOCKS = 16, 2048
-_WARM = (
-    "The server may still hold its prompts, and be called warm: start it again first, or empty its"
-    " cache"
-)
+_WARM = "The server may still hold its prompts, and be called warm: start it again first, or use --reset"
 T = TypeVar("T")
 
 
@@ -116,9 +113,9 @@ def prelaunch(job: Job, show: Show) -> Outcome:
     if not job.logs and job.expected is None:
         remedy = "name production's log with --log, or a forecast with --expected"
         raise InputError("no production to expect", where="--log", remedy=remedy)
-    open_folder(job.out, job.inputs())
     stages: dict[str, str] = {}
     expected_file, folder = job.out / "expected.json", job.out / "run"
+    open_folder(job.out, job.inputs(), is_finished=lambda: _is_finished(folder))
     known, ran = expected_file.is_file(), _is_finished(folder)
     serving = _no_server if known and ran else (lambda: _server(job, show))
     with serving() as served:

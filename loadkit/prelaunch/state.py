@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ SCHEMA = "loadkit.prelaunch/1"
 FILE = "prelaunch.json"
 
 
-def open_folder(out: Path, inputs: dict[str, Any]) -> None:
+def open_folder(out: Path, inputs: dict[str, Any], *, is_finished: Callable[[], bool]) -> None:
     """Make the folder, or take up the one that was made from the same inputs, or in which nothing
-    was finished (as after a wrong address).
+    was finished (as after a wrong address). is_finished: whether a run is there to be kept; until
+    then its cache may be treated otherwise (--reset after a run that failed), as the forecast does
+    not depend on it.
 
     InputError for a folder that is something else, or was made from other inputs (named).
     """
@@ -34,7 +37,8 @@ def open_folder(out: Path, inputs: dict[str, Any]) -> None:
     check_schema(found, SCHEMA, path)
     before = found.get("inputs")
     keys = differing(inputs, before) if isinstance(before, dict) else ["inputs"]
-    if keys and {entry.name for entry in out.iterdir()} <= {FILE, "server.log"}:
+    is_empty = {entry.name for entry in out.iterdir()} <= {FILE, "server.log"}
+    if keys and (is_empty or (keys == ["profile.cache"] and not is_finished())):
         _write(path, inputs)
     elif keys:
         what = f"was made from other inputs: {', '.join(keys[:6])} changed"

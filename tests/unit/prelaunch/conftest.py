@@ -30,8 +30,9 @@ def world(made: World, monkeypatch: pytest.MonkeyPatch) -> World:
     one = World(made.tokenizer, made.production, made.staging)
     card = ModelCard("SmolLM2-135M-Instruct", block_size=16, num_blocks=1500)
 
-    def run_profile(_: Any, plan: Any, *, out: Path, **asked: Any) -> None:
+    def run_profile(profile: Any, plan: Any, *, out: Path, **asked: Any) -> None:
         one.asked.append(asked)
+        one.sent.append(profile)
         if not one.gives:
             raise KeyboardInterrupt("2 of 60 requests kept")
         shutil.copytree(one.gives.pop(0), out)

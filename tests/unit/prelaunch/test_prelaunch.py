@@ -269,3 +269,16 @@ def test_without_a_tokenizer_the_endpoint_is_asked_for_lengths_in_tokens(
     done = loadkit("prelaunch", file, *options)
     assert done.code == 2
     assert "http://127.0.0.1:1" in done.err
+
+
+def test_reset_empties_the_cache_and_may_follow_a_run_that_failed(
+    loadkit: Call, world: World, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert launch(loadkit, world, out).code == 130
+    world.gives = [world.production]
+    again = launch(loadkit, world, out, "--reset")
+    assert (again.code, "Forecast: kept" in again.err) == (0, True), again.err
+    assert [profile.cache for profile in world.sent] == ["as_is", "reset"]
+    other = launch(loadkit, world, out)
+    assert (other.code, "profile.cache changed" in other.err) == (2, True)
