@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any, Literal
 
 import msgspec
@@ -129,4 +130,5 @@ class Forecast(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: plain dicts, lists, numbers and None."""
-        return {"schema": SCHEMA, **msgspec.to_builtins(self)}
+        written_by = {"loadkit-llm": version("loadkit-llm")}
+        return {"schema": SCHEMA, "versions": written_by, **msgspec.to_builtins(self)}

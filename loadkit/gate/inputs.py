@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -223,11 +224,26 @@ def checked(data: Any, kind: type[Part], where: str | Path) -> Part:
     try:
         return msgspec.convert(data, kind)
     except (msgspec.ValidationError, ValueError) as error:
-        writer = _writer(data)
-        by = "" if writer is None else f", written by loadkit {writer}"
-        what = f"not what the gate can read{by}: {error}"
-        remedy = "damaged or from another version: make it again with this loadkit"
-        raise InputError(what, where=where, remedy=remedy) from error
+        raise misfit(error, data, where) from error
+
+
+_MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$\.?(.*)`)?")
+_AGAIN = {
+    "loadkit.run/1": "run again: `loadkit run PROFILE -o NEW_DIR`",
+    "loadkit.forecast/1": "make the forecast again: `loadkit forecast LOG -o FILE`",
+    "loadkit.gate/1": "judge again: `loadkit gate -o FILE`",
+}
+
+
+def misfit(error: Exception, data: dict[str, Any], where: str | Path) -> InputError:
+    """The error for a file with a field that does not fit, or without one that has to be there: an
+    older loadkit did not write it yet, or the file is damaged."""
+    missing, writer = _MISSING.match(str(error)), _writer(data) or "not named"
+    what = f"damaged, or of another loadkit (version {writer}): {error}"
+    if missing:
+        field = ".".join(filter(None, missing.group(2, 1)))
+        what = f"lacks {field}: an older loadkit wrote it (version {writer}), or it is damaged"
+    return InputError(what, where=where, remedy=_AGAIN.get(str(data.get("schema"))))
 
 
 def check_schema(data: Any, schema: str, where: str | Path) -> None:

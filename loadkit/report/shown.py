@@ -11,8 +11,7 @@ import msgspec
 
 from loadkit.analysis.audit import AppendOnly
 from loadkit.analysis.diversity import Diversity
-from loadkit.core.errors import InputError
-from loadkit.gate.inputs import Count, Rate
+from loadkit.gate.inputs import Count, Rate, misfit
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Size = Annotated[int, msgspec.Meta(ge=1)]
@@ -210,5 +209,4 @@ def fitting(data: Any, kind: type[Part], where: Any) -> None:
     try:
         msgspec.convert(data, kind)
     except (msgspec.ValidationError, ValueError) as error:
-        remedy = "the file is damaged, or of another version: make it again"
-        raise InputError(f"cannot be shown: {error}", where=where, remedy=remedy) from error
+        raise misfit(error, data, where) from error

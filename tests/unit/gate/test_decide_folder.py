@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def test_a_baseline_that_cannot_be_compared_leaves_the_question_open(
         ("run.json", b"\xff\xfe", r"run\.json: not JSON"),
         ("run.json", b"[" * 100_000, r"run\.json: not JSON"),
         ("run.json", b'{"schema": "loadkit.run/0"}', r"loadkit\.run/0.*make it again"),
-        ("run.json", b'{"schema": "loadkit.run/1"}', r"missing required field"),
+        ("run.json", b'{"schema": "loadkit.run/1"}', r"lacks status: .*older loadkit.*run again"),
     ],
 )
 def test_a_damaged_folder_is_named_with_what_to_do(
@@ -210,6 +211,18 @@ def test_a_damaged_folder_is_named_with_what_to_do(
         (at / name).write_bytes(content)
     with pytest.raises(InputError, match=says):
         decide_folder(at, expected())
+
+
+def test_what_an_older_loadkit_did_not_write_yet_is_named_with_its_version(tmp_path: Path) -> None:
+    old = copy.deepcopy(run()) | {"versions": {"loadkit-llm": "0.0.9"}}
+    del old["reconciliation"]["usage_all_phases"]
+    lacks = r"lacks reconciliation\.usage_all_phases: .*\(version 0\.0\.9\), .*\(run again: "
+    with pytest.raises(InputError, match=lacks):
+        decide_folder(folder(tmp_path / "old", old), expected())
+    forecast = copy.deepcopy(expected()) | {"versions": {"loadkit-llm": "0.0.9"}}
+    del forecast["log"]["model"]
+    with pytest.raises(InputError, match=r"lacks log\.model: .*0\.0\.9.*\(make the forec"):
+        decide_folder(folder(tmp_path / "new", run()), forecast)
 
 
 @pytest.mark.parametrize(

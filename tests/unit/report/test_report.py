@@ -201,7 +201,7 @@ def test_what_is_not_known_is_said_and_not_zero(tmp_path: Path) -> None:
         ('{"schema": "loadkit.run/2"}', "this loadkit reads loadkit.run/1"),
         ('{"schema": "loadkit.run/1", "seed": NaN}', "NaN is no number"),
         ('{"schema": "loadkit.run/1", "seed": 1e400}', "too large"),
-        ('{"schema": "loadkit.run/1"}', "missing required field `status`"),
+        ('{"schema": "loadkit.run/1"}', "lacks status: an older loadkit"),
     ],
 )
 def test_a_folder_that_is_no_run_is_refused(
