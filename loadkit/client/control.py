@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from loadkit.client.answer import printable
+from loadkit.client.cache_setup import CacheSetup, parse_cache_setup
 from loadkit.client.endpoint import Endpoint, ignored_proxy
 from loadkit.client.prometheus import PrefixCounters, parse_prefix_counters
 from loadkit.client.secret import Secret
@@ -78,12 +79,13 @@ class ControlPlane:
     def prefix_counters(self) -> PrefixCounters | None:
         """Counters of /metrics; None when the server has none, or does not show them to us (then
         `metrics_refused`)."""
-        try:
-            answer = self._request("GET", "/metrics")
-        except InputError:
-            return None
-        self.metrics_refused = answer.status_code in (401, 403)
-        return parse_prefix_counters(answer.text) if answer.status_code == 200 else None
+        page = self._metrics()
+        return None if page is None else parse_prefix_counters(page)
+
+    def cache_setup(self) -> CacheSetup | None:
+        """What /metrics say of block size, blocks and engines; None as for `prefix_counters`."""
+        page = self._metrics()
+        return None if page is None else parse_cache_setup(page)
 
     def num_slots(self) -> int | None:
         """llama.cpp's slots (/props); None for a server that tells of none."""
@@ -114,6 +116,14 @@ class ControlPlane:
         self._check(answer)
         count = _json_object(answer).get("count")
         return count if isinstance(count, int) and count >= 0 else None
+
+    def _metrics(self) -> str | None:
+        try:
+            answer = self._request("GET", "/metrics")
+        except InputError:
+            return None
+        self.metrics_refused = answer.status_code in (401, 403)
+        return answer.text if answer.status_code == 200 else None
 
     def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from loadkit.client.cache_setup import CacheSetup
 from loadkit.client.control import ControlPlane, ModelCard
 from loadkit.client.secret import Secret
 from loadkit.client.timeouts import Timeouts
@@ -78,6 +79,23 @@ def observe_before(context: RunContext, control: ControlPlane) -> None:
         context.notes = [*context.notes, METRICS_REFUSED]
     if context.counters_before is not None and context.counters_before.source == "llamacpp":
         context.num_slots = control.num_slots()
+    setup = control.cache_setup()
+    if setup is not None:
+        take_setup(context, setup)
+
+
+def take_setup(context: RunContext, setup: CacheSetup) -> None:
+    """Fill in what /metrics tell of the cache and nobody else has. InputError, before anything is
+    sent, for another block size than the server's."""
+    given = context.block_size
+    if None not in (given, setup.block_size) and given != setup.block_size:
+        raise InputError(
+            _OTHER_BLOCKS % (setup.block_size, given), where=context.url, remedy=_LEAVE_OUT
+        )
+    context.block_size = given or setup.block_size
+    if context.capacity_blocks is None and setup.num_blocks is not None:
+        context.capacity_blocks = setup.num_blocks // setup.engines
+    context.engines, context.prefix_caching = setup.engines, setup.prefix_caching
 
 
 def kinds_of(profile: Profile) -> set[str]:
@@ -88,6 +106,8 @@ def kinds_of(profile: Profile) -> set[str]:
     return {traffic.kind}
 
 
+_OTHER_BLOCKS = "the server's cache has blocks of %d tokens, --block-size says %d"
+_LEAVE_OUT = "leave out --block-size"
 METRICS_REFUSED = (
     "/metrics refused this key: what the server's Prometheus counters say is unknown, not 0, and was "
     "compared with nothing. loadkit serve shows them to the admin key alone, where there are several."
@@ -119,11 +139,7 @@ def choose_block_size(card: ModelCard, wanted: int | None, url: str) -> int | No
     """The server's block size, else the one given. InputError if they differ: no prediction made
     with another size could come true."""
     if None not in (wanted, card.block_size) and wanted != card.block_size:
-        raise InputError(
-            f"the server's cache has blocks of {card.block_size} tokens, --block-size says {wanted}",
-            where=url,
-            remedy="leave out --block-size",
-        )
+        raise InputError(_OTHER_BLOCKS % (card.block_size, wanted), where=url, remedy=_LEAVE_OUT)
     return card.block_size or wanted
 
 

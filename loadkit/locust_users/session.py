@@ -6,6 +6,7 @@ BaseException and still leaves a record of every turn, those of sub-agents too.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from loadkit.traffic.plan import Message, SessionPlan, Turn
 
 # Connections are opened or checked so long before the intended time, to be warm when it comes.
 WARM_LEAD_S = 0.05
+# The reference server refuses longer session ids, and so may others.
+MAX_WIRE_CHARS = 256
 STOPPED = "the run was stopped"
 NO_CONNECTION = "no connection"
 
@@ -248,8 +251,7 @@ class _Play:
     def _wire_id(self) -> str:
         """What a plan sent a second time replays are the first time's sessions, not its own: the server
         must be able to tell."""
-        run_id, session = self.lane.settings.run_id, self.session.session
-        return f"{session}.{run_id}" if run_id else session
+        return wire_id(self.session.session, self.lane.settings.run_id)
 
     def _emit(self, response: Response, asked: Asked) -> None:
         record = make_record(self, response, asked)
@@ -257,6 +259,18 @@ class _Play:
             self._waiting_agents = list(self.session.turns[self.num_recorded].sub_agents)
         self.num_recorded += 1
         self.lane.emit(record)
+
+
+def wire_id(session: str, run_id: str) -> str:
+    """`session.run_id` within MAX_WIRE_CHARS; of a longer name the beginning and a digest of all of it.
+    Without a run's id the name as it is."""
+    if not run_id:
+        return session
+    room = MAX_WIRE_CHARS - len(run_id) - 1
+    if len(session) > room:
+        digest = hashlib.blake2b(session.encode(), digest_size=8).hexdigest()
+        session = f"{session[: room - len(digest) - 1]}~{digest}"
+    return f"{session}.{run_id}"
 
 
 def is_complete(response: Response) -> bool:

@@ -163,6 +163,8 @@ def _setting(context: RunContext) -> dict[str, Any]:
             "model": context.model,
             "block_size": context.block_size,
             "capacity_blocks": context.capacity_blocks,
+            "engines": context.engines,
+            "prefix_caching": context.prefix_caching,
             "tokenizer_fingerprint": context.server_tokenizer_fingerprint,
         },
         "block_size": context.block_size,

@@ -61,7 +61,7 @@ def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext
         if context.server_tokenizer_fingerprint not in (None, facts.fingerprint):
             return facts, None, ["no prediction: the server has another tokenizer than this one"]
         predictions = _both(sent, answered, tokenizer, context)
-        return facts, predictions, _slot_notes(predictions, context)
+        return facts, predictions, _doubts(predictions.best, context)
     except LoadkitError as error:
         return None, None, [f"no prediction: {error}"]
 
@@ -92,7 +92,7 @@ def _both(
         best,
         from_text=_from_text(sent, answered, tokenizer, context),
         log={name: found[name] for name in OF_THE_LOG},
-        overlap=_overlap(trace, best, context.capacity_blocks),
+        overlap=_overlap(trace, best, one_capacity(context)),
         unruled=_unruled_tokens(trace),
     )
     if int(trace.prompt_tokens.sum()) <= MAX_MATCHED_TOKENS:
@@ -147,14 +147,15 @@ def _read(log: Path, tokenizer: Tokenizer, block_size: int) -> Trace:
 
 
 def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> Prediction:
-    engine, capacity = engine_of(context), context.capacity_blocks
+    engine = engine_of(context)
     reuse = reuse_of(trace, engine)
+    capacity = one_capacity(context)
     requests = per_request_of(reuse, capacity)
-    resident = None if capacity is None else requests.resident_tokens
-    setup, surely = None, True
-    if engine == "llamacpp" and context.num_slots is not None:
+    setup, resident = None, None if capacity is None else requests.resident_tokens
+    if context.prefix_caching is False:
+        resident = np.zeros(trace.num_requests, np.int64)
+    elif engine == "llamacpp" and context.num_slots is not None:
         setup, resident = predict_slots(reuse, context.num_slots, answered)
-        surely = not overlap(trace)
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
@@ -162,21 +163,44 @@ def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> P
         reusable_tokens=requests.reusable_tokens,
         resident_tokens=resident,
         setup=setup,
-        exact=surely,
+        exact=resident is not None if _several(context) else setup is None or not overlap(trace),
     )
 
 
-def _slot_notes(predictions: Predictions, context: RunContext) -> list[str]:
-    """What the prediction for llama.cpp's slots assumes; nothing for other engines."""
-    best = predictions.best
-    if best.setup is None:
-        return []
-    slots = "1 slot" if context.num_slots == 1 else f"{context.num_slots} slots"
-    note = f"prediction: llama.cpp with {slots} and {best.setup}, which it does not tell: of three"
-    note += " setups this one's hits are nearest to what the answers report"
-    if not best.exact:
-        note += (
-            "; requests overlapped, so who got which slot is known only as the client saw it, and"
-            " a difference in cached tokens is no disagreement"
+def one_capacity(context: RunContext) -> int | None:
+    """Blocks of the server's cache if it is one cache, and in use; None: not known, or several, of
+    which nobody sees who got which request."""
+    if _several(context) or context.prefix_caching is False:
+        return None
+    return context.capacity_blocks
+
+
+def _several(context: RunContext) -> bool:
+    return (context.engines or 1) > 1
+
+
+def _doubts(best: Prediction, context: RunContext) -> list[str]:
+    """What the prediction assumes, and how far it can be right."""
+    notes = []
+    if context.prefix_caching is False:
+        notes.append(
+            "the server says that its prefix cache is off (enable_prefix_caching=False): nothing"
+            " can hit, whatever is sent"
         )
-    return [note]
+    elif _several(context):
+        notes.append(
+            f"{context.engines} engines with a cache each answer at this address, and nobody tells"
+            " which one answered: the prediction is what they could reuse at most"
+        )
+    if best.setup is not None:
+        slots = "1 slot" if context.num_slots == 1 else f"{context.num_slots} slots"
+        notes.append(
+            f"prediction: llama.cpp with {slots} and {best.setup}, which it does not tell: of three"
+            " setups this one's hits are nearest to what the answers report"
+        )
+    if best.setup is not None and not best.exact:
+        notes.append(
+            "requests overlapped, so who got which slot is known only as the client saw it: a"
+            " difference in cached tokens is no disagreement"
+        )
+    return notes

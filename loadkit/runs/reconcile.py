@@ -1,9 +1,10 @@
 """Do three witnesses of one run agree? Usage fields, Prometheus counters, the analyzer's prediction.
 
 All figures are tokens. What two of them differ by is split into named parts in `gaps.py`; there is
-no tolerance. `agrees` is True when the difference is 0 for cached and for
-prompt tokens, False when it is not, None when a witness is missing or when requests that the server
-may have counted never gave their usage (then nobody can tell).
+no tolerance. `agrees` is True when the difference is 0 for cached and for prompt tokens, False when
+it is not, None when nobody can tell: a witness is missing, requests that the server may have counted
+never gave their usage, or the prediction depends on what no client sees (which slot or engine took a
+request) and the server reused no more than it could.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from loadkit.runs.context import PrefixCounters, RunContext
 from loadkit.runs.gaps import difference, prometheus_gap, usage_gap
+from loadkit.runs.predicting import one_capacity
 from loadkit.runs.prediction import Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.splits import has_usable_usage
@@ -95,7 +97,7 @@ def reconcile(view: View, context: RunContext) -> dict[str, Any]:
     unanswered = num_unanswered(view.gathered.records)
     pairs = {
         "usage_vs_prometheus": _compare(whole, prometheus, unanswered),
-        "usage_vs_prediction": _compare(usage, prediction, unanswered),
+        "usage_vs_prediction": _compare(usage, prediction, unanswered, _at_most(best)),
     }
     retokenised = retokenised_tokens(predictions)
     return {
@@ -103,7 +105,7 @@ def reconcile(view: View, context: RunContext) -> dict[str, Any]:
         "usage_all_phases": asdict(whole),
         "prometheus": asdict(prometheus),
         "prediction": asdict(prediction),
-        "prediction_capacity_blocks": context.capacity_blocks if best else None,
+        "prediction_capacity_blocks": one_capacity(context) if best else None,
         "prediction_infinite_tokens": int(best.reusable_tokens.sum()) if best else None,
         "prediction_overlap_tokens": predictions.overlap_tokens if predictions else None,
         "prediction_from_text_tokens": _plus(prediction.cached_tokens, retokenised or 0),
@@ -120,9 +122,19 @@ def _plus(left: int | None, right: int) -> int | None:
     return None if left is None else left + right
 
 
-def _compare(usage: Witness, other: Witness, unanswered: int) -> dict[str, Any]:
+def _at_most(prediction: Prediction | None) -> int | None:
+    """What the server may have reused at most, where the prediction cannot be exact; else None."""
+    if prediction is None or prediction.exact:
+        return None
+    return int(prediction.reusable_tokens.sum())
+
+
+def _compare(
+    usage: Witness, other: Witness, unanswered: int, at_most: int | None = None
+) -> dict[str, Any]:
     """Unexplained tokens: usage minus the other witness. Retokenised tokens are already outside:
-    the prediction is made from the generated ids."""
+    the prediction is made from the generated ids. at_most: cached tokens that the other witness
+    cannot rule out; up to them a difference leaves agreement open."""
     cached = difference(usage.cached_tokens, other.cached_tokens)
     prompt = difference(usage.prompt_tokens, other.prompt_tokens)
     agrees: bool | None
@@ -131,7 +143,8 @@ def _compare(usage: Witness, other: Witness, unanswered: int) -> dict[str, Any]:
     elif cached == prompt == 0:
         agrees = True
     else:
-        agrees = None if unanswered else False
+        possible = prompt == 0 and at_most is not None and (usage.cached_tokens or 0) <= at_most
+        agrees = None if unanswered or possible else False
     return {
         "unexplained_cached_tokens": cached,
         "unexplained_prompt_tokens": prompt,

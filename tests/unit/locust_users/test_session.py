@@ -16,7 +16,7 @@ from loadkit.client.exchange import USER_LEFT
 from loadkit.client.receipt import Receipt
 from loadkit.client.stream import StreamClient
 from loadkit.client.usage import Usage
-from loadkit.locust_users.session import Lane
+from loadkit.locust_users.session import MAX_WIRE_CHARS, Lane, wire_id
 from loadkit.locust_users.settings import RetryRule, Settings
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan, Turn
@@ -415,3 +415,14 @@ def test_a_wall_clock_that_steps_changes_no_time_of_a_record(
     assert second.sent_s is not None
     assert 0 <= first.sent_s < second.sent_s < 5
     assert second.sent_s >= second.intended_s >= 0.02
+
+
+def test_long_session_ids_stay_within_what_servers_take_and_stay_apart() -> None:
+    """A run's id of 8 characters and a dot leave 247: longer names end in a digest of the whole."""
+    fits, long, alike = "s" * 247, "s" * 248, "s" * 247 + "t"
+    assert wire_id(fits, "0123abcd") == f"{fits}.0123abcd"
+    ids = [wire_id(name, "0123abcd") for name in (long, alike, "s" * 256)]
+    assert [len(each) for each in ids] == [MAX_WIRE_CHARS] * 3
+    assert len({*ids, wire_id(fits, "0123abcd")}) == 4
+    assert wire_id(long, "0123abcd") == ids[0], "the turns of a session share its id"
+    assert wire_id(long, "") == long

@@ -10,6 +10,7 @@ from run_builders import answered, context, counters, journal
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from loadkit.client.prometheus import PrefixCounters
 from loadkit.runs.folder import finish_run
 from loadkit.runs.record import Record
 
@@ -132,3 +133,96 @@ def test_a_running_request_holds_its_blocks_in_a_tight_cache(
     found = finish_run(work, tmp_path / "run", known)["reconciliation"]
     assert found["prediction"]["cached_tokens"] == 4, "one after another the first block is there"
     assert found["prediction_overlap_tokens"] == 0, "two are held, the other prompt took the rest"
+
+
+def test_several_engines_leave_a_lower_rate_open_but_not_a_higher_one(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    """12 tokens could hit if one engine got both turns; 8 did, nobody knows where."""
+    journal(work, 0, two_turns([IDS[word] for word in "ijkl"] + [25]))
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4, capacity_blocks=2, engines=2)
+    run = finish_run(work, tmp_path / "run", known)
+    found = run["reconciliation"]
+    assert found["prediction"]["cached_tokens"] == 12
+    assert found["prediction_capacity_blocks"] is None, "not one cache of that size"
+    assert found["usage_vs_prediction"]["agrees"] is None
+    assert run["endpoint"]["engines"] == 2
+    assert any("2 engines with a cache each" in note for note in run["notes"])
+
+
+def test_more_than_several_engines_could_reuse_is_still_disagreement(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    turns = two_turns([IDS["i"], IDS["k"], IDS["k"], IDS["k"], 25])
+    turns[1].cached_tokens = 12
+    journal(work, 0, turns)
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4, engines=2)
+    found = finish_run(work, tmp_path / "run", known)["reconciliation"]
+    assert found["prediction"]["cached_tokens"] == 8
+    assert found["usage_vs_prediction"]["agrees"] is False
+
+
+def test_a_cache_that_is_off_is_predicted_to_reuse_nothing(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    turns = two_turns([IDS[word] for word in "ijkl"] + [25])
+    turns[1].cached_tokens = 0
+    journal(work, 0, turns)
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4, prefix_caching=False)
+    run = finish_run(work, tmp_path / "run", known)
+    assert run["reconciliation"]["prediction"]["cached_tokens"] == 0
+    assert run["reconciliation"]["usage_vs_prediction"]["agrees"] is True
+    assert "prefix cache is off" in run["notes"][0]
+
+
+def two_users(cached: list[int]) -> list[Record]:
+    """Two conversations in turns at one llama.cpp slot: prompts of 8 and 15 tokens each."""
+    other = [{"role": "user", "content": "z y x w v u t s"}]
+    more = [*other, {"role": "assistant", "content": "r q p o"}, SECOND[2]]
+    sent = [("s", 0, FIRST, 8), ("t", 0, other, 8), ("s", 1, SECOND, 15), ("t", 1, more, 15)]
+    replies = {"s": "i j k l", "t": "r q p o"}
+    return [
+        answered(
+            name,
+            turn,
+            float(row),
+            messages=messages,
+            prompt_tokens=tokens,
+            cached_tokens=hits,
+            reply=replies[name] if turn == 0 else "a",
+            finish_reason="stop",
+        )
+        for row, ((name, turn, messages, tokens), hits) in enumerate(zip(sent, cached, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cached", "setup"),
+    [([0, 0, 0, 0], "no prompt cache in host memory"), ([0, 0, 12, 12], "a prompt cache in host")],
+)
+def test_the_answers_show_whether_llama_cpp_keeps_more_than_its_slots(
+    work: Path, tmp_path: Path, tokenizer: str, cached: list[int], setup: str
+) -> None:
+    journal(work, 0, two_users(cached))
+    source = PrefixCounters(source="llamacpp", queries=0, hits=0)
+    known = context(scheduled=4, tokenizer=tokenizer, num_slots=1, counters_before=source)
+    run = finish_run(work, tmp_path / "run", known)
+    assert run["reconciliation"]["prediction"]["cached_tokens"] == sum(cached)
+    assert run["reconciliation"]["usage_vs_prediction"]["agrees"] is True
+    assert f"llama.cpp with 1 slot and {setup}" in run["notes"][0]
+
+
+@pytest.mark.parametrize(("took_s", "agrees"), [(0.3, False), (2.5, None)])
+def test_overlapping_requests_leave_open_who_got_which_slot(
+    work: Path, tmp_path: Path, tokenizer: str, took_s: float, agrees: bool | None
+) -> None:
+    """7 tokens are no setup's hits. Without overlap that is disagreement."""
+    turns = two_users([0, 0, 7, 0])
+    for record in turns:
+        assert record.sent_s is not None
+        record.completed_s = record.sent_s + took_s
+    journal(work, 0, turns)
+    source = PrefixCounters(source="llamacpp", queries=0, hits=0)
+    known = context(scheduled=4, tokenizer=tokenizer, num_slots=1, counters_before=source)
+    found = finish_run(work, tmp_path / "run", known)["reconciliation"]
+    assert found["usage_vs_prediction"]["agrees"] is agrees

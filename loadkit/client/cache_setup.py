@@ -1,0 +1,112 @@
+"""What an engine's /metrics say of its cache: block size, blocks, engines, on or off.
+
+- vLLM: the labels of `vllm:cache_config_info`, one series an engine (data parallel). One block of each
+  pool is a placeholder and never holds tokens. `kv_cache_size_tokens`, where there is one, differs from
+  blocks times size for models with layers of several kinds: then neither describes one LRU queue.
+- SGLang: the gauges `sglang:page_size` and `sglang:num_pages`, before 0.5.11 the labels of
+  `sglang:cache_config_info`; ranks of one `dp_rank` show the same pool. With a tier in host memory
+  (`sglang:hicache_host_total_tokens`) the pages alone say nothing of what is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+T = TypeVar("T")
+Series = list[tuple[Mapping[str, str], float]]
+
+
+class CacheSetup(msgspec.Struct, frozen=True):
+    """None: not told. block_size in tokens; num_blocks that can hold tokens, summed over `engines`,
+    each of which has a cache of its own. prefix_caching False: nothing is ever reused."""
+
+    engines: int
+    block_size: int | None = None
+    num_blocks: int | None = None
+    prefix_caching: bool | None = None
+
+
+def parse_cache_setup(text: str) -> CacheSetup | None:
+    """The setup that a metrics page tells; None if it tells of none, or is no metrics page."""
+    series: dict[str, Series] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                series.setdefault(sample.name, []).append((sample.labels, sample.value))
+    except ValueError:
+        return None
+    return _vllm(series) or _sglang(series)
+
+
+def _vllm(series: Mapping[str, Series]) -> CacheSetup | None:
+    """A router that adds up the pages of equal engines shows how many there are as the value."""
+    shown = _of(series, "vllm:cache_config_info")
+    engines = {labels.get("engine", ""): (labels, max(1, round(count))) for labels, count in shown}
+    if not engines:
+        return None
+    told = [(*_vllm_blocks(labels), count) for labels, count in engines.values()]
+    sizes = {size for size, _, _ in told}
+    on = {labels.get("enable_prefix_caching", "") for labels, _ in engines.values()}
+    return CacheSetup(
+        sum(count for _, _, count in told),
+        _only(sizes),
+        _sum(None if one is None else one * count for _, one, count in told)
+        if len(sizes) == 1
+        else None,
+        {"True": True, "False": False}.get(_only(on) or ""),
+    )
+
+
+def _vllm_blocks(labels: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """Block size and blocks of one engine."""
+    size, blocks = _number(labels.get("block_size")), _number(labels.get("num_gpu_blocks"))
+    tokens = _number(labels.get("kv_cache_size_tokens"))
+    if size is None or blocks is None:
+        return size, None
+    if tokens is not None and not (blocks - 2) * size <= tokens <= blocks * size:
+        return None, None
+    return size, blocks - 1
+
+
+def _sglang(series: Mapping[str, Series]) -> CacheSetup | None:
+    sizes, pages = (_by_rank(_of(series, f"sglang:{name}")) for name in ("page_size", "num_pages"))
+    for labels, _ in _of(series, "sglang:cache_config_info"):
+        rank = labels.get("dp_rank", "")
+        sizes.setdefault(rank, _number(labels.get("page_size")))
+        pages.setdefault(rank, _number(labels.get("num_pages")))
+    if not sizes:
+        return None
+    same = len(set(sizes.values())) == 1 and sizes.keys() == pages.keys()
+    tiered = any(value > 0 for _, value in _of(series, "sglang:hicache_host_total_tokens"))
+    num_pages = _sum(pages.values()) if same and not tiered else None
+    return CacheSetup(len(sizes), _only(set(sizes.values())), num_pages)
+
+
+def _by_rank(series: Series) -> dict[str, int | None]:
+    return {labels.get("dp_rank", ""): _number(str(value)) for labels, value in series}
+
+
+def _of(series: Mapping[str, Series], name: str) -> Series:
+    return series.get(name, [])
+
+
+def _only(values: set[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
+
+
+def _number(label: str | None) -> int | None:
+    """A positive whole number; None for anything else, such as vLLM's "None"."""
+    try:
+        value = float(label or "")
+    except ValueError:
+        return None
+    return int(value) if value > 0 and value.is_integer() else None
