@@ -15,8 +15,8 @@ common change of the hits reaches: that would be a guess.
 
 The answer is the run once more with every request's uncached share at the other rate, each request
 as long after its predecessor's completion as it was. Its interval: the ends of the rate's own
-interval, and beyond them what other draws of the sessions say (95%) and the model's miss at the run's
-own rate, added in squares. Sessions are drawn with replacement only to weigh their errors: what is
+interval, and beyond them what other draws of the sessions say (95%), the model's miss at the run's own
+rate and the median held-out error, added in squares: what it does not know here it will not know there. Sessions are drawn with replacement only to weigh their errors: what is
 replayed is always the whole run, so no draw makes replays.
 """
 
@@ -158,7 +158,8 @@ def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> F
     measured = np.quantile(ttft, SHARES)
     answer = None
     if rate is not None and why_not is None:
-        answer = _answer(rate, search, drawn, prompt, np.log(measured) - np.log(own))
+        miss = np.hypot(np.log(measured) - np.log(own), np.median(np.abs(error)))
+        answer = _answer(rate, search, drawn, prompt, miss)
     causes, spread = requests.main_cause[rows], np.exp(np.quantile(error, [0.1, 0.5, 0.9]))
     return Fit(
         label=label,
@@ -210,7 +211,7 @@ def _why_not(error: FloatArray, constant: FloatArray, slope: tuple[float, float]
 def _answer(
     rate: Rate, search: _Search, drawn: Sequence[Found], prompt: FloatArray, miss: FloatArray
 ) -> Answer:
-    """miss: log(measured / model) at SHARES, at the run's own rate."""
+    """miss: log(measured / model) at SHARES at the run's own rate, and the held-out error."""
     traffic = search.traffic
     ends = [rate.rate if end is None else end for end in (rate.high, rate.rate, rate.low)]
     found = [uncached_at(end, prompt, traffic.uncached) for end in ends]

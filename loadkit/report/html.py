@@ -107,7 +107,8 @@ def _fit(found: Fit, report: Report) -> dict[str, Any]:
         "found": found,
         "chart": _both(lambda width: fit_chart(found, width), wide) if found.points else None,
         "table": findings.fit_table(found),
-        "words": tables.fit_words(found),
+        "answer": tables.fit_answer(found),
+        "basis": tables.fit_basis(found),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from loadkit.report import findings, tables
+from loadkit.report.fit import Fit
 from loadkit.report.model import Report
 from loadkit.report.tables import Table
 from loadkit.report.words import clean, sentence
@@ -22,10 +23,15 @@ def render_markdown(report: Report) -> str:
     parts = [f"## {escape(report.headline)}.", escape(report.title), *_verdict(report)]
     parts += [_table(tables.split_table(report.sides))]
     parts += [_table(tables.wait_table(waits), "time to first token, ") for waits in report.waits]
-    parts += [escape(tables.fit_words(one)) + "." for one in report.fits]
+    parts += [_fit(one) for one in report.fits]
     parts += [_table(findings.objectives_table(one)) for one in report.objectives]
     parts += [_table(tables.agreement_table(report.facts), "three counts, ")]
     return "\n\n".join(parts) + "\n"
+
+
+def _fit(found: Fit) -> str:
+    said = filter(None, (tables.fit_answer(found), tables.fit_basis(found)))
+    return " ".join([escape(found.label) + ":", *(escape(sentence(words)) for words in said)])
 
 
 def _verdict(report: Report) -> list[str]:

@@ -203,10 +203,26 @@ def _stalls(run: dict[str, Any]) -> dict[str, Any] | None:
     return known if all(isinstance(value, int | float) for value in known.values()) else None
 
 
-def fit_words(found: Fit) -> str:
-    """The answer and how sure it is, or why there is none."""
+def fit_answer(found: Fit) -> str:
+    """`at 38% the median TTFT would be ...`, empty if nothing was asked or nothing can be told."""
+    answer = found.answer
+    if found.why_not is not None or answer is None:
+        return ""
+    if answer.why_not:
+        return f"no time is told at {percent(answer.hit_rate, 0)}: {answer.why_not}"
+    low, high, here = answer.low_s[49], answer.high_s[49], found.measured_s
+    return (
+        f"at {percent(answer.hit_rate, 0)} ({answer.label.lower()}) the median TTFT would be about"
+        f" {milliseconds(answer.ttft_s[49])} ({milliseconds(low)} to {milliseconds(high)}) instead of"
+        f" {milliseconds(here[49])}, the 90th percentile {milliseconds(answer.ttft_s[89])} instead of"
+        f" {milliseconds(here[89])}"
+    )
+
+
+def fit_basis(found: Fit) -> str:
+    """What the model found and how far off it is, or why it is refused."""
     if found.why_not is not None:
-        return f"No time at another hit rate is told from {found.label.lower()}: {found.why_not}"
+        return f"no time at another hit rate is told from this run: {found.why_not}"
     assert found.step_s is not None
     assert found.slope_s is not None
     assert found.slope_interval is not None
@@ -215,27 +231,10 @@ def fit_words(found: Fit) -> str:
     least, most = found.slope_interval
     low, middle, high = (f"{ratio:.2f}" for ratio in found.ratio)
     return (
-        f"{found.label}: {fit_answer(found)}a step of the server lasts"
-        f" {milliseconds(found.step_s)} + {1e3 * found.slope_s:.3g} ms a token in it"
-        f" ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests; on sessions that it has"
-        f" not seen this is {percent(math.expm1(found.error[0]), 0)} off in the median"
+        f"a step of the server lasts {milliseconds(found.step_s)} + {1e3 * found.slope_s:.3g} ms a"
+        f" token ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests; on sessions that"
+        f" this was not found on it is {percent(math.expm1(found.error[0]), 0)} off in the median"
         f" (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
-    )
-
-
-def fit_answer(found: Fit) -> str:
-    """`at 38% the median TTFT would be ...; `, empty if nothing was asked."""
-    answer = found.answer
-    if answer is None:
-        return ""
-    if answer.why_not:
-        return f"no time is told at {percent(answer.hit_rate, 0)}, {answer.why_not}; "
-    (low, high), here = (answer.low_s[49], answer.high_s[49]), found.measured_s
-    return (
-        f"at {percent(answer.hit_rate, 0)} ({answer.label.lower()}) the median TTFT would be about"
-        f" {milliseconds(answer.ttft_s[49])} ({milliseconds(low)} to {milliseconds(high)}) instead of"
-        f" {milliseconds(here[49])}, the 90th percentile {milliseconds(answer.ttft_s[89])} instead of"
-        f" {milliseconds(here[89])}; "
     )
 
 

@@ -16,7 +16,7 @@ from loadkit.report.chart_fit import fit_chart
 from loadkit.report.findings import fit_table
 from loadkit.report.fit import Rate, fit
 from loadkit.report.step_server import Traffic, _serve
-from loadkit.report.tables import fit_words
+from loadkit.report.tables import fit_answer, fit_basis
 from loadkit.report.traffic import answered, traffic_of, uncached_at
 
 STEP_S, TOKEN_S, TURNS, THINK_S, OUTPUT = 0.05, 0.002, 3, 0.4, 20
@@ -81,7 +81,7 @@ def test_the_server_is_found_again_and_another_rate_foretold(tmp_path: Path) -> 
         at, true = share - 1, float(np.quantile(truth, share / 100))
         assert found.answer.ttft_s[at] == pytest.approx(true, rel=0.15)
         assert found.answer.low_s[at] < true < found.answer.high_s[at]
-    assert "at 40% (expected) the median TTFT would be about" in fit_words(found)
+    assert "at 40% (expected) the median TTFT would be about" in fit_answer(found)
     table = fit_table(found)
     assert table is not None
     assert [row.name for row in table.rows][1:3] == ["model at 77%", "model at 40%"]
@@ -115,7 +115,8 @@ def test_a_poor_model_is_refused_with_its_reason(tmp_path: Path, change: Any, wh
     assert found.why_not is not None
     assert why in found.why_not
     assert found.answer is None
-    assert why in fit_words(found)
+    assert why in fit_basis(found)
+    assert fit_answer(found) == ""
     if found.points:
         assert "line-own" not in fit_chart(found, 460)
 
@@ -126,6 +127,7 @@ def test_a_rate_beyond_what_was_seen_gets_no_time(tmp_path: Path) -> None:
     found = fit("Staging", requests, Rate("Expected", 0.02), closed=True)
     assert (found.why_not, fit_table(found)) == (None, None)
     assert found.answer is not None
+    assert "no time is told at 2%" in fit_answer(found)
     assert "half of the requests would compute more" in str(found.answer.why_not)
 
 
