@@ -132,24 +132,25 @@ def facts_table(facts: Sequence[Facts]) -> Table:
     outcomes = [
         row(name.replace("_", " "), _outcome(name)) for name in OUTCOMES if _some(name, runs)
     ]
+    unreported = "requests_without_cached_tokens"
+    quiet = (
+        row("answers without cached tokens", lambda run: count(run["totals"][unreported])),
+        row("truncations", lambda run: count(run["truncations"])),
+        row("mutations", lambda run: count(run["mutations"])),
+        row("torn journal bytes", lambda run: count(run["torn_bytes"])),
+    )
     rows = (
         row("status", lambda run: "ok" if run["status"] == "ok" else _why(run), "total"),
         *outcomes,
         row("sessions answered", lambda run: count(run["split"].get("sessions"))),
         row("prompt tokens", lambda run: count(run["totals"]["prompt_tokens"])),
         row("output tokens", lambda run: count(run["totals"]["output_tokens"])),
-        row(
-            "answers without cached tokens",
-            lambda run: count(run["totals"]["requests_without_cached_tokens"]),
-        ),
         row("traffic", lambda run: f"{run['kind']}, {run['loop']} loop"),
         row("end to end p50", lambda run: milliseconds(run["latency"]["e2e_s"]["p50"])),
         row("end to end p99", lambda run: milliseconds(run["latency"]["e2e_s"]["p99"])),
         row("between tokens p50", lambda run: milliseconds(run["latency"]["itl_s"]["p50"])),
         row("wraps", lambda run: count(run["wraps"])),
-        row("truncations", lambda run: count(run["truncations"])),
-        row("mutations", lambda run: count(run["mutations"])),
-        row("torn journal bytes", lambda run: count(run["torn_bytes"])),
+        *(row for row in quiet if set(row.cells) != {"0"}),
         row("duration", lambda run: f"{run['duration_s']:,.0f} s"),
     )
     return Table("", tuple(one.label for one in facts), rows)
@@ -212,8 +213,8 @@ def fit_answer(found: Fit) -> str:
         return f"no time is told at {percent(answer.hit_rate, 0)}: {answer.why_not}"
     low, high, here = answer.low_s[49], answer.high_s[49], found.measured_s
     return (
-        f"at {percent(answer.hit_rate, 0)} ({answer.label.lower()}) the median TTFT would be about"
-        f" {milliseconds(answer.ttft_s[49])} ({milliseconds(low)} to {milliseconds(high)}) instead of"
+        f"at {percent(answer.hit_rate, 0)} ({answer.label.lower()}) the median TTFT of these requests would be"
+        f" about {milliseconds(answer.ttft_s[49])} ({milliseconds(low)} to {milliseconds(high)}) instead of"
         f" {milliseconds(here[49])}, the 90th percentile {milliseconds(answer.ttft_s[89])} instead of"
         f" {milliseconds(here[89])}"
     )

@@ -81,7 +81,7 @@ def test_the_server_is_found_again_and_another_rate_foretold(tmp_path: Path) -> 
         at, true = share - 1, float(np.quantile(truth, share / 100))
         assert found.answer.ttft_s[at] == pytest.approx(true, rel=0.15)
         assert found.answer.low_s[at] < true < found.answer.high_s[at]
-    assert "at 40% (expected) the median TTFT would be about" in fit_answer(found)
+    assert "at 40% (expected) the median TTFT of these requests would be about" in fit_answer(found)
     table = fit_table(found)
     assert table is not None
     assert [row.name for row in table.rows][1:3] == ["model at 77%", "model at 40%"]
