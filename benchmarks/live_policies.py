@@ -21,12 +21,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +41,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from corpus_model import write_corpus_model  # noqa: E402
-from served import serving  # noqa: E402
+
+from loadkit.cli import main as loadkit  # noqa: E402
 
 # The least at which the longest prompt finds room; chosen before any result was seen.
 SHARES = (0.2, 0.4, 0.7)
@@ -74,6 +79,33 @@ def mixture(sessions: int, replay_weight: float, users: int) -> dict[str, Any]:
     return made
 
 
+# Servers are forked from a process that has imported torch once: half of a run would be that.
+FORKS = multiprocessing.get_context("forkserver")
+IMPORTED = ["transformers.models.llama.modeling_llama", "reference_server.server"]
+
+
+def serve(options: list[str], said: Connection) -> None:
+    """`loadkit serve` in a process of its own, its output sent to `said`."""
+    os.dup2(said.fileno(), 1)
+    sys.argv = ["loadkit", "serve", "--port", "0", *options]
+    loadkit()
+
+
+@contextmanager
+def serving(options: list[str]) -> Iterator[str]:
+    """The URL of a fresh server."""
+    heard, said = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=serve, args=(options, said), daemon=True)
+    process.start()
+    said.close()
+    try:
+        with open(heard.fileno(), closefd=False) as lines:
+            yield next(line for line in lines if "ready on" in line).split()[-1]
+    finally:
+        process.terminate()
+        process.join(40)
+
+
 class Bench:
     """Runs of one profile, each on a server of its own."""
 
@@ -88,13 +120,13 @@ class Bench:
         self.runs += 1
         log = self.folder / f"log-{self.runs}.jsonl"
         options = ["--model", str(self.model), "--num-blocks", str(capacity), "--policy", policy]
-        with serving(*options) as served:
-            httpx.post(f"{served.url}/request_log/start").raise_for_status()
+        with serving(options) as url:
+            httpx.post(f"{url}/request_log/start").raise_for_status()
             command = [sys.executable, "-m", "loadkit", "run", str(self.profile)]
-            command += ["--url", served.url, "--tokenizer", str(self.model), "--seed", str(seed)]
+            command += ["--url", url, "--tokenizer", str(self.model), "--seed", str(seed)]
             command += ["-o", str(self.folder / f"run-{self.runs}"), "--json"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            log.write_bytes(httpx.post(f"{served.url}/request_log/take").content)
+            log.write_bytes(httpx.post(f"{url}/request_log/take").content)
         if done.returncode:
             raise SystemExit(done.stderr[-600:])
         return json.loads(done.stdout), log
@@ -201,6 +233,7 @@ def main() -> None:
     if asked.shown:
         print_tables(read_rows(asked.shown))
         return
+    FORKS.set_forkserver_preload(["__main__", *IMPORTED])
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(asked, Path(folder), 1 if asked.check else asked.users)
         if asked.check:

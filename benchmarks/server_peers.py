@@ -42,7 +42,7 @@ p.model.path = sys.argv[1]
 p.hostnames, p.port = ["127.0.0.1"], 0
 p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
 p.n_parallel, p.n_ctx = int(sys.argv[2]), int(sys.argv[2]) * int(sys.argv[3])
-p.warmup = False
+p.warmup, p.endpoint_metrics = False, True
 server = xllamacpp.Server(p)
 print(f"ready on {server.listening_address}", flush=True)
 sys.stdin.read()
