@@ -112,10 +112,10 @@ def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
         by_server[row["server"]][row["round"]] = row
     ours, theirs = (by_server[name] for name in SERVERS)
     rounds = sorted(set(ours) & set(theirs))
-    totals = [[row[n]["prompt_tokens"] for n in rounds] for row in (ours, theirs)]
-    print(
-        f"{len(rounds)} rounds of {ours[rounds[0]]['requests']} requests; prompt tokens {totals}\n"
-    )
+    for name in SERVERS:
+        shown = ("requests", "scheduled", "prompt_tokens", "output_tokens")
+        found = [[by_server[name][n].get(key) for key in shown] for n in rounds]
+        print(f"{name}, a round: {', '.join(shown)} = {found}")
     print(f"\n| | {' | '.join(SERVERS)} | ratio |\n|---|---|---|---|")
     for figure, less_is_better in FIGURES:
         pairs = [(ours[n][figure], theirs[n][figure]) for n in rounds]
