@@ -30,14 +30,14 @@ import numpy as np
 
 from loadkit.core.trace import FloatArray, IntArray
 from loadkit.gate.requests import Requests
+from loadkit.report.search import Found, Search
 from loadkit.report.step_server import Traffic, replayed
 from loadkit.report.traffic import answered, traffic_of, uncached_at
 
-MIN_REQUESTS, MIN_SESSIONS, FOLDS, DRAWS = 30, 10, 10, 100
+MIN_REQUESTS, MIN_SESSIONS = 30, 10
 MAX_ERROR, MAX_OF_CONSTANT, MAX_FACTOR = log(1.25), 0.8, 1.5
 SHARES = np.linspace(0.01, 0.99, 99)
 _MAX_POINTS = 250
-Found = tuple[float, float]  # log seconds a step and a token
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -86,60 +86,6 @@ class Fit(msgspec.Struct, frozen=True):
     answer: Answer | None = None
 
 
-class _Search:
-    """Parameters found on all requests and without each fold, as log seconds (step, token)."""
-
-    def __init__(self, traffic: Traffic, ttft_s: FloatArray, session: IntArray):
-        self.traffic, self.log_ttft = traffic, np.log(ttft_s)
-        self.session, self.fold = session, session % FOLDS
-        self.tried: list[Found] = []
-        self.errors: list[FloatArray] = []
-        slow = float(np.quantile(ttft_s, 0.95))
-        a_token = log(slow / traffic.uncached.mean())
-        self._try(log(slow) - 7, log(slow), a_token - 7, 8.5, 32)
-        for half in (0.3, 0.12, 0.04):
-            for step, token in set(self.best):
-                self._try(step - half, step + half, token - half, 2 * half, 5)
-        self.all, *self.without = self.best
-
-    def _try(self, low: float, high: float, token: float, span: float, count: int) -> None:
-        for step_s in np.linspace(low, high, count):
-            for token_s in np.linspace(token, token + span, count):
-                self.tried.append((float(step_s), float(token_s)))
-                self.errors.append(self._error(*self.tried[-1]))
-
-    def _error(self, step: float, token: float) -> FloatArray:
-        predicted = replayed(self.traffic, exp(step), exp(token), as_sent=True)
-        error: FloatArray = self.log_ttft - np.log(predicted)
-        return error
-
-    @property
-    def best(self) -> list[Found]:
-        """Of what was tried: for all requests, then for those outside each fold."""
-        absolute = np.abs(self.errors)
-        rows = [slice(None), *(self.fold != fold for fold in range(FOLDS))]
-        return [self.tried[int(absolute[:, row].mean(axis=1).argmin())] for row in rows]
-
-    def drawn(self) -> list[Found]:
-        """The best of what was tried for each of other draws of the sessions."""
-        count = int(self.session.max()) + 1
-        times = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=DRAWS)
-        losses = np.abs(self.errors) @ times[:, self.session].T
-        return [self.tried[int(n)] for n in losses.argmin(axis=0)]
-
-    def held_out(self) -> FloatArray:
-        """log(measured / predicted) of every request, by parameters found without its fold."""
-        each = np.array([self._error(*found) for found in self.without])
-        error: FloatArray = each[self.fold, np.arange(len(self.fold))]
-        return error
-
-    def constant(self) -> FloatArray:
-        """The same of the median TTFT outside the fold."""
-        middle = [float(np.median(self.log_ttft[self.fold != fold])) for fold in range(FOLDS)]
-        error: FloatArray = self.log_ttft - np.array(middle)[self.fold]
-        return error
-
-
 def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> Fit:
     """Fit one run's requests and answer for `rate`; see the rule above. closed: the loop it ran in."""
     rows = answered(requests)
@@ -148,7 +94,7 @@ def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> F
         return Fit(label, len(rows), why)
     traffic = traffic_of(requests, rows, closed=closed)
     ttft, prompt = requests.number["ttft_s"][rows], requests.number["prompt_tokens"][rows]
-    search = _Search(traffic, ttft, session.reshape(-1))
+    search = Search(traffic, ttft, session.reshape(-1))
     drawn = search.drawn()
     error, constant = search.held_out(), search.constant()
     ends = np.quantile([found[1] for found in drawn], [0.025, 0.975])
@@ -209,7 +155,7 @@ def _why_not(error: FloatArray, constant: FloatArray, slope: tuple[float, float]
 
 
 def _answer(
-    rate: Rate, search: _Search, drawn: Sequence[Found], prompt: FloatArray, miss: FloatArray
+    rate: Rate, search: Search, drawn: Sequence[Found], prompt: FloatArray, miss: FloatArray
 ) -> Answer:
     """miss: log(measured / model) at SHARES at the run's own rate, and the held-out error."""
     traffic = search.traffic
