@@ -100,7 +100,14 @@ def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
         block_size=trace.block_size,
         tokenizer_fingerprint=tokenizer_fingerprint,
         prompt_tokens=int(trace.prompt_tokens.sum()),
+        duration_s=_duration_s(trace),
     )
+
+
+def _duration_s(trace: Trace) -> float | None:
+    if trace.arrival_s is None or not trace.num_requests:
+        return None
+    return float(trace.arrival_s.max() - trace.arrival_s.min())
 
 
 def _by_tenant(question: Question) -> Forecast:

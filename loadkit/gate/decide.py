@@ -16,8 +16,8 @@ import numpy as np
 from loadkit.core.errors import InputError
 from loadkit.gate.baseline import Change, Run, changes, open_run
 from loadkit.gate.blockers import blockers
-from loadkit.gate.doubts import doubts
-from loadkit.gate.failures import hard_failures, rate_failures
+from loadkit.gate.doubts import doubts, left_early
+from loadkit.gate.failures import hard_failures, is_shorter, rate_failures
 from loadkit.gate.inputs import SAME_RATE, Expected, Measured, checked, read_run
 from loadkit.gate.objectives import missed
 from loadkit.gate.policy import Policy, loosened, policy_of
@@ -74,12 +74,12 @@ def _decide(
     requests = found.requests if found else None
     rates = compare(run, forecast, limits, requests)
     hard = list(hard_failures(run, limits))
-    open_questions = list(blockers(run, forecast, limits))
-    failures = [] if open_questions else list(rate_failures(run, forecast, rates, limits))
+    open_questions = list(blockers(run, forecast, limits)) or list(left_early(run, rates, limits))
+    of_rate = [] if open_questions else list(rate_failures(run, forecast, rates, limits))
     changed = changes(found, old, limits.confidence) if found and old else ()
-    asked = _asked(run, policy, requests, found, old, changed)
-    failures += [*(reason for reason in asked if reason.verdict == FAIL), *hard]
-    if not failures and not open_questions:
+    asked = of_rate + _asked(run, policy, requests, found, old, changed)
+    failures = [*(reason for reason in asked if reason.verdict == FAIL), *hard]
+    if not failures and not open_questions and not of_rate:
         open_questions += doubts(run, forecast, rates, limits, requests)
     open_questions += (reason for reason in asked if reason.verdict == INCONCLUSIVE)
     return _verdict(
@@ -197,6 +197,13 @@ def _notes(
         notes.append(
             "the forecast's log has exactly this run's requests and tokens: production's log was"
             " replayed as it is, or the forecast was made from the run itself and says nothing"
+        )
+    if is_shorter(run, forecast):
+        notes.append(
+            f"the run has {counted(run.split.sessions, 'session')}, the forecast is for"
+            f" {forecast.sessions or 0:,.0f}: a colder cache may hide that staging shares more, and a"
+            " cache that is not full yet that it evicts less; a forecast with --horizon compares like"
+            " with like"
         )
     notes.append(_scenario(forecast))
     if loose := loosened(policy.thresholds):

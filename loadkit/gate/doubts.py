@@ -33,6 +33,28 @@ def doubts(
             yield reason
 
 
+def left_early(run: Measured, rates: Comparison, limits: Thresholds) -> Iterator[Reason]:
+    """What users left has no cached tokens, and a patience shorter than a cache miss leaves the misses:
+    a hit answers sooner. So the true rate lies between the measured one and that with every prompt
+    that was left (of mean length: its tokens are not known) a miss. Only what both agree on counts.
+    """
+    measured, low, high = rates.measured, rates.expected_low, rates.expected_high
+    if not run.left or measured is None or low is None or high is None:
+        return
+    allowance = rates.allowance or limits.allowance
+    least = measured * run.split.requests / (run.split.requests + run.left)
+    if any(least < edge <= measured for edge in (low - allowance, high + allowance)):
+        message = (
+            f"{counted(run.left, 'request')} of {run.left + run.split.requests:,} were left by their"
+            f" users, and nobody knows what they hit: with all of them missed the hit rate is"
+            f" {100 * least:.1f}%, without them {100 * measured:.1f}%"
+        )
+        remedy = (
+            "let fewer leave (request.leaving), or later than a prompt takes that is not cached"
+        )
+        yield Reason("not_reported", message, least, measured, remedy, (least, measured))
+
+
 def _uneven(requests: Requests | None, limits: Thresholds) -> Reason | None:
     """A few giant sessions are the whole rate, and how they differ from others nobody saw. Kish's
     number of equal sessions that would be worth as much: (sum w)^2 / sum w^2."""

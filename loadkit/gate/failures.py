@@ -1,13 +1,15 @@
-"""Why staging is not production: each check gives a reason or None; any reason means FAIL."""
+"""Why staging is not production: each check gives a reason or None. A reason means FAIL, but for a
+rate that may be low because the run is short."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from loadkit.gate.inputs import SAME_RATE, Expected, Measured
-from loadkit.gate.verdict import Comparison, Reason, counted
+from loadkit.gate.verdict import INCONCLUSIVE, Comparison, Reason, counted
 from loadkit.thresholds import Thresholds
 
+_AS_LONG = 0.8  # of the forecast's sessions: with fewer, a low rate may be a cold cache's
 _NEW_PROMPTS = (
     "send what users send: sessions with their own prompts (loadkit run chat-assistant), or a"
     " corpus without repetition"
@@ -71,7 +73,7 @@ def rate_failures(
         return
     allowance = rates.allowance or limits.allowance
     if rates.measured > rates.expected_high + allowance:
-        yield _above(run, rates, rates.expected_high + allowance)
+        yield _above(run, expected, rates, rates.expected_high + allowance)
     elif _excess_replay(rates) > (rates.replay_allowance or limits.allowance):
         yield _wrong_reason(rates)
     elif underperforms := _underperforms(run, limits):
@@ -105,7 +107,7 @@ def _excess_replay(rates: Comparison) -> float:
     return max(0.0, (rates.measured_replay or 0.0) - (rates.expected_replay or 0.0))
 
 
-def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
+def _above(run: Measured, expected: Expected, rates: Comparison, limit: float) -> Reason:
     measured, high = rates.measured or 0.0, rates.expected_high or 0.0
     excess = _excess_replay(rates)
     head = (
@@ -127,6 +129,8 @@ def _above(run: Measured, rates: Comparison, limit: float) -> Reason:
     largest = max(parts, key=lambda name: parts[name])
     why = f"; replays do not explain it: most hits come from {largest} ({_points(parts[largest])})"
     remedy = "compare turns, system prompts and their popularity with the production log's"
+    if is_shorter(run, expected):
+        remedy = f"so short a run evicts little: {_like_with_like(run, expected)}; then {remedy}"
     return Reason("unlike_production", head + why, measured, high, remedy, rates.interval)
 
 
@@ -175,19 +179,36 @@ def _underperforms(run: Measured, limits: Thresholds) -> Reason | None:
 
 
 def _below(run: Measured, expected: Expected, rates: Comparison) -> Reason:
-    """Shorter runs find a colder cache, and documents that nobody has asked for yet."""
-    ours, theirs = run.split.sessions, expected.log.sessions
-    short = f"send more sessions: {ours:,} find a colder cache than the log's {theirs:,} did; "
-    return Reason(
-        "unlike_production",
+    """A shorter run finds a colder cache, and documents that nobody has asked for yet: no fault."""
+    message = (
         f"staging measured a hit rate of {_percent(rates.measured)} (token-weighted), production"
-        f" should see at least {_percent(rates.expected_low)}: its prompts share less",
-        rates.measured,
-        rates.expected_low,
-        (short if 2 * ours < theirs else "")
-        + "compare turns, system prompts and their popularity with the production log's",
-        rates.interval,
+        f" should see at least {_percent(rates.expected_low)}"
     )
+    figures = rates.measured, rates.expected_low
+    if is_shorter(run, expected):
+        message += (
+            f"; but {counted(run.split.sessions, 'session')} find a colder cache than the"
+            f" {expected.sessions or 0:,.0f} that the forecast is for"
+        )
+        remedy = f"{_like_with_like(run, expected)}, or send more sessions"
+        return Reason("too_few_samples", message, *figures, remedy, rates.interval, INCONCLUSIVE)
+    remedy = "compare turns, system prompts and their popularity with the production log's"
+    message += ": its prompts share less"
+    return Reason("unlike_production", message, *figures, remedy, rates.interval)
+
+
+def is_shorter(run: Measured, expected: Expected) -> bool:
+    """Whether the run has too few sessions to find the cache as warm as the forecast says."""
+    return run.split.sessions < _AS_LONG * (expected.sessions or 0)
+
+
+def _like_with_like(run: Measured, expected: Expected) -> str:
+    """The forecast to compare a short run with."""
+    share = run.split.sessions / (expected.sessions or 1)
+    horizon = expected.scenario.horizon_s or expected.log.duration_s
+    if horizon is None:
+        return "forecast from a part of the log that is as short"
+    return f"forecast the same cold start: loadkit forecast --horizon {horizon * share:.0f}"
 
 
 def _percent(rate: float | None) -> str:

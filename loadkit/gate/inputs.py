@@ -169,6 +169,7 @@ class LogFacts(msgspec.Struct, frozen=True):
     prompt_tokens: Count
     tokenizer_fingerprint: str | None
     model: str | None
+    duration_s: Seconds | None = None
 
 
 class ExpectedSplit(msgspec.Struct, frozen=True):
@@ -212,6 +213,17 @@ class Expected(msgspec.Struct, frozen=True):
             raise ValueError("the hit rate or its split is missing")
         if whole is not None and abs(whole - (parts or 0.0)) > SAME_RATE:
             raise ValueError(f"the hit rate is {whole:.4f}, the parts of its split are {parts:.4f}")
+
+    @property
+    def sessions(self) -> float | None:
+        """Sessions that the rate is of: the log's, at the traffic and for the time asked about; None
+        for a horizon of a log without times."""
+        asked, log = self.scenario, self.log
+        if asked.horizon_s is None:
+            return log.sessions * asked.traffic
+        if not log.duration_s:
+            return None
+        return log.sessions * asked.traffic * asked.horizon_s / log.duration_s
 
 
 Part = TypeVar("Part")
