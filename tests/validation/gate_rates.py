@@ -153,8 +153,11 @@ def _row(trace: Trace, requests: PerRequest, row: int, split: Split) -> dict[str
     }
 
 
-def judged(world: str, seed: int, sessions: int, log_sessions: int, replay: float) -> Verdict:
-    """One draw: the forecast of a log, and the verdict on a staging run of its world."""
+def judged(
+    world: str, seed: int, sessions: int, log_sessions: int, replay: float, *, cold: bool = False
+) -> Verdict:
+    """One draw: the forecast of a log (cold: of as short a cold start as the run's), and the verdict
+    on a staging run of its world."""
     log, staging = two_draws(world, seed, sessions, log_sessions)
     assert log is not None
     if replay:
@@ -162,7 +165,9 @@ def judged(world: str, seed: int, sessions: int, log_sessions: int, replay: floa
     capacity = int(CAPACITY_SHARE * log.num_unique_blocks)
     with tempfile.TemporaryDirectory() as scratch:
         at = run_folder(Path(scratch) / "run", staging, capacity)
-        return decide_folder(at, forecast(log, 1.0, capacity).to_dict())
+        assert log.arrival_s is not None
+        horizon_s = float(np.ptp(log.arrival_s)) * sessions / log_sessions if cold else None
+        return decide_folder(at, forecast(log, 1.0, capacity, horizon_s=horizon_s).to_dict())
 
 
 def regressed(world: str, seed: int, sessions: int, points: float, slower: float = 1.0) -> str:
@@ -204,14 +209,26 @@ def print_verdicts(draws: int, sizes: tuple[int, ...], kinds: tuple[str, ...]) -
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for world in kinds:
         for sessions in sizes:
-            for log in sorted({sessions, max(sizes)}):
-                found = [judged(world, seed, sessions, log, 0.0).verdict for seed in range(draws)]
-                cells = [_percent(found, name) for name in ("PASS", "INCONCLUSIVE", "FAIL")]
-                for replay in REPLAYS:
-                    few = range(max(1, draws // 4))
-                    found = [judged(world, seed, sessions, log, replay).verdict for seed in few]
-                    cells.append(_percent(found, "PASS"))
-                print(f"| {world} | {sessions} | {log} | {' | '.join(cells)} |", flush=True)
+            for log, cold in _logs(sessions, max(sizes)):
+                verdicts = [
+                    [
+                        judged(world, seed, sessions, log, replay, cold=cold).verdict
+                        for seed in range(draws if not replay else max(1, draws // 4))
+                    ]
+                    for replay in (0.0, *REPLAYS)
+                ]
+                cells = [
+                    *(_percent(verdicts[0], name) for name in ("PASS", "INCONCLUSIVE", "FAIL")),
+                    *(_percent(found, "PASS") for found in verdicts[1:]),
+                ]
+                of = f"{log}, cold start" if cold else f"{log}"
+                print(f"| {world} | {sessions} | {of} | {' | '.join(cells)} |", flush=True)
+
+
+def _logs(sessions: int, most: int) -> list[tuple[int, bool]]:
+    """Logs to forecast from: as long as the run; longer, and longer with --horizon."""
+    longer = [(most, False), (most, True)] if sessions < most else []
+    return [(sessions, False), *longer]
 
 
 def _percent(found: list[str], name: str) -> str:

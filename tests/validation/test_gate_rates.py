@@ -18,6 +18,16 @@ def test_honest_staging_seldom_fails(world: str) -> None:
     assert found["PASS"] >= DRAWS / 2
 
 
+@pytest.mark.parametrize("world", ["library", "helpdesk"])
+def test_a_run_shorter_than_its_log_fails_for_no_cold_cache(world: str) -> None:
+    """Two of three such runs used to. Against as short a cold start they are judged again."""
+    short = Counter(judged(world, seed, 40, 400, 0.0).verdict for seed in range(4))
+    alike = [judged(world, seed, 150, 400, 0.0, cold=True).verdict for seed in range(4)]
+    assert short["FAIL"] == 0
+    assert alike.count("PASS") >= 3
+    assert judged(world, 0, 150, 400, 0.2, cold=True).verdict == "FAIL"
+
+
 @pytest.mark.parametrize("world", ["evaluations", "agents", "flat"])
 @pytest.mark.parametrize("sessions", [40, 150])
 def test_ten_points_of_replay_never_pass(world: str, sessions: int) -> None:
