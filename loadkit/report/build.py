@@ -154,7 +154,8 @@ def headline(sides: list[Side], run: dict[str, Any], gate: dict[str, Any] | None
     inconclusive or that the gate refused to compare with.
     """
     if run["status"] != "ok":
-        return f"{_invalid(run['requests'])}; do not rely on it: {_shown(sides[0])}"
+        said = f"; do not rely on it: {_shown(sides[0])}" if run["requests"]["ok"] else ""
+        return _invalid(run["requests"]) + said
     refused = {reason["code"] for reason in (gate or {}).get("reasons", [])} & {"forecast_refused"}
     others = [side for side in sides[1:] if side.measured or (side.conclusive and not refused)]
     return _shown(sides[0]) + _beside(sides[0], others)
@@ -162,6 +163,8 @@ def headline(sides: list[Side], run: dict[str, Any], gate: dict[str, Any] | None
 
 def _invalid(counts: dict[str, int]) -> str:
     missing = counts["scheduled"] - counts["ok"]
+    if not counts["ok"]:
+        return f"Nothing was measured, none of {missing:,} requests was answered"
     if not missing:
         return "This run is not valid"
     return (

@@ -26,10 +26,11 @@ _SETTINGS = (
 _ASIDE = ("endpoint.url", "tokenizer.name")
 _PROSE = ("source", ".summary")
 _MAX_VALUE_CHARS = 60
+UNSET = "not set"
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """A dotted key of run.json and its values, as text; "not set" where it is missing."""
+    """A dotted key of run.json and its values, as text; UNSET where it is missing."""
 
     key: str
     new: str
@@ -96,7 +97,9 @@ def _settings(new: Run, old: Run) -> list[Setting]:
 def _value(data: Any, key: str) -> str:
     for name in key.split("."):
         data = data.get(name) if isinstance(data, dict) else None
-    text = "not set" if data is None else str(data)
+    if isinstance(data, dict):
+        data = ", ".join(f"{k} {v}" for k, v in data.items() if v is not None and k not in _PROSE)
+    text = UNSET if data is None else str(data)
     return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 1] + "…"
 
 
@@ -164,5 +167,11 @@ def _span(change: Change) -> str:
 
 
 def setting_table(one: Difference) -> Table:
-    rows = [Row(setting.key, (setting.old, setting.new)) for setting in one.settings]
+    """Settings of both runs; how many only one has (another kind of traffic) is a row of its own."""
+    both = [s for s in one.settings if UNSET not in (s.old, s.new)]
+    rows = [Row(setting.key, (setting.old, setting.new)) for setting in both]
+    old, new = (sum(getattr(s, which) != UNSET for s in one.settings) for which in ("old", "new"))
+    if len(both) < len(one.settings):
+        alone = (str(old - len(both)), str(new - len(both)))
+        rows.append(Row("only one of them has (--json lists them)", alone))
     return Table("settings that differ", ("before", "now"), tuple(rows))

@@ -79,7 +79,7 @@ def prefix_table(sent: Sent) -> Table | None:
         return None
     shows_words = any(place.get("words") for place in places)
     rows = []
-    for place in places[:MAX_PREFIXES]:
+    for rank, place in enumerate(places[:MAX_PREFIXES], 1):
         start, tokens = place["start_token"], place["tokens"]
         cells = (
             count(place["sessions"]),
@@ -87,7 +87,7 @@ def prefix_table(sent: Sent) -> Table | None:
             percent(place["hit_share"]),
             *([place.get("words") or "–"] if shows_words else []),
         )
-        rows.append(Row(f"{start:,} – {start + tokens:,}", cells))
+        rows.append(Row(f"{rank}: {start:,} – {start + tokens:,}", cells))
     columns = ("sessions", "requests", "of shared hits", *(["begins"] if shows_words else []))
     return Table("tokens of the prompt", columns, tuple(rows), sent.label)
 
@@ -110,7 +110,8 @@ def diversity_table(every: Sequence[Sent]) -> Table | None:
         row("near-replays", lambda d: count((d.get("near_replay") or {}).get("near_replays"))),
         row("working set of a minute, tokens", _working_set),
     )
-    return Table("", tuple(label for label, _ in known), rows)
+    told = tuple(row for row in rows if set(row.cells) != {UNKNOWN})  # too short for a minute
+    return Table("", tuple(label for label, _ in known), told)
 
 
 def _tenth(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,8 +16,8 @@ from loadkit.report.chart_fit import fit_chart
 from loadkit.report.chart_time import time_chart
 from loadkit.report.charts import NAMES, capacity_chart, split_bars, time_span, wait_chart
 from loadkit.report.fit import Fit
-from loadkit.report.model import CAUSES, Report
-from loadkit.report.words import clean, percent, sentence
+from loadkit.report.model import CAUSES, Facts, Report
+from loadkit.report.words import UNKNOWN, clean, percent, sentence
 
 WIDE, HALF, NARROW = 950.0, 460.0, 332.0
 _STACK = ("continuation", "shared", "replay", "miss_capacity", "miss_compulsory")
@@ -134,7 +134,7 @@ def _wait_charts(report: Report) -> list[dict[str, Any]]:
 
 
 def _figures(report: Report) -> list[dict[str, str]]:
-    """The four figures under the headline."""
+    """The figures under the headline, four at most: those that are known."""
     staging = report.sides[0]
     figures = [
         _figure(staging.hit_rate, "hit rate in staging"),
@@ -145,7 +145,7 @@ def _figures(report: Report) -> list[dict[str, str]]:
         figures.append(_figure(side.hit_rate, f"hit rate {what}"))
     if len(figures) < 4:
         figures.append(_figure(staging.organic_hit_rate, "organic: new prompts only, in staging"))
-    return figures
+    return [figure for figure in figures if figure["value"] != UNKNOWN]
 
 
 def _alarm(replay: float | None) -> str:
@@ -166,8 +166,17 @@ def _setting(report: Report) -> str:
     return f", blocks of {size} tokens{cache_words}"
 
 
+def _errors(one: Facts) -> Iterator[str]:
+    """How often what failed; not the error's text, which may quote a prompt."""
+    for error in one.run.get("errors", []):
+        status = "" if error["status"] is None else f" {error['status']}"
+        what = error["outcome"].replace("_", " ")
+        yield f"{one.label}: {error['requests']:,} requests ended with {what}{status} (see run.json)"
+
+
 def _notes(report: Report) -> list[str]:
-    notes = [f"{one.label}: {note}" for one in report.facts for note in one.run.get("notes", [])]
+    notes = [words for one in report.facts for words in _errors(one)]
+    notes += [f"{one.label}: {note}" for one in report.facts for note in one.run.get("notes", [])]
     notes += [f"Forecast: {note}" for note in (report.expected or {}).get("warnings", [])]
     return notes + [f"Gate: {note}" for note in (report.gate or {}).get("notes", [])]
 
@@ -189,7 +198,8 @@ def _setting_rows(report: Report) -> list[tuple[str, str]]:
     rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if report.expected:
         scenario = report.expected.get("scenario") or {}
-        words = ", ".join(f"{k} {v}" for k, v in scenario.items() if v is not None)
+        known = {key.replace("_", " "): value for key, value in scenario.items() if value is not None}
+        words = ", ".join(f"{name} {value}" for name, value in known.items())
         rows.append(("Forecast", f"{report.expected.get('status')}; {words}"))
     if (report.gate or {}).get("thresholds_from"):
         rows.append(("Gate", f"thresholds of {(report.gate or {})['thresholds_from']}"))

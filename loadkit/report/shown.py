@@ -44,6 +44,12 @@ class _Outcomes(msgspec.Struct):
     not_sent: Count
 
 
+class _Error(msgspec.Struct):
+    outcome: str
+    status: int | None
+    requests: Count
+
+
 class _Delay(msgspec.Struct):
     p50: float | None
     p99: float | None
@@ -156,6 +162,7 @@ class Run(msgspec.Struct):
     reconciliation: _Reconciliation
     curve: list[_Point] = []
     notes: list[str] = []
+    errors: list[_Error] = []
     missing_workers: Count | None = None
     append_only: AppendOnly | None = None
     diversity: Diversity | None = None

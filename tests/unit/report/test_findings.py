@@ -129,8 +129,10 @@ def test_a_run_without_any_answer_has_a_report(tmp_path: Path) -> None:
     ]  # fmt: skip
     finish(tmp_path / "run", failed)
     page = render(build(tmp_path / "run"))
-    assert "not valid, 3 of 3 requests were not answered" in page
-    assert "<b>no</b>" not in page
+    assert "<h1>Nothing was measured, none of 3 requests was answered.</h1>" in page
+    assert "3 requests ended with http error 500" in page
+    assert "no</b>" not in page
+    assert "<b>not known</b>" not in page
 
 
 def test_stages_goodput_and_stalls_are_shown_where_a_run_has_them_and_only_there(

@@ -18,9 +18,11 @@ TEXT = [  # (words, what they stand on): WCAG 1.4.3 asks for 4.5
     *(("replay", "card"), ("continuation", "page"), ("on-miss", "miss"), ("on-miss", "evicted")),
     *(("white", "pass"), ("white", "fail"), ("white", "open"), ("bad", "card"), ("good", "card")),
     *(("on-cause", "continuation"), ("on-cause", "shared"), ("on-cause", "replay")),
+    ("on-own", "replay-own"),
 ]
 GRAPHICS = [  # WCAG 1.4.11 asks for 3
-    (name, "card") for name in ("continuation", "shared", "replay", "quiet", "ink", "open")
+    *((name, "card") for name in ("continuation", "shared", "replay", "replay-own")),
+    *((name, "card") for name in ("evicted", "quiet", "ink", "open")),
 ]
 
 
