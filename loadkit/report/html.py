@@ -198,7 +198,9 @@ def _setting_rows(report: Report) -> list[tuple[str, str]]:
     rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if report.expected:
         scenario = report.expected.get("scenario") or {}
-        known = {key.replace("_", " "): value for key, value in scenario.items() if value is not None}
+        known = {
+            key.replace("_", " "): value for key, value in scenario.items() if value is not None
+        }
         words = ", ".join(f"{name} {value}" for name, value in known.items())
         rows.append(("Forecast", f"{report.expected.get('status')}; {words}"))
     if (report.gate or {}).get("thresholds_from"):

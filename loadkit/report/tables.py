@@ -139,13 +139,6 @@ def facts_table(facts: Sequence[Facts]) -> Table:
         row("mutations", lambda run: count(run["mutations"])),
         row("torn journal bytes", lambda run: count(run["torn_bytes"])),
     )
-    unreported = "requests_without_cached_tokens"
-    quiet = (
-        row("answers without cached tokens", lambda run: count(run["totals"][unreported])),
-        row("truncations", lambda run: count(run["truncations"])),
-        row("mutations", lambda run: count(run["mutations"])),
-        row("torn journal bytes", lambda run: count(run["torn_bytes"])),
-    )
     rows = (
         row("status", lambda run: "ok" if run["status"] == "ok" else _why(run), "total"),
         *outcomes,
