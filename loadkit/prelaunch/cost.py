@@ -42,14 +42,11 @@ def cost_of(plan: TrafficPlan, profile: Profile, count: Count | None = None) -> 
     """Add up a plan. count: tokens of a text by the served tokenizer; None: by characters."""
     tokens = _Memory(count or by_characters)
     prompt, output = 0, 0
-    histories: dict[str, int] = {}
-    for session in plan.sessions:
-        asked, answered, histories[session.session] = _session(
-            session, histories.get(session.session, 0), tokens
-        )
+    for session in plan.sessions:  # a replayed row holds its history itself, whatever came before
+        asked, answered, _ = _session(session, 0, tokens)
         prompt, output = prompt + asked, output + answered
     return Cost(
-        sessions=len(histories),
+        sessions=len({session.session for session in plan.sessions}),
         requests=plan.num_requests,
         prompt_tokens=prompt,
         output_tokens=output,

@@ -225,6 +225,19 @@ def test_a_plans_cost_by_hand() -> None:
     assert (exact.prompt_tokens, exact.is_estimate) == (8 + 8 + 10 + 4, False)
 
 
+def test_rows_of_a_replayed_session_cost_what_they_hold() -> None:
+    """A row is sent as it was logged, history included: 1 token, then 3, not 1 + 9 + 3 on top."""
+    first = SessionPlan(
+        "s", 0.0, (Turn(({"role": "user", "content": "a" * 4},), 9),), name="replay"
+    )
+    second = SessionPlan(
+        "s", 1.0, (Turn(({"role": "user", "content": "a" * 12},), 9),), name="replay", first_turn=1
+    )
+    cost = cost_of(TrafficPlan("replay", (first, second)), profiles.load("replay-smoke"))
+    assert (cost.prompt_tokens, cost.output_tokens) == (1 + 3, 18)
+    assert (cost.sessions, cost.requests) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "budget"),
     [
