@@ -74,7 +74,7 @@ class ConnectionPool:
             if not connection.is_stale():
                 return connection
             connection.close()
-        return self._open()
+        return self.open()
 
     def release(self, connection: Connection) -> None:
         """Keep it for the next request when its last answer ended cleanly, else close it."""
@@ -90,7 +90,8 @@ class ConnectionPool:
         while self._idle:
             self._idle.pop().close()
 
-    def _open(self) -> Connection:
+    def open(self) -> Connection:
+        """A new connection. OSError (with TimeoutError) when there is none."""
         start = time.monotonic()
         address = (self.endpoint.host, self.endpoint.port)
         try:

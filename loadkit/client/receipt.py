@@ -57,6 +57,15 @@ class Receipt:
             self.ended, self.error = how, error
             self._tail = b""
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether the connection was lost before a byte of an answer came."""
+        return self.ended == "cut" and self.num_bytes == 0
+
+    def start_over(self) -> None:
+        """The same request goes out again; only for one that `is_unread`."""
+        self.ended = self.error = None
+
     def forget_parser(self) -> None:
         """The two hold each other; parted they go without the garbage collector."""
         self._parser = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +21,8 @@ from loadkit.client.secret import Secret
 from loadkit.client.timeouts import Timeouts
 
 ANTHROPIC_VERSION = "2023-06-01"
+# A close that crossed our request arrives within a round trip; what fails later may have been read.
+CLOSING_S = 0.1
 _SAFE = " :/@+=,"
 _plain = re.compile(r"[A-Za-z0-9_.~:/@+=,-]+").fullmatch
 
@@ -97,7 +101,30 @@ class StreamClient:
         leave_after_s: float | None = None,
     ) -> None:
         """`send` without the decoding, which `decode` does at any later time: for answers whose
-        text no later turn waits for."""
+        text no later turn waits for.
+
+        A kept connection that the server was just closing (llama.cpp's does so after a streamed
+        answer, without saying) never carried the request: it goes out again, once, on a new one.
+        """
+        was_kept = connection.connect_s is None
+        self._exchange(connection, request, receipt, leave_after_s)
+        if (
+            was_kept
+            and receipt.is_unread
+            and time.monotonic() - (receipt.sent_at or 0.0) < CLOSING_S
+        ):
+            with suppress(OSError):
+                fresh = self._pool.open()
+                receipt.start_over()
+                self._exchange(fresh, request, receipt, leave_after_s)
+
+    def _exchange(
+        self,
+        connection: Connection,
+        request: bytes,
+        receipt: Receipt,
+        leave_after_s: float | None,
+    ) -> None:
         exchange = Exchange(
             connection, receipt, self.timeouts, leave_after_s=leave_after_s, has_token=has_token
         )
