@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from loadkit.core.errors import InputError
 from loadkit.core.trace import FloatArray
-from loadkit.gate.inputs import Measured, checked, read_run
+from loadkit.gate.inputs import SAME_RATE, Measured, checked, read_run
 from loadkit.gate.requests import Requests, read_requests
 from loadkit.gate.sessions import Interval, apart, difference, ratio
 
@@ -50,6 +51,31 @@ def open_run(folder: Path) -> Run:
     data = read_run(folder)
     measured = checked(data, Measured, folder / "run.json")
     return Run(folder.name, data, measured, read_requests(folder))
+
+
+def check_counts(run: Run, folder: Path) -> None:
+    """InputError if run.json says something else than the rows of requests.parquet add up to."""
+    for name, rows, said in _counts(run):
+        if rows != said and (rows is None or said is None or abs(rows - said) > SAME_RATE):
+            figures = " but ".join("unknown" if x is None else f"{x:,.6g}" for x in (rows, said))
+            what = f"{name}: {figures} in run.json"
+            remedy = "the run folder is damaged, or of two runs: run again, or restore it"
+            raise InputError(what, where=folder / "requests.parquet", remedy=remedy)
+
+
+def _counts(run: Run) -> Iterator[tuple[str, float | None, float | None]]:
+    """Name, by the rows, by run.json."""
+    rows, said, split = run.requests, run.measured, run.measured.split
+    known = rows.is_ok & np.isfinite(rows.hit)
+    yield "answered requests", int(rows.is_ok.sum()), said.answered
+    yield "requests that users left", rows.num_left, said.left
+    yield "requests with a split", int(known.sum()), split.requests
+    yield "sessions with a split", len(np.unique(rows.session[known])), split.sessions
+    tokens = float(rows.number["prompt_tokens"][known].sum())
+    for name in ("replay_same_session", "replay_cross_session", "continuation", "shared"):
+        part = float(rows.number[name][known].sum()) / tokens if tokens else None
+        yield f"{name} rate", part, getattr(split, f"{name}_rate")
+    yield "hit rate", float(rows.hit[known].sum()) / tokens if tokens else None, split.hit_rate
 
 
 def changes(new: Run, old: Run, confidence: float) -> tuple[Change, ...]:

@@ -55,8 +55,15 @@ def _refused(_: Measured, expected: Expected, limits: Thresholds) -> Iterator[Re
     rate = expected.hit_rate
     if expected.status != "ok" or rate.estimate is None:
         needs = expected.needs or "the log is too small for the traffic asked about"
-        message = "the forecast names no rate that can be relied on"
-        yield Reason("forecast_refused", message, None, None, needs)
+        seen = (
+            ""
+            if rate.low is None or rate.high is None
+            else (
+                f": {100 * rate.low:.1f}% to {100 * rate.high:.1f}% is less sure than was asked for"
+            )
+        )
+        message = f"the forecast names no rate that can be relied on{seen}"
+        yield Reason("forecast_refused", message, None, rate.estimate, needs)
     elif None in (rate.low, rate.high) and rate.method != "exact":
         message = "the forecast has no interval, so nobody can tell how far off it may be"
         remedy = "make it again with this version's loadkit forecast"

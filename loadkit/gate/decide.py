@@ -6,24 +6,22 @@ judged only if nothing forbids it; a PASS also needs a rate that is certain enou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from loadkit.core.errors import InputError
-from loadkit.gate.baseline import Change, Run, changes, open_run
+from loadkit.gate.baseline import Change, Run, changes, check_counts, open_run
 from loadkit.gate.blockers import blockers
 from loadkit.gate.doubts import doubts, left_early
 from loadkit.gate.failures import hard_failures, is_shorter, rate_failures
-from loadkit.gate.inputs import SAME_RATE, Expected, Measured, checked, read_run
+from loadkit.gate.inputs import Expected, Measured, checked
 from loadkit.gate.objectives import missed
 from loadkit.gate.policy import Policy, loosened, policy_of
 from loadkit.gate.rates import compare
 from loadkit.gate.regression import regressions
-from loadkit.gate.requests import Requests, read_requests
+from loadkit.gate.requests import Requests
 from loadkit.gate.verdict import (
     CODES,
     FAIL,
@@ -49,13 +47,10 @@ def decide_folder(
     where: str | Path = "--expected",
 ) -> Verdict:
     """Judge a run folder. InputError for what cannot be read: the folder, forecast or policy."""
-    run = read_run(folder)
-    policy = policy_of(run, policy_file)
-    found = Run(
-        folder.name, run, checked(run, Measured, folder / "run.json"), read_requests(folder)
-    )
-    _check_counts(found, folder)
+    found = open_run(folder)
+    check_counts(found, folder)
     old = open_run(baseline) if baseline else None
+    policy = policy_of(found.data, policy_file)
     return _decide(found.measured, checked(expected, Expected, where), policy, found, old)
 
 
@@ -232,28 +227,3 @@ def _baseline(old: Run | None, changed: tuple[Change, ...]) -> dict[str, Any] | 
     if old is None:
         return None
     return {"run": old.name, "changes": msgspec.to_builtins(changed)}
-
-
-def _check_counts(run: Run, folder: Path) -> None:
-    """InputError if run.json says something else than the rows of requests.parquet add up to."""
-    for name, rows, said in _counts(run):
-        if rows != said and (rows is None or said is None or abs(rows - said) > SAME_RATE):
-            figures = " but ".join("unknown" if x is None else f"{x:,.6g}" for x in (rows, said))
-            what = f"{name}: {figures} in run.json"
-            remedy = "the run folder is damaged, or of two runs: run again, or restore it"
-            raise InputError(what, where=folder / "requests.parquet", remedy=remedy)
-
-
-def _counts(run: Run) -> Iterator[tuple[str, float | None, float | None]]:
-    """Name, by the rows, by run.json."""
-    rows, said, split = run.requests, run.measured, run.measured.split
-    known = rows.is_ok & np.isfinite(rows.hit)
-    yield "answered requests", int(rows.is_ok.sum()), said.answered
-    yield "requests that users left", rows.num_left, said.left
-    yield "requests with a split", int(known.sum()), split.requests
-    yield "sessions with a split", len(np.unique(rows.session[known])), split.sessions
-    tokens = float(rows.number["prompt_tokens"][known].sum())
-    for name in ("replay_same_session", "replay_cross_session", "continuation", "shared"):
-        part = float(rows.number[name][known].sum()) / tokens if tokens else None
-        yield f"{name} rate", part, getattr(split, f"{name}_rate")
-    yield "hit rate", float(rows.hit[known].sum()) / tokens if tokens else None, split.hit_rate

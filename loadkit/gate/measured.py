@@ -1,0 +1,130 @@
+"""What the gate reads of run.json, checked: a rate above 1 is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+# A figure beyond what a float counts exactly is damage, not a run.
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+# Parts and their sum come from the same integers; only the last bits may differ.
+SAME_RATE = 1e-6
+
+
+class RunReason(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    model: str | None
+    tokenizer_fingerprint: str | None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Requests of the measured phase."""
+
+    scheduled: Count
+    ok: Count
+
+
+class MeasuredSplit(msgspec.Struct, frozen=True):
+    """None throughout: the server reported no cached tokens, or nobody could split them."""
+
+    source: str | None
+    requests: Count
+    sessions: Count
+    prompt_tokens: Count | None
+    hit_rate: Rate | None
+    hit_rate_half_width: Seconds | None
+    replay_same_session_rate: Rate | None
+    replay_cross_session_rate: Rate | None
+    continuation_rate: Rate | None
+    shared_rate: Rate | None
+    organic_hit_rate: Rate | None
+
+    @property
+    def replay_rate(self) -> float:
+        """Both kinds of replay; 0 only if the split is known (check hit_rate first)."""
+        return (self.replay_same_session_rate or 0.0) + (self.replay_cross_session_rate or 0.0)
+
+
+class Witness(msgspec.Struct, frozen=True):
+    cached_tokens: Count | None
+    prompt_tokens: Count | None
+
+    @property
+    def rate(self) -> float | None:
+        """Cached / prompt tokens; None without either."""
+        if self.cached_tokens is None or not self.prompt_tokens:
+            return None
+        return self.cached_tokens / self.prompt_tokens
+
+
+class Reconciliation(msgspec.Struct, frozen=True):
+    """usage_all_phases and prometheus are of the whole run, the rest of its measured phase."""
+
+    usage: Witness
+    usage_all_phases: Witness
+    prometheus: Witness
+    prediction: Witness
+    prediction_infinite_tokens: Count | None
+    prediction_capacity_blocks: Count | None
+    prediction_overlap_tokens: Count | None
+    unanswered_requests: Count
+
+    @property
+    def resident_tokens(self) -> tuple[int, int] | None:
+        """Least and most that LRU of the server's size would have served: one request after another
+        or with running requests holding their blocks. None: capacity or prediction not known."""
+        served = self.prediction.cached_tokens
+        if self.prediction_capacity_blocks is None or served is None:
+            return None
+        overlap = self.prediction_overlap_tokens
+        other = served if overlap is None else overlap
+        return min(served, other), max(served, other)
+
+
+class Tokenizer(msgspec.Struct, frozen=True):
+    fingerprint: str
+
+
+class Delay(msgspec.Struct, frozen=True):
+    """Seconds of actual minus intended send."""
+
+    p99: float | None
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The parts of run.json that decide. Every one has to be there, null where it is not known: a
+    file that lost one must not look like a run without that fault.
+
+    left: requests that users left on purpose; the plan says so, and nobody waits for their answers.
+    """
+
+    schema: Literal["loadkit.run/1"]
+    status: Literal["ok", "invalid"]
+    reasons: list[RunReason]
+    endpoint: Endpoint
+    tokenizer: Tokenizer | None
+    block_size: Count | None
+    capacity_blocks: Count | None
+    requests: Counts
+    left: Count
+    wraps: Count
+    mutations: Count
+    loop: str | None
+    schedule_delay_s: Delay
+    split: MeasuredSplit
+    reconciliation: Reconciliation
+
+    def __post_init__(self) -> None:
+        if self.status == "ok" and self.reasons:
+            raise ValueError(f"status ok, but {self.reasons[0].code} is a reason why it is not")
+
+    @property
+    def answered(self) -> int:
+        return self.requests.ok
