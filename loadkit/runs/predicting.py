@@ -195,8 +195,8 @@ def _doubts(best: Prediction, context: RunContext) -> list[str]:
     if best.setup is not None:
         slots = "1 slot" if context.num_slots == 1 else f"{context.num_slots} slots"
         notes.append(
-            f"prediction: llama.cpp with {slots} and {best.setup}, which it does not tell: of three"
-            " setups this one's hits are nearest to what the answers report"
+            f"prediction: llama.cpp with {slots} and {best.setup}, which it does not tell: of"
+            " three setups no other's hits are nearer to what the answers report"
         )
     if best.setup is not None and not best.exact:
         notes.append(

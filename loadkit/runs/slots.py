@@ -2,7 +2,8 @@
 
 No endpoint says whether the server has a prompt cache in host memory, nor whether its slots share one
 buffer. So all three setups are simulated, and the one whose hits are nearest to the answers', request
-by request, is taken for the server's: one choice out of three for the whole run, which its notes say.
+by request, is taken for the server's (of equals the plainest): one choice for the whole run, which
+its notes say.
 """
 
 from __future__ import annotations
