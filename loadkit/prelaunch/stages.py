@@ -4,12 +4,11 @@ made anew each time, since thresholds may have changed and they cost nothing."""
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from loadkit.client.control import ControlPlane, ModelCard
 from loadkit.client.endpoint import Endpoint
@@ -22,10 +21,9 @@ from loadkit.forecast import forecast
 from loadkit.gate import Verdict, decide_folder, read_json
 from loadkit.gate.inputs import Expected, checked, read_run
 from loadkit.gate.policy import policy_of
-from loadkit.gate.verdict import counted
 from loadkit.locust_users.launcher import run_profile
 from loadkit.locust_users.preparing import Choices, choose_model
-from loadkit.prelaunch.state import digest, open_folder
+from loadkit.prelaunch.state import age, digest, is_finished, kept, open_folder, set_aside
 from loadkit.profiles import Profile
 from loadkit.report import write_report, write_whole
 from loadkit.traces import read_log
@@ -33,8 +31,6 @@ from loadkit.traffic.plan import TrafficPlan
 
 # Of the reference server that is started where no --url is given.
 BLOCK_SIZE, NUM_BLOCKS = 16, 2048
-_WARM = "The server may still hold its prompts, and be called warm: start it again first, or use --reset"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +111,24 @@ def prelaunch(job: Job, show: Show) -> Outcome:
         raise InputError("no production to expect", where="--log", remedy=remedy)
     stages: dict[str, str] = {}
     expected_file, folder = job.out / "expected.json", job.out / "run"
-    open_folder(job.out, job.inputs(), is_finished=lambda: _is_finished(folder))
-    known, ran = expected_file.is_file(), _is_finished(folder)
+    open_folder(job.out, job.inputs())
+    known, ran = expected_file.is_file(), is_finished(folder)
     serving = _no_server if known and ran else (lambda: _server(job, show))
     with serving() as served:
         if known:
-            show.stage(f"Forecast: kept from {_age(expected_file)} ({expected_file})")
+            show.stage(f"Forecast: kept from {age(expected_file)} ({expected_file})")
         else:
             show.stage("Forecast: what production should see")
             _write(expected_file, _forecast(job, served))
-        expected = _kept(read_json, expected_file)
-        _kept(lambda path: checked(expected, Expected, path), expected_file)
+        expected = kept(read_json, expected_file)
+        kept(lambda path: checked(expected, Expected, path), expected_file)
         stages["forecast"] = "kept" if known else "made"
         _require_rate(expected, expected_file)
         if ran:
-            show.stage(f"Run: kept from {_age(folder)} ({folder}); nothing was sent this time")
+            show.stage(f"Run: kept from {age(folder)} ({folder}); nothing was sent this time")
         else:
             assert served is not None
-            _set_aside(folder, show)
+            set_aside(folder, show.stage)
             show.stage(f"Run: {job.plan.num_requests:,} requests of {job.profile.name}")
             _run(job, served, folder, show.progress)
         stages["run"] = "kept" if ran else "made"
@@ -232,44 +228,6 @@ def _require_rate(expected: dict[str, Any], where: Path) -> None:
             code="forecast_refused",
             remedy=f"see {where}",
         )
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether a valid run is there. A folder is renamed into place whole, so it is whole."""
-    return folder.exists() and _kept(read_run, folder).get("status") == "ok"
-
-
-def _kept(read: Callable[[Path], T], path: Path) -> T:
-    """What an earlier call left there, or how to go on without it."""
-    try:
-        return read(path)
-    except InputError as error:
-        remedy = f"remove {path}, and it is made again"
-        raise InputError(error.what, where=error.where, remedy=remedy) from error
-
-
-def _age(path: Path) -> str:
-    """`3 minutes ago`: a run that was kept says nothing about what the server is now."""
-    seconds = max(0, round(time.time() - path.stat().st_mtime))
-    for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size:
-            return f"{counted(seconds // size, noun)} ago"
-    return "just before"
-
-
-def _set_aside(folder: Path, show: Show) -> None:
-    """A run that is not valid is kept under another name, and made again."""
-    if any(folder.parent.glob(f".{folder.name}.work-*")):
-        show.stage(f"An earlier run was killed; what is left of it stays in {folder.parent}")
-        show.stage(_WARM)
-    if not folder.exists():
-        return
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.invalid-{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    show.stage(f"An earlier run is not valid; kept as {aside}")
-    show.stage(_WARM)
 
 
 def _run(job: Job, served: _Served, folder: Path, on_progress: Callable[[int, int], None]) -> None:
