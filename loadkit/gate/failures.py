@@ -193,7 +193,11 @@ def _below(run: Measured, expected: Expected, rates: Comparison) -> Reason:
         remedy = f"{_like_with_like(run, expected)}, or send more sessions"
         return Reason("too_few_samples", message, *figures, remedy, rates.interval, INCONCLUSIVE)
     remedy = "compare turns, system prompts and their popularity with the production log's"
-    message += ": its prompts share less"
+    if run.kind == "replay":  # the log's replies return, the server never wrote them
+        message += ": a replay sends the log's replies, whose blocks this server did not make"
+        remedy = "forecast the prompts alone, from the log without its responses; or " + remedy
+    else:
+        message += ": its prompts share less"
     return Reason("unlike_production", message, *figures, remedy, rates.interval)
 
 

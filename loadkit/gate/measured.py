@@ -103,6 +103,7 @@ class Measured(msgspec.Struct, frozen=True):
     file that lost one must not look like a run without that fault.
 
     left: requests that users left on purpose; the plan says so, and nobody waits for their answers.
+    kind: of traffic, as the profile names it.
     """
 
     schema: Literal["loadkit.run/1"]
@@ -117,6 +118,7 @@ class Measured(msgspec.Struct, frozen=True):
     wraps: Count
     mutations: Count
     loop: str | None
+    kind: str
     schedule_delay_s: Delay
     split: MeasuredSplit
     reconciliation: Reconciliation

@@ -24,6 +24,7 @@ RUN: dict[str, Any] = {
     "started_unix_s": 2.0,
     "left": 0,
     "loop": "closed",
+    "kind": "conversation",
     "schedule_delay_s": {"p99": None},
     "wraps": 0,
     "mutations": 0,
