@@ -6,8 +6,8 @@
 `plans` counts whole plans of three seeds in an infinite cache that starts empty, with replies as
 long as the plan lets them be. The others run `loadkit run` against a server of their own for each profile:
 smollm2 and tiny are `loadkit serve` with SmolLM2-135M-Instruct and with a tiny random Llama of a
-long context; llamacpp is llama.cpp's server with SmolLM2 and one slot, to which one user talks at a
-time (what several users find in its slots depends on who comes first). One row a profile, on stdout.
+long context; llamacpp is llama.cpp's server with SmolLM2, --users at a time, --slots, and --host-mib of
+prompt cache in host memory (one, one and 0 unless said otherwise). One row a profile, on stdout.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -73,7 +74,6 @@ SMALL: dict[str, tuple[str, ...]] = {
     ),
 }
 SEEDS = (1, 2, 3)
-ONE_USER = "arrivals={loop: closed, users: 1}"
 CAUSES = ("replay_same_session", "replay_cross_session", "continuation", "shared")
 
 
@@ -109,14 +109,24 @@ def _band(low: float, high: float) -> str:
     return f"{100 * low:.0f}-{100 * high:.0f}"
 
 
+@dataclass(frozen=True)
+class Llama:
+    """How llama.cpp's server is started, and how many talk to it at a time."""
+
+    users: int
+    slots: int
+    host_mib: int
+
+
 @contextmanager
-def server(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
+def server(kind: str, folder: Path, llama: Llama) -> Iterator[tuple[str, str]]:
     """URL of a fresh server, and the folder of its tokenizer."""
     from reference_server.weights import prepare_default_model
 
     if kind == "llamacpp":
         gguf = next(folder.parent.glob("*.gguf"))
-        with llamacpp_server(gguf, folder / "llama.log", context=8192, host_mib=0) as url:
+        options = {"context": 8192, "host_mib": llama.host_mib}
+        with llamacpp_server(gguf, folder / "llama.log", llama.slots, **options) as url:
             yield url, str(prepare_default_model())
         return
     model = prepare_default_model() if kind == "smollm2" else folder.parent / "tiny"
@@ -124,13 +134,14 @@ def server(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
         yield served.url, str(model)
 
 
-def measured(name: str, kind: str, folder: Path) -> str:
+def measured(name: str, kind: str, folder: Path, llama: Llama) -> str:
     """One run of the small profile: outcomes, three witnesses, split, prompts."""
     out = folder / "run"
-    with server(kind, folder) as (url, tokenizer):
+    with server(kind, folder, llama) as (url, tokenizer):
         command = [sys.executable, "-m", "loadkit", "run", name, "--url", url, "-o", str(out)]
         command += ["--tokenizer", tokenizer, "--json"]
-        settings = (*SMALL[name], *([ONE_USER] if kind == "llamacpp" else []))
+        closed = f"arrivals={{loop: closed, users: {llama.users}}}"
+        settings = (*SMALL[name], *([closed] if kind == "llamacpp" else []))
         command += [word for setting in settings for word in ("--set", setting)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     if not (out / "run.json").exists():
@@ -167,6 +178,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("plans", "smollm2", "tiny", "llamacpp"))
     parser.add_argument("names", nargs="*", metavar="NAME")
+    for option, usual in (("--users", 1), ("--slots", 1), ("--host-mib", 0)):
+        parser.add_argument(option, type=int, default=usual)
     given = parser.parse_args()
     names = given.names or profiles.names()
     if given.what == "plans":
@@ -178,10 +191,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
         _prepare(given.what, root)
+        llama = Llama(given.users, given.slots, given.host_mib)
         for name in names:
             folder = root / name
             folder.mkdir()
-            print(measured(name, given.what, folder), flush=True)
+            print(measured(name, given.what, folder, llama), flush=True)
 
 
 def _prepare(kind: str, root: Path) -> None:
