@@ -40,8 +40,8 @@ _STACK = (*PARTS[:4], "miss_capacity", "miss_compulsory")
 def split_bars(sides: Sequence[Side], width: float) -> Markup:
     """One bar a side, all of 100% of its prompt tokens; a dashed line at the expected hit rate."""
     rows = [_bar(side, number * _ROW, width) for number, side in enumerate(sides)]
-    height = len(sides) * _ROW + 22
     expected = next((s.hit_rate for s in sides if not s.measured and s.hit_rate is not None), None)
+    height = len(sides) * _ROW + (0 if expected is None else 22)
     if expected is not None:
         x = expected * width
         line = tag("line", x1=x, x2=x, y1=20, y2=height - 18, class_="mark")
