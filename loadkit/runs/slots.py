@@ -19,6 +19,8 @@ from loadkit.core.trace import IntArray, Trace
 from loadkit.runs.record import Record
 from loadkit.runs.splits import has_usable_usage
 
+# Tokens of one step arrive within a millisecond or two of each other; steps take longer.
+ONE_STEP_S = 0.004
 ALONE = "no prompt cache in host memory"
 HOST = "a prompt cache in host memory"
 HOST_AND_ONE_BUFFER = "a prompt cache in host memory and one buffer for all slots"
@@ -26,7 +28,7 @@ HOST_AND_ONE_BUFFER = "a prompt cache in host memory and one buffer for all slot
 
 def predict_slots(reuse: Reuse, num_slots: int, answered: Sequence[Record]) -> tuple[str, IntArray]:
     """The setup that the answers show, and its hit tokens (n,). Of equals the plainest."""
-    order = np.argsort([_began_s(record) for record in answered], kind="stable")
+    order = order_of_service(answered)
     hosts = {ALONE: None, HOST: HostCache(), HOST_AND_ONE_BUFFER: HostCache(empties_idle=True)}
     found = {
         setup: simulate_slots(reuse, num_slots, host=host, order=order).requests.resident_tokens
@@ -39,9 +41,20 @@ def predict_slots(reuse: Reuse, num_slots: int, answered: Sequence[Record]) -> t
     return nearest, found[nearest]
 
 
+def order_of_service(answered: Sequence[Record]) -> IntArray:
+    """Rows in the order in which the server began them, as far as first tokens show it: of requests
+    that wait for a slot the one that begins first has its first token first. First tokens of one
+    decoding step say nothing among each other; those requests began as they were sent."""
+    began = np.array([_began_s(record) for record in answered])
+    rows = np.argsort(began, kind="stable")
+    steps = np.empty(len(rows), np.int64)
+    steps[rows] = np.cumsum(np.diff(began[rows], prepend=began[rows][:1]) > ONE_STEP_S)
+    sent = np.array([r.intended_s if r.sent_s is None else r.sent_s for r in answered])
+    order: IntArray = np.lexsort((sent, steps))
+    return order
+
+
 def _began_s(record: Record) -> float:
-    """The best sign of when the server began it: of requests that wait for a slot, those sent at
-    the same moment too, the one that begins first has its first token first."""
     for seen in (record.first_token_s, record.completed_s, record.sent_s):
         if seen is not None:
             return seen
