@@ -48,7 +48,10 @@ def _invalid_run(run: Measured) -> Reason:
     late = bool(run.reasons) and {reason.code for reason in run.reasons} <= _LATE
     code: Code = "invalid_timing" if late else "too_few_samples"
     why = ": " + "; ".join(reason.message for reason in run.reasons) if run.reasons else ""
-    return Reason(code, f"the run is not valid{why}", None, None, "repeat the run")
+    remedy = "repeat the run; is the server still up? `errors` in run.json says what went wrong"
+    return Reason(
+        code, f"the run is not valid{why}", None, None, "repeat the run" if late else remedy
+    )
 
 
 def _refused(_: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:

@@ -193,7 +193,7 @@ def _notes(
             "the forecast's log has exactly this run's requests and tokens: production's log was"
             " replayed as it is, or the forecast was made from the run itself and says nothing"
         )
-    if is_shorter(run, forecast):
+    if run.status == "ok" and is_shorter(run, forecast):
         notes.append(
             f"the run has {counted(run.split.sessions, 'session')}, the forecast is for"
             f" {forecast.sessions or 0:,.0f}: a colder cache may hide that staging shares more, and a"

@@ -271,6 +271,8 @@ def test_a_run_that_is_not_valid_has_one_reason_and_does_not_fail_for_a_planned_
     assert answer.verdict == "INCONCLUSIVE"
     [reason] = answer.reasons
     assert reason.message == "the run is not valid: the run was interrupted; 9 bytes"
+    assert "`errors` in run.json" in reason.remedy
+    assert not any("like with like" in note for note in answer.notes)
 
 
 def test_a_warm_cache_fails_even_a_run_that_is_not_valid() -> None:
