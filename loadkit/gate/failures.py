@@ -197,8 +197,20 @@ def _below(run: Measured, expected: Expected, rates: Comparison) -> Reason:
         message += ": a replay sends the log's replies, whose blocks this server did not make"
         remedy = "forecast the prompts alone, from the log without its responses; or " + remedy
     else:
-        message += ": its prompts share less"
+        message += f": its prompts share less{_parts(run, expected)}"
     return Reason("unlike_production", message, *figures, remedy, rates.interval)
+
+
+def _parts(run: Measured, expected: Expected) -> str:
+    """Where the points are missing, so that whoever wrote the profile knows what to change."""
+    found, wanted = run.split, expected.split
+    if None in (found.continuation_rate, found.shared_rate, wanted.continuation, wanted.shared):
+        return ""
+    return (
+        f" (continuation {_percent(found.continuation_rate)}, production"
+        f" {_percent(wanted.continuation)}; shared {_percent(found.shared_rate)}, production"
+        f" {_percent(wanted.shared)})"
+    )
 
 
 def is_shorter(run: Measured, expected: Expected) -> bool:

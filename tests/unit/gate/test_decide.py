@@ -96,6 +96,8 @@ def test_too_low_a_rate_is_unlike_production_too() -> None:
     )
     assert codes(low, expected(log={"sessions": 25})) == ["unlike_production"]
     assert verdict(low, expected(log={"sessions": 25})) == "FAIL"
+    [reason] = decide(low, expected(log={"sessions": 25})).reasons
+    assert "(continuation 20.0%, production" in reason.message
     [reason] = decide(low | {"kind": "replay"}, expected(log={"sessions": 25})).reasons
     assert "log without its responses" in reason.remedy  # a log replayed honestly looks like this
 
