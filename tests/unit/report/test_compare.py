@@ -13,7 +13,7 @@ from command import Call
 from report_builders import HOSTILE, Example
 
 from loadkit.core.errors import InputError
-from loadkit.report.compare import beyond, compare_runs
+from loadkit.report.compare import beyond, compare_runs, setting_table
 
 
 def changed(example: Example, at: Path, **changes: Any) -> Path:
@@ -60,6 +60,19 @@ def test_settings_are_told_by_key_and_places_are_not(example: Example, tmp_path:
     ]  # fmt: skip
     assert "b is not valid: its figures say little" in found.warnings
     assert "b: hit rates of another block size or tokenizer do not compare" in found.warnings
+
+
+def test_settings_that_one_run_alone_has_are_one_row_and_maps_are_words(
+    example: Example, tmp_path: Path
+) -> None:
+    think = {"mean": 0.2, "max": None, "source": "a long story"}
+    other = changed(example, tmp_path / "b", seed=2, profile__users=9, profile__think_s=think)
+    [one] = compare_runs([example.production, other]).differences
+    assert [(row.name, row.cells) for row in setting_table(one).rows] == [
+        ("seed", ("1", "2")),
+        ("only one of them has (--json lists them)", ("0", "2")),
+    ]
+    assert {setting.key: setting.new for setting in one.settings}["profile.think_s"] == "mean 0.2"
 
 
 def test_one_folder_or_a_broken_one_is_refused(example: Example, tmp_path: Path) -> None:
