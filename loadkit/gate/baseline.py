@@ -66,7 +66,7 @@ def check_counts(run: Run, folder: Path) -> None:
 def _counts(run: Run) -> Iterator[tuple[str, float | None, float | None]]:
     """Name, by the rows, by run.json."""
     rows, said, split = run.requests, run.measured, run.measured.split
-    known = rows.is_ok & np.isfinite(rows.hit)
+    known = rows.is_split
     yield "answered requests", int(rows.is_ok.sum()), said.answered
     yield "requests that users left", rows.num_left, said.left
     yield "requests with a split", int(known.sum()), split.requests
@@ -106,14 +106,12 @@ def differing(new: Mapping[str, Any], old: Mapping[str, Any], under: str = "") -
 
 
 def _hits(requests: Requests) -> tuple[FloatArray, FloatArray]:
-    rows = requests.is_ok & np.isfinite(requests.hit)
-    prompts = requests.number["prompt_tokens"]
+    prompts, rows = requests.number["prompt_tokens"], requests.is_split
     return requests.by_session(requests.hit, rows), requests.by_session(prompts, rows)
 
 
 def _organic(requests: Requests) -> tuple[FloatArray, FloatArray]:
-    rows = requests.is_ok & np.isfinite(requests.hit) & (requests.replay == "")
-    prompts = requests.number["prompt_tokens"]
+    prompts, rows = requests.number["prompt_tokens"], requests.is_organic
     return requests.by_session(requests.genuine, rows), requests.by_session(prompts, rows)
 
 

@@ -164,30 +164,21 @@ def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Re
         silent <= limits.max_unreported_share * answered and run.split.hit_rate is not None
     ):
         return
+    said = counted(answered, "answer")
     if run.reconciliation.usage.cached_tokens is None:
-        yield Reason(
-            "not_reported",
-            f"the server reported no cached tokens in {counted(answered, 'answer')}",
-            None,
-            None,
-            "vLLM: --enable-prompt-tokens-details; SGLang: --enable-cache-report",
-        )
+        message = f"the server reported no cached tokens in {said}"
+        remedy = "vLLM: --enable-prompt-tokens-details; SGLang: --enable-cache-report"
     elif run.split.source is None:
-        yield Reason(
-            "not_reported",
-            "cached tokens were reported, but without a prediction they cannot be split by cause",
-            None,
-            None,
-            "run with --tokenizer and the server's block size",
+        message = (
+            "cached tokens were reported, but without a prediction they cannot be split by cause"
         )
+        remedy = "run with --tokenizer and the server's block size"
     else:
-        yield Reason(
-            "not_reported",
-            f"{silent} of {counted(answered, 'answer')} came without cached tokens",
-            silent,
-            0,
-            "find out which answers lack usage: requests.parquet, column cached_tokens",
-        )
+        message = f"{silent} of {said} came without cached tokens"
+        remedy = "find out which answers lack usage: requests.parquet, column cached_tokens"
+        yield Reason("not_reported", message, silent, 0, remedy)
+        return
+    yield Reason("not_reported", message, None, None, remedy)
 
 
 def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:

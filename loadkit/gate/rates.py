@@ -46,24 +46,21 @@ def hit_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
     """Hit tokens / prompt tokens of the answered requests with a split; None without any."""
     if requests is None:
         return None
-    rows = requests.is_ok & np.isfinite(requests.hit)
-    return _ratio(requests, requests.hit, rows, limits)
+    return _ratio(requests, requests.hit, requests.is_split, limits)
 
 
 def replay_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
     """Hit tokens of replays / prompt tokens, over the requests of the hit rate."""
     if requests is None:
         return None
-    rows = requests.is_ok & np.isfinite(requests.hit)
-    return _ratio(requests, requests.hit - requests.genuine, rows, limits)
+    return _ratio(requests, requests.hit - requests.genuine, requests.is_split, limits)
 
 
 def organic_rate(requests: Requests | None, limits: Thresholds) -> Interval | None:
     """Genuine hit tokens / prompt tokens of those whose prompt was new when it was sent."""
     if requests is None:
         return None
-    rows = requests.is_ok & np.isfinite(requests.hit) & (requests.replay == "")
-    return _ratio(requests, requests.genuine, rows, limits)
+    return _ratio(requests, requests.genuine, requests.is_organic, limits)
 
 
 def _ratio(

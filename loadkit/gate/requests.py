@@ -43,6 +43,18 @@ class Requests:
         return answered
 
     @property
+    def is_split(self) -> npt.NDArray[np.bool_]:
+        """Answered, and it is known what was hit and why: the requests of every rate."""
+        known: npt.NDArray[np.bool_] = self.is_ok & np.isfinite(self.hit)
+        return known
+
+    @property
+    def is_organic(self) -> npt.NDArray[np.bool_]:
+        """Of these the ones whose prompt was new when it was sent."""
+        new: npt.NDArray[np.bool_] = self.is_split & (self.replay == "")
+        return new
+
+    @property
     def hit(self) -> FloatArray:
         """Hit tokens of every cause a request; NaN without a split."""
         return (
