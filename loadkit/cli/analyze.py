@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from loadkit.cli import sample_options
+from loadkit.cli import log_input, sample_options
 from loadkit.cli.log_input import Answer, CheckedSource, KvSize
 from loadkit.cli.options import flag, grouped, option
 from loadkit.cli.sample_options import Sampling
@@ -50,6 +50,7 @@ def analyze(
     from loadkit.cli import analyze_view, rate_tables, simulate_view
     from loadkit.traces import read_key, write_hashed
 
+    log_input.check_folder(answer.output, hashed_out)
     engine = simulated.engine
     capacity = kv_size.in_tokens(capacity)
     if hash_key is not None and hashed_out is None:

@@ -111,9 +111,9 @@ def main() -> None:
     taken for a verdict. So would be the 1 with which others answer a reader that went away, as in
     `loadkit analyze LOG | head -1`: here that is 141, what the shell says of a broken pipe.
     """
-    _register()
-    forgo_torch()
     try:
+        _register()
+        forgo_torch()
         _start()
     except LoadkitError as error:
         print(f"loadkit: {_printable(str(error))}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from loadkit.cli import simulate_options
-from loadkit.cli.log_input import Answer, CheckedSource, KvSize
+from loadkit.cli.log_input import Answer, CheckedSource, KvSize, check_folder
 from loadkit.cli.options import PageSize, grouped, option
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def forecast(
     from loadkit.core.units import parse_capacity, parse_traffic
     from loadkit.forecast import forecast as forecast_trace
 
+    check_folder(printed.output)
     times = parse_traffic(traffic)
     capacity = kv_size.in_tokens(capacity)
     log = simulate_options.read(source, engine, page_size)

@@ -132,6 +132,13 @@ def progress_bar() -> Iterator[Callable[[Progress], None] | None]:
         yield show
 
 
+def check_folder(*files: Path | None) -> None:
+    """InputError for the first file whose folder is not there, before work is done for it."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise InputError("no such folder", where=file.parent, remedy=f"make it for {file.name}")
+
+
 def as_json(data: Mapping[str, Any]) -> str:
     """One JSON object as text. ValueError for NaN, which JSON does not have."""
     return json.dumps(data, indent=2, allow_nan=False)

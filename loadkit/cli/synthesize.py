@@ -42,6 +42,7 @@ def synthesize(
             where="--tokenizer",
             remedy="name it, or write token ids with --token-ids",
         )
+    log_input.check_folder(output)
     times = parse_traffic(traffic)
     log = source.read()
     if token_ids or source.tokenizer is None:

@@ -69,7 +69,7 @@ def test_an_output_that_is_a_folder_is_refused_and_nothing_is_left(
         (["--capacity", "lots"], "not understood"),
         (["--format", "csv"], "unknown format 'csv'"),
         (["--block-size", "16"], "do not fit 1025 tokens"),
-        (["-o", "/no-such-folder/x.json"], "cannot be written"),
+        (["-o", "/no-such-folder/x.json"], "no such folder"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(

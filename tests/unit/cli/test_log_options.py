@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command import Call
 
 ROWS = [
@@ -104,3 +105,22 @@ def test_capacities_in_bytes_need_the_models_config(loadkit: Call, tmp_path: Pat
     assert (code, "--model-config" in err) == (2, True)
     _, out, _ = loadkit("analyze", log, "--capacity", "1MiB,7", "--model-config", config, "--json")
     assert [point["capacity_blocks"] for point in json.loads(out)["curve"]] == [2, 7]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("analyze", "-o"),
+        ("analyze", "--hashed-out"),
+        ("forecast", "-o"),
+        ("synthesize", "--token-ids", "-o"),
+    ],
+)
+def test_a_missing_folder_is_told_before_the_log_is_read(
+    loadkit: Call, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    """The log is not there either: what is said shows what was looked at first."""
+    name, *options = verb
+    answer = loadkit(name, tmp_path / "no.jsonl", *options, tmp_path / "nowhere" / "x.json")
+    assert answer.code == 2
+    assert f"{tmp_path / 'nowhere'}: no such folder (make it for x.json)" in answer.err

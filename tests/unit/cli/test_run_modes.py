@@ -60,3 +60,11 @@ def test_a_token_of_ones_own_is_not_shown(
     monkeypatch.delenv("LOADKIT_TOKEN")
     made = token(("10.0.0.5", 5557), 2)
     assert f"LOADKIT_TOKEN={made} loadkit run --worker" in capsys.readouterr().err
+
+
+def test_a_malformed_url_is_told_before_anything_is_planned(loadkit: Call, tmp_path: Path) -> None:
+    """The profile is not there either: what is said shows what was looked at first."""
+    for verb in ("run", "prelaunch"):
+        answer = loadkit(verb, "no-profile", "--url", "localhost:8000", "-o", tmp_path / "out")
+        assert answer.code == 2
+        assert "not an http:// or https:// URL" in answer.err
