@@ -23,6 +23,7 @@ from loadkit import profiles
 from loadkit.demo.server import reference_server
 from loadkit.gate.requests import read_requests
 from loadkit.locust_users.launcher import run_profile
+from loadkit.locust_users.preparing import Choices
 from loadkit.report.build import read_run
 from loadkit.report.fit import Fit, Rate, fit
 from loadkit.traffic.build import build_plan
@@ -60,7 +61,7 @@ def measure(names: Sequence[str], blocks: int, asked: argparse.Namespace, base: 
                 build_plan(profile),
                 url=url,
                 out=out,
-                tokenizer=tokenizer,
+                choices=Choices(tokenizer=tokenizer),
                 on_progress=lambda *_: None,
             )
 
