@@ -86,6 +86,8 @@ def _start() -> None:
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError) or not _is_read():
             sys.exit(EXIT_BROKEN_PIPE)
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # Typer would end without a word
         raise
 
 

@@ -144,3 +144,14 @@ def test_a_corpus_whose_grammar_was_changed_is_told(loadkit: Call, tmp_path: Pat
     code, _, err = loadkit("corpora", tmp_path)
     assert code == 2
     assert "the sample's sha256 is" in err
+
+
+def test_ctrl_c_where_no_verb_says_more_is_one_line_and_130(
+    loadkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("loadkit.corpora.names", interrupted)
+    answer = loadkit("corpora")
+    assert (answer.code, answer.err.strip()) == (130, "loadkit: interrupted")
