@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from loadkit.cli import simulate_options
 from loadkit.cli.log_input import Answer, CheckedSource, KvSize, check_folder
-from loadkit.cli.options import PageSize, grouped, option
+from loadkit.cli.options import PageSize, flag, grouped, option
 
 if TYPE_CHECKING:
     from loadkit.core.trace import Trace
@@ -50,6 +50,13 @@ def forecast(
             "WHAT",
         ),
     ] = "sessions",
+    prompts_only: Annotated[
+        bool,
+        flag(
+            "--prompts-only",
+            "Leave the log's replies out of the cache: what a replay of the log can hit.",
+        ),
+    ] = False,
     engine: Annotated[str, option("Its hit rule: vllm, sglang or none.", "NAME")] = "vllm",
     page_size: PageSize = None,
     seed: Annotated[int, option("Same seed, same forecast.", "N", min=0)] = 0,
@@ -69,8 +76,9 @@ def forecast(
     times = parse_traffic(traffic)
     capacity = kv_size.in_tokens(capacity)
     log = simulate_options.read(source, engine, page_size)
+    trace = log.trace.without_replies() if prompts_only else log.trace
     answer = forecast_trace(
-        log.trace,
+        trace,
         times,
         parse_capacity(capacity, log.trace.block_size) if capacity else None,
         ttl_s=simulate_options.seconds(ttl, "--ttl") if ttl else None,
@@ -83,7 +91,7 @@ def forecast(
         seed=seed,
         engine=engine,
         sampled=sampled,
-        turns=_turns(log.trace, source.tokenizer) if sampled == "requests" else None,
+        turns=_turns(trace, source.tokenizer) if sampled == "requests" else None,
     )
     answer = replace(answer, log=replace(answer.log, model=for_model))
     printed.give(answer.to_dict(), lambda: forecast_view.show(answer))

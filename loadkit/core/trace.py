@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,11 @@ class Trace:
     @property
     def num_requests(self) -> int:
         return len(self.prompt_tokens)
+
+    def without_replies(self) -> Trace:
+        """The prompts alone: what replies leave in the cache is forgotten. That is what a replay can
+        hit, whose histories hold the log's replies, which the replaying server never computed."""
+        return replace(self, resident_ptr=None, resident_ids=None)
 
     @property
     def num_blocks(self) -> int:

@@ -41,7 +41,8 @@ class LogFacts(msgspec.Struct, frozen=True):
     """What the forecast was made from, so that a gate can tell whether a run is comparable.
 
     tokenizer_fingerprint is None for a log that came as block ids. model: the served model that the
-    forecast is for, if somebody said so; a gate refuses a run of another. duration_s: from the first request to the last, None without times.
+    forecast is for, if somebody said so; a gate refuses a run of another. duration_s: from the first
+    request to the last, None without times. replies: replies were in the cache that was counted.
     """
 
     requests: int
@@ -51,6 +52,7 @@ class LogFacts(msgspec.Struct, frozen=True):
     prompt_tokens: int
     model: str | None = None
     duration_s: float | None = None
+    replies: bool = False
 
 
 class Estimate(msgspec.Struct, frozen=True):

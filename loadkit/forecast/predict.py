@@ -101,6 +101,7 @@ def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
         tokenizer_fingerprint=tokenizer_fingerprint,
         prompt_tokens=int(trace.prompt_tokens.sum()),
         duration_s=_duration_s(trace),
+        replies=trace.resident_ids is not None,
     )
 
 

@@ -190,8 +190,8 @@ def _notes(
         forecast.log.prompt_tokens,
     ):
         notes.append(
-            "the forecast's log has exactly this run's requests and tokens: production's log was"
-            " replayed as it is, or the forecast was made from the run itself and says nothing"
+            "the forecast's log has exactly this run's requests and tokens: right where production's"
+            " own log was replayed; a forecast made from the run itself would prove nothing"
         )
     if run.status == "ok" and is_shorter(run, forecast):
         notes.append(

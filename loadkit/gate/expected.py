@@ -43,6 +43,7 @@ class LogFacts(msgspec.Struct, frozen=True):
     tokenizer_fingerprint: str | None
     model: str | None
     duration_s: Seconds | None = None
+    replies: bool = False
 
 
 class ExpectedSplit(msgspec.Struct, frozen=True):

@@ -185,6 +185,11 @@ def _below(run: Measured, expected: Expected, rates: Comparison) -> Reason:
         f" should see at least {_percent(rates.expected_low)}"
     )
     figures = rates.measured, rates.expected_low
+    if run.kind == "replay" and expected.log.replies:
+        message += "; but a replay's histories may hold replies that this server never computed"
+        remedy = "forecast what a replay can hit: loadkit forecast --prompts-only"
+        interval = rates.interval
+        return Reason("unlike_production", message, *figures, remedy, interval, INCONCLUSIVE)
     if is_shorter(run, expected):
         message += (
             f"; but {counted(run.split.sessions, 'session')} find a colder cache than the"
@@ -193,11 +198,7 @@ def _below(run: Measured, expected: Expected, rates: Comparison) -> Reason:
         remedy = f"{_like_with_like(run, expected)}, or send more sessions"
         return Reason("too_few_samples", message, *figures, remedy, rates.interval, INCONCLUSIVE)
     remedy = "compare turns, system prompts and their popularity with the production log's"
-    if run.kind == "replay":  # the log's replies return, the server never wrote them
-        message += ": a replay sends the log's replies, whose blocks this server did not make"
-        remedy = "forecast the prompts alone, from the log without its responses; or " + remedy
-    else:
-        message += f": its prompts share less{_parts(run, expected)}"
+    message += f": its prompts share less{_parts(run, expected)}"
     return Reason("unlike_production", message, *figures, remedy, rates.interval)
 
 

@@ -202,8 +202,11 @@ def _forecast(job: Job, served: _Served | None) -> dict[str, Any]:
     log = read_log(
         list(job.logs), format=job.log_format, tokenizer=tokenizer, block_size=block_size
     )
+    # A replayed log's replies return as history; this server never computed them.
+    traffic = job.profile.traffic
+    is_replay = traffic.kind == "replay" and traffic.log is not None
     answer = forecast(
-        log.trace,
+        log.trace.without_replies() if is_replay else log.trace,
         job.traffic,
         _capacity(job, served.card, log.trace.block_size),
         horizon_s=job.horizon_s,

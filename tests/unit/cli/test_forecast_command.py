@@ -152,3 +152,25 @@ def test_a_chat_log_without_its_text_is_analyzed_alike_but_for_what_only_text_te
     for told in (before, after):
         told.pop("format"), told.pop("warnings"), told["append_only"].pop("causes")
     assert before == after
+
+
+def test_prompts_only_is_the_forecast_of_the_log_without_its_responses(
+    tmp_path: Path, words: Path, loadkit: Call
+) -> None:
+    """What a replay can hit: its histories hold replies that its server never computed."""
+    rows = []
+    for at, said in enumerate(dialogues(120)):
+        for turn in range(0, len(said), 2):
+            asked_row = {"timestamp": 60.0 * at + turn, "session_id": str(at),
+                         "messages": messages(said[: turn + 1])}  # fmt: skip
+            reply = said[turn + 1] if turn + 1 < len(said) else "you help"
+            rows.append((asked_row, {"response": {"content": reply, "finish_reason": "stop"}}))
+    whole, prompts = tmp_path / "whole.jsonl", tmp_path / "prompts.jsonl"
+    whole.write_text("".join(json.dumps(row | reply) + "\n" for row, reply in rows))
+    prompts.write_text("".join(json.dumps(row) + "\n" for row, _ in rows))
+    options = ("--tokenizer", words, "--block-size", 4)
+    with_replies = asked(loadkit, whole, *options)[1]
+    alone = asked(loadkit, whole, *options, "--prompts-only")[1]
+    assert (with_replies["log"]["replies"], alone["log"]["replies"]) == (True, False)
+    assert alone["hit_rate"] == asked(loadkit, prompts, *options)[1]["hit_rate"]
+    assert alone["hit_rate"]["estimate"] < with_replies["hit_rate"]["estimate"]

@@ -60,6 +60,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "prompt_tokens": 18,
         "model": None,
         "duration_s": None,
+        "replies": False,
     }
 
 

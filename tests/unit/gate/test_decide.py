@@ -98,8 +98,21 @@ def test_too_low_a_rate_is_unlike_production_too() -> None:
     assert verdict(low, expected(log={"sessions": 25})) == "FAIL"
     [reason] = decide(low, expected(log={"sessions": 25})).reasons
     assert "(continuation 20.0%, production" in reason.message
-    [reason] = decide(low | {"kind": "replay"}, expected(log={"sessions": 25})).reasons
-    assert "log without its responses" in reason.remedy  # a log replayed honestly looks like this
+
+
+def test_a_replay_below_a_forecast_with_replies_is_told_to_forecast_the_prompts() -> None:
+    low = run(
+        kind="replay",
+        split__hit_rate=0.2,
+        reconciliation__usage__cached_tokens=2000,
+        reconciliation__prediction__cached_tokens=2000,
+    )
+    with_replies = expected(log={"sessions": 25, "replies": True})
+    [reason] = decide(low, with_replies).reasons
+    assert (verdict(low, with_replies), reason.code) == ("INCONCLUSIVE", "unlike_production")
+    assert reason.remedy is not None
+    assert "--prompts-only" in reason.remedy
+    assert verdict(low, expected(log={"sessions": 25, "replies": False})) == "FAIL"
 
 
 @pytest.mark.parametrize(
