@@ -233,8 +233,8 @@ def fit_basis(found: Fit) -> str:
     low, middle, high = (f"{ratio:.2f}" for ratio in found.ratio)
     return (
         f"a step of the server lasts {milliseconds(found.step_s)} + {1e3 * found.slope_s:.3g} ms a"
-        f" token ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests; on sessions that"
-        f" this was not found on it is {percent(math.expm1(found.error[0]), 0)} off in the median"
+        f" token ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests; on sessions"
+        f" left out of the fit it is {percent(math.expm1(found.error[0]), 0)} off in the median"
         f" (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
     )
 
