@@ -50,14 +50,19 @@ def _cannot_write(out: Path, error: OSError) -> InputError:
 @contextmanager
 def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
     """The working folder goes away at the end, unless its journals are all that is left of a run
-    whose folder could not be written, be it for a full disk or a fault of ours: then the error says
-    where they are."""
+    whose folder could not be written, be it for a full disk, a name taken meanwhile, an impatient
+    Ctrl-C or a fault of ours: then the error says where they are."""
     kept = f"the journals of what was measured are kept in {work.path}"
     try:
         yield work
     except OSError as error:
         raise CannotMeasure(f"{out} cannot be written: {error.strerror}", remedy=kept) from error
-    except (LoadkitError, KeyboardInterrupt):
+    except (LoadkitError, KeyboardInterrupt) as error:
+        if work.started() is not None and work.has_journals():
+            again = f"{kept}: loadkit run --recover {work.path} -o DIR"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(again) from None
+            raise CannotMeasure(str(error), remedy=again) from error
         shutil.rmtree(work.path, ignore_errors=True)
         raise
     except BaseException as error:

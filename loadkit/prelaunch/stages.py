@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from loadkit.client.control import ControlPlane, ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
@@ -118,7 +120,8 @@ def prelaunch(job: Job, show: Show) -> Outcome:
         if known:
             show.stage(f"Forecast: kept from {age(expected_file)} ({expected_file})")
         else:
-            show.stage("Forecast: what production should see")
+            of = ", of the log's prompts without its replies" if _replays(job) else ""
+            show.stage(f"Forecast: what production should see{of}")
             _write(expected_file, _forecast(job, served))
         expected = kept(read_json, expected_file)
         kept(lambda path: checked(expected, Expected, path), expected_file)
@@ -186,8 +189,14 @@ def _default_model() -> str:
 
 
 def _card(job: Job, url: str) -> ModelCard:
+    """The served model, with what only /metrics tell of its cache (vLLM, SGLang)."""
     with ControlPlane(Endpoint.parse(url), key=job.key) as control:
-        return choose_model(control.list_models(), job.model if job.url else None, url)
+        card = choose_model(control.list_models(), job.model if job.url else None, url)
+        setup = None if card.num_blocks is not None else control.cache_setup()
+    if setup is None:
+        return card
+    blocks = None if setup.num_blocks is None else setup.num_blocks // setup.engines
+    return replace(card, block_size=card.block_size or setup.block_size, num_blocks=blocks)
 
 
 def _forecast(job: Job, served: _Served | None) -> dict[str, Any]:
@@ -202,11 +211,8 @@ def _forecast(job: Job, served: _Served | None) -> dict[str, Any]:
     log = read_log(
         list(job.logs), format=job.log_format, tokenizer=tokenizer, block_size=block_size
     )
-    # A replayed log's replies return as history; this server never computed them.
-    traffic = job.profile.traffic
-    is_replay = traffic.kind == "replay" and traffic.log is not None
     answer = forecast(
-        log.trace.without_replies() if is_replay else log.trace,
+        log.trace.without_replies() if _replays(job) else log.trace,
         job.traffic,
         _capacity(job, served.card, log.trace.block_size),
         horizon_s=job.horizon_s,
@@ -214,6 +220,12 @@ def _forecast(job: Job, served: _Served | None) -> dict[str, Any]:
     ).to_dict()
     answer["log"]["model"] = served.card.id
     return answer
+
+
+def _replays(job: Job) -> bool:
+    """A replayed log's replies return as history; this server need not have computed them."""
+    traffic = job.profile.traffic
+    return traffic.kind == "replay" and traffic.log is not None
 
 
 def _capacity(job: Job, card: ModelCard, block_size: int) -> int | None:

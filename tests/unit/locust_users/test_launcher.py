@@ -16,7 +16,7 @@ from tiny_model import make_tokenizer
 from loadkit.client.control import ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
-from loadkit.core.errors import InputError
+from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.locust_users.launcher import make_work_folder, run_profile
 from loadkit.locust_users.preparing import (
     Choices,
@@ -187,6 +187,21 @@ def test_a_fault_of_ours_leaves_the_journals_and_says_where(tmp_path: Path) -> N
         raise ZeroDivisionError
     assert str(work.path) in caught.value.__notes__[0]
     assert work.settings() == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(InputError("already exists"), CannotMeasure), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_what_was_measured_outlives_a_taken_name_and_an_impatient_ctrl_c(
+    tmp_path: Path, error: BaseException, raised: type[BaseException]
+) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(1, 1), SETTINGS)
+    work.begin(0.0)
+    work.journal(0).write_bytes(b"")
+    with pytest.raises(raised, match="--recover"), kept_if_unwritten(work, tmp_path / "out"):
+        raise error
+    assert work.journal(0).exists()
 
 
 @pytest.mark.parametrize("error", [InputError("x"), KeyboardInterrupt()])

@@ -13,6 +13,7 @@ from command import Answer, Call
 from prelaunch_world import World
 
 from loadkit import profiles
+from loadkit.client.cache_setup import CacheSetup
 from loadkit.client.control import ModelCard
 from loadkit.core.errors import InputError
 from loadkit.prelaunch import Budget, check_budget, cost_of, parse_budget, stages
@@ -295,3 +296,26 @@ def test_reset_empties_the_cache_and_may_follow_a_run_that_failed(
     assert [profile.cache for profile in world.sent] == ["as_is", "reset"]
     other = launch(loadkit, world, out)
     assert (other.code, "profile.cache changed" in other.err) == (2, True)
+
+
+def test_the_forecast_is_for_the_cache_that_metrics_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's model list says nothing of its cache; a forecast for no limit could never pass there."""
+
+    class Vllm:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def __enter__(self) -> Vllm:
+            return self
+
+        def __exit__(self, *_: Any) -> None: ...
+        def list_models(self) -> list[ModelCard]:
+            return [ModelCard("m")]
+
+        def cache_setup(self) -> CacheSetup:
+            return CacheSetup(engines=2, block_size=32, num_blocks=800)
+
+    monkeypatch.setattr(stages, "ControlPlane", Vllm)
+    job = stages.Job(profiles.load(PROFILE), TrafficPlan("replay", ()), tmp_path)
+    card = stages._card(job, "http://127.0.0.1:1")
+    assert (card.block_size, card.num_blocks) == (32, 400)  # of one engine, as a run names it
