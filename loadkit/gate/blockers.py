@@ -225,13 +225,18 @@ def _perhaps_warm(run: Measured, _: Expected, __: Thresholds) -> Iterator[Reason
 
 def _witnesses_differ(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
     """Usage fields and the server's own counters, as rates: a counter also counts what a preempted
-    request asks for twice, so that sums need not agree."""
+    request asks for twice, so that sums need not agree. Counters also have what users left and what
+    failed inside; usage does not, so their rates may differ by as much as those requests' share."""
     usage, counters = run.reconciliation.usage_all_phases.rate, run.reconciliation.prometheus.rate
-    if usage is None or counters is None or abs(usage - counters) <= limits.allowance:
+    silent = run.reconciliation.unanswered_requests
+    allowance = limits.allowance + silent / max(1, silent + run.answered)
+    if usage is None or counters is None or abs(usage - counters) <= allowance:
         return
     message = (
         f"answers say that {100 * usage:.1f}% of prompt tokens came from the cache, the server's"
         f" own counters {100 * counters:.1f}%"
     )
+    if silent:
+        message += f"; {counted(silent, 'request')} without an answer cannot explain that much"
     remedy = "let nobody else use the server during the run; see reconciliation in run.json"
     yield Reason("not_reported", message, usage, counters, remedy)

@@ -397,6 +397,30 @@ def test_usage_that_the_servers_own_counters_deny_decides_nothing() -> None:
     assert verdict(near) == "PASS"
 
 
+@pytest.mark.parametrize(
+    ("silent", "cached", "answer"),
+    [
+        (6, 4900, "PASS"),  # 9 points: 6 of 66 and the least allowance of 2 are 11.1
+        (6, 2950, "PASS"),
+        (6, 5120, "INCONCLUSIVE"),
+        (0, 4900, "INCONCLUSIVE"),
+    ],
+)
+def test_counters_may_differ_by_what_was_left_without_an_answer(
+    silent: int, cached: int, answer: str
+) -> None:
+    gone = run(
+        left=silent,
+        requests__scheduled=60 + silent,
+        reconciliation__unanswered_requests=silent,
+        reconciliation__prometheus={"cached_tokens": cached, "prompt_tokens": 10_000},
+    )
+    found = decide(gone, expected())
+    assert found.verdict == answer
+    named = [f"{silent} requests without an answer" in reason.message for reason in found.reasons]
+    assert named == ([] if answer == "PASS" else [silent > 0])
+
+
 def test_a_prompt_of_other_lengths_shows_another_tokenizer() -> None:
     other = run(reconciliation__prediction__prompt_tokens=9000)
     [reason] = decide(other, expected()).reasons
