@@ -127,8 +127,11 @@ def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Ite
 
 
 def _other_tokenizer(run: Measured, limits: Thresholds) -> Iterator[Reason]:
-    """Servers say no fingerprint, but how many tokens a prompt has."""
+    """Servers say no fingerprint, but how many tokens a prompt has. The prediction is of every answer,
+    usage of those that have it: sums of other requests say nothing."""
     found = run.reconciliation
+    if run.split.requests != run.answered:
+        return
     served, counted_here = found.usage.prompt_tokens, found.prediction.prompt_tokens
     if served is None or counted_here is None:
         return

@@ -429,6 +429,19 @@ def test_a_prompt_of_other_lengths_shows_another_tokenizer() -> None:
     assert verdict(run(reconciliation__prediction__prompt_tokens=9900)) == "PASS"
 
 
+def test_answers_without_usage_do_not_look_like_another_tokenizer() -> None:
+    """One of 100 answers lacks usage, and its prompt was 4% of all tokens."""
+    one = run(
+        requests={"scheduled": 100, "ok": 100},
+        split__requests=99,
+        reconciliation__usage__prompt_tokens=9600,
+    )
+    assert (verdict(one), codes(one)) == ("PASS", [])
+    assert codes(run(split__requests=50, reconciliation__usage__prompt_tokens=8000)) == [
+        "not_reported"
+    ]
+
+
 def test_a_forecasts_parts_that_do_not_add_up_were_edited() -> None:
     with pytest.raises(
         InputError, match=r"hit rate is 0\.4100, the parts of its split are 0\.3100"
