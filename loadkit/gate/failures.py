@@ -17,13 +17,21 @@ _NEW_PROMPTS = (
 
 
 def hard_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
-    """Faults that need no sample size: counts of the run itself.
+    """Faults that need no sample size: counts of the run itself, and a setting of the server.
 
     A wrap is planned, not observed: a run that is not valid may have ended before it.
     """
     warm = warm_cache(run)
     if warm and not run.reconciliation.unanswered_requests:
         yield warm
+    if run.endpoint.prefix_caching is False:
+        yield Reason(
+            "cache_underperforms",
+            "prefix caching is off at the server: nothing that is sent can hit",
+            run.split.hit_rate,
+            None,
+            "start it with prefix caching on (vLLM: --enable-prefix-caching)",
+        )
     if run.wraps > limits.max_wraps and run.status == "ok":
         again = counted(run.wraps, "time")
         yield Reason(
@@ -76,6 +84,8 @@ def rate_failures(
         yield _above(run, expected, rates, rates.expected_high + allowance)
     elif _excess_replay(rates) > (rates.replay_allowance or limits.allowance):
         yield _wrong_reason(rates)
+    elif run.endpoint.prefix_caching is False:
+        return  # `hard_failures` says so: that the rate is low follows
     elif underperforms := _underperforms(run, limits):
         yield underperforms
     elif is_below(rates, limits) and not is_upper_bound(run, expected):

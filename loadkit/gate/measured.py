@@ -20,8 +20,11 @@ class RunReason(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
+    """prefix_caching: whether the server's own setting has it on; None: the server does not say."""
+
     model: str | None
     tokenizer_fingerprint: str | None
+    prefix_caching: bool | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):

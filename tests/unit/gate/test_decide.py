@@ -227,6 +227,43 @@ def test_a_cache_that_serves_less_than_it_holds_underperforms() -> None:
     assert (reason.code, reason.measured, reason.expected) == ("cache_underperforms", 0.37, 0.4)
 
 
+NOTHING_HIT = {
+    "endpoint__prefix_caching": False,
+    "split__hit_rate": 0.0,
+    "split__replay_cross_session_rate": 0.0,
+    "split__continuation_rate": 0.0,
+    "split__shared_rate": 0.0,
+    "reconciliation__usage__cached_tokens": 0,
+    "reconciliation__prediction__cached_tokens": 0,
+    "reconciliation__prediction_capacity_blocks": None,
+}
+
+
+@pytest.mark.parametrize("sessions", [25, 10**5])  # as many as the run's, or a far longer log
+@pytest.mark.parametrize("capacity", [2000, None])
+def test_prefix_caching_that_is_off_is_why_the_rate_is_low(
+    sessions: int, capacity: int | None
+) -> None:
+    forecast = expected(log={"sessions": sessions}, scenario__capacity_blocks=capacity)
+    answer = decide(run(**NOTHING_HIT), forecast)
+    [reason] = answer.reasons
+    assert (answer.verdict, reason.code) == ("FAIL", "cache_underperforms")
+    assert "prefix caching is off at the server" in reason.message
+    assert "start it with prefix caching on" in reason.remedy
+
+
+def test_prefix_caching_that_is_off_explains_why_no_cached_tokens_were_reported() -> None:
+    silent = run(endpoint__prefix_caching=False, reconciliation__usage__cached_tokens=None)
+    silent["split"] = UNSPLIT
+    assert (verdict(silent), codes(silent)) == ("FAIL", ["cache_underperforms"])
+
+
+@pytest.mark.parametrize("told", [True, None])
+def test_prefix_caching_that_is_on_or_unknown_is_not_blamed(told: bool | None) -> None:
+    assert verdict(run(endpoint__prefix_caching=told)) == "PASS"
+    assert codes(run(**NOTHING_HIT | {"endpoint__prefix_caching": told})) == ["too_few_samples"]
+
+
 def test_a_cache_is_not_blamed_for_blocks_that_running_requests_hold() -> None:
     weak = {"reconciliation__usage__cached_tokens": 3700}
     assert verdict(run(**weak, reconciliation__prediction_overlap_tokens=3700)) == "PASS"
