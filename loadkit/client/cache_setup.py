@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -45,7 +46,11 @@ def parse_cache_setup(text: str) -> CacheSetup | None:
 def _vllm(series: Mapping[str, Series]) -> CacheSetup | None:
     """A router that adds up the pages of equal engines shows how many there are as the value."""
     shown = _of(series, "vllm:cache_config_info")
-    engines = {labels.get("engine", ""): (labels, max(1, round(count))) for labels, count in shown}
+    engines = {
+        labels.get("engine", ""): (labels, max(1, round(count)))
+        for labels, count in shown
+        if math.isfinite(count)
+    }
     if not engines:
         return None
     told = [(*_vllm_blocks(labels), count) for labels, count in engines.values()]

@@ -96,3 +96,11 @@ def test_a_tier_in_host_memory_leaves_sglangs_capacity_unknown() -> None:
 @pytest.mark.parametrize("text", ["", "<html>", "vllm:num_requests_running 0\n"])
 def test_a_page_without_them_tells_nothing(text: str) -> None:
     assert parse_cache_setup(text) is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+def test_a_sample_that_is_no_number_counts_as_no_engine(value: str) -> None:
+    broken = vllm(engine="1").replace("} 1.0", f"}} {value}")
+    assert parse_cache_setup(broken) is None
+    both = vllm() + broken.split("\n", 1)[1]
+    assert parse_cache_setup(both) == parse_cache_setup(vllm())
