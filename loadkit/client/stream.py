@@ -59,7 +59,7 @@ class StreamClient:
         head = (
             f"POST {self.endpoint.base_path}{path} HTTP/1.1\r\n{self._fixed_headers}"
             f"{self._anthropic_headers() if path == MESSAGES_PATH else ''}"
-            f"x-session-id: {session if _plain(session) else quote(session, safe=_SAFE)}\r\n"
+            f"x-session-id: {quoted(session)}\r\n"
             f"Content-Length: {len(payload)}\r\n\r\n"
         )
         return head.encode("ascii") + payload
@@ -144,6 +144,11 @@ class StreamClient:
 
     def close(self) -> None:
         self._pool.close()
+
+
+def quoted(session: str) -> str:
+    """A session's id as it travels: percent-encoded where it must be."""
+    return session if _plain(session) else quote(session, safe=_SAFE)
 
 
 def _fixed_headers(endpoint: Endpoint, key: Secret | None) -> str:

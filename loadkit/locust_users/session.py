@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 
 from gevent.pool import Group
 
@@ -18,7 +19,7 @@ from loadkit.client.bodies import request_body
 from loadkit.client.exchange import USER_LEFT
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.receipt import Receipt
-from loadkit.client.stream import StreamClient
+from loadkit.client.stream import StreamClient, quoted
 from loadkit.locust_users.settings import Settings
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import Message, SessionPlan, Turn
@@ -262,15 +263,21 @@ class _Play:
 
 
 def wire_id(session: str, run_id: str) -> str:
-    """`session.run_id` within MAX_WIRE_CHARS; of a longer name the beginning and a digest of all of it.
-    Without a run's id the name as it is."""
+    """`session.run_id`, within MAX_WIRE_CHARS once percent-encoded; of a longer name the beginning and
+    a digest of all of it. Without a run's id the name as it is."""
     if not run_id:
         return session
-    room = MAX_WIRE_CHARS - len(run_id) - 1
-    if len(session) > room:
+    room = MAX_WIRE_CHARS - len(quoted(run_id)) - 1
+    if len(quoted(session)) > room:
         digest = hashlib.blake2b(session.encode(), digest_size=8).hexdigest()
-        session = f"{session[: room - len(digest) - 1]}~{digest}"
+        session = f"{_beginning(session, room - len(digest) - 1)}~{digest}"
     return f"{session}.{run_id}"
+
+
+def _beginning(session: str, room: int) -> str:
+    """The whole letters at the beginning that take `room` characters at most once percent-encoded."""
+    ends = accumulate(len(quoted(letter)) for letter in session)
+    return session[: sum(1 for _ in takewhile(room.__ge__, ends))]
 
 
 def is_complete(response: Response) -> bool:

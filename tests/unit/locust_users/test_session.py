@@ -14,7 +14,7 @@ from plans import session
 from loadkit.client.answer import Response, decode
 from loadkit.client.exchange import USER_LEFT
 from loadkit.client.receipt import Receipt
-from loadkit.client.stream import StreamClient
+from loadkit.client.stream import StreamClient, quoted
 from loadkit.client.usage import Usage
 from loadkit.locust_users.session import MAX_WIRE_CHARS, Lane, wire_id
 from loadkit.locust_users.settings import RetryRule, Settings
@@ -426,3 +426,14 @@ def test_long_session_ids_stay_within_what_servers_take_and_stay_apart() -> None
     assert len({*ids, wire_id(fits, "0123abcd")}) == 4
     assert wire_id(long, "0123abcd") == ids[0], "the turns of a session share its id"
     assert wire_id(long, "") == long
+
+
+@pytest.mark.parametrize("letter", ["ü", "語", "%"])
+def test_session_ids_are_measured_as_they_travel(letter: str) -> None:
+    """Percent-encoded: 6, 9 and 3 characters for one of the name's."""
+    fits, long = letter * 27, letter * 200
+    ids = [wire_id(name, "0123abcd") for name in (fits, long, long + letter)]
+    assert ids[0] == f"{fits}.0123abcd"
+    assert all(len(quoted(each)) <= MAX_WIRE_CHARS for each in ids)
+    assert ids[1].startswith(letter * 25)
+    assert len(set(ids)) == 3
