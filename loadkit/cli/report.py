@@ -56,7 +56,7 @@ def report(
         show_text=with_text,
     )
     if markdown is not None and str(markdown) != "-":
-        write_whole(markdown, render_markdown(made))
+        write_whole(markdown, render_markdown(made), private=with_text)
     if as_json:
         print(to_text(made.to_dict()))
     elif str(markdown) == "-":

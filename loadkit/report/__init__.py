@@ -26,7 +26,8 @@ def write_report(
     policy: Policy | None = None,
     show_text: bool = False,
 ) -> Report:
-    """Write the HTML report of a run folder; returns its model. See `build` for the arguments."""
+    """Write the HTML report of a run folder; returns its model. See `build` for the arguments;
+    a page with `show_text` is for its owner alone to read."""
     report = build(
         staging,
         expected=expected,
@@ -36,5 +37,5 @@ def write_report(
         policy=policy,
         show_text=show_text,
     )
-    write_whole(out_html, render(report))
+    write_whole(out_html, render(report), private=show_text)
     return report

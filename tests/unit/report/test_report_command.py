@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
+import pytest
 from command import Call
 from report_builders import Example
 
@@ -36,3 +39,13 @@ def test_a_folder_that_is_no_run_is_bad_input_in_one_line(loadkit: Call, tmp_pat
     assert done.code == 2
     assert "no run.json here" in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_pages_that_quote_prompts_are_their_owners_alone(
+    loadkit: Call, example: Example, tmp_path: Path
+) -> None:
+    html, markdown = tmp_path / "r.html", tmp_path / "r.md"
+    options = [str(example.staging), "-o", str(html), "--markdown", str(markdown)]
+    assert loadkit("report", *options, "--with-text").code == 0
+    assert [stat.S_IMODE(page.stat().st_mode) for page in (html, markdown)] == [0o600] * 2
