@@ -10,6 +10,7 @@ import hashlib
 import os
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -169,6 +170,7 @@ def _hub_answers() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
+    _check_address(constants.ENDPOINT)
     asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
         urllib.request.urlopen(asked, timeout=HUB_PATIENCE_S).close()
@@ -177,6 +179,22 @@ def _hub_answers() -> bool:
     except OSError as error:  # certificates are for the hub's own client to judge
         return isinstance(getattr(error, "reason", None), ssl.SSLError)
     return True
+
+
+def _check_address(endpoint: str) -> None:
+    """InputError for a hub's address without scheme or host, which urllib has no good word for."""
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port  # ValueError if it is no number
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise InputError(
+            f"{endpoint!r} is no address of a hub",
+            where="HF_ENDPOINT",
+            remedy="write it like https://huggingface.co",
+        )
 
 
 def _unreachable(name: str) -> InputError:

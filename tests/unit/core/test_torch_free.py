@@ -135,3 +135,16 @@ def test_a_hub_that_refuses_is_one_line_without_retries(
         " a local folder with tokenizer.json, or look at network, proxy and HF_ENDPOINT)"
     )
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("hub", ["hf-mirror.com", "hf-mirror.com:443", "https://", "http://h:port"])
+def test_a_hub_whose_address_is_none_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, hub: str
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub)
+    with pytest.raises(InputError) as refused:
+        load_tokenizer("some-owner/some-model")
+    assert refused.value.where == "HF_ENDPOINT"
+    assert repr(hub) in str(refused.value)
