@@ -124,6 +124,8 @@ def _above(run: Measured, expected: Expected, rates: Comparison, limit: float) -
         f"staging measured a hit rate of {_percent(measured)} (token-weighted), production should"
         f" see {_percent(high)}{_plus(limit - high)}"
     )
+    if _hit_own_replies(run, expected, rates, limit):
+        return _own_replies(run, rates, head)
     if measured - excess <= limit:
         why = (
             f"; {_points(rates.measured_replay)} of it are prompts that {_who(run)} had already"
@@ -142,6 +144,31 @@ def _above(run: Measured, expected: Expected, rates: Comparison, limit: float) -
     if is_shorter(run, expected):
         remedy = f"so short a run evicts little: {_like_with_like(run, expected)}; then {remedy}"
     return Reason("unlike_production", head + why, measured, high, remedy, rates.interval)
+
+
+def _hit_own_replies(run: Measured, expected: Expected, rates: Comparison, limit: float) -> bool:
+    """Whether a replay is above a forecast without replies for nothing but longer continuations. More
+    replays than chance explains are a fault whatever the replies."""
+    if run.kind != "replay" or expected.log.replies:
+        return False
+    if _excess_replay(rates) > (rates.replay_allowance or 0.0):
+        return False
+    continued = (run.split.continuation_rate or 0.0) - (expected.split.continuation or 0.0)
+    return (rates.measured or 0.0) - max(0.0, continued) <= limit
+
+
+def _own_replies(run: Measured, rates: Comparison, head: str) -> Reason:
+    message = (
+        f"{head}; but {_points(run.split.continuation_rate)} of it continue histories: the server may"
+        " have computed the log's replies itself (same model, temperature 0), which this forecast"
+        " leaves out"
+    )
+    remedy = (
+        "the true rate lies between the forecasts with and without replies: forecast without"
+        " --prompts-only and compare"
+    )
+    figures = rates.measured, rates.expected_high
+    return Reason("unlike_production", message, *figures, remedy, rates.interval, INCONCLUSIVE)
 
 
 def _who(run: Measured) -> str:

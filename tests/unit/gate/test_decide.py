@@ -115,6 +115,44 @@ def test_a_replay_below_a_forecast_with_replies_is_told_to_forecast_the_prompts(
     assert verdict(low, expected(log={"sessions": 25, "replies": False})) == "FAIL"
 
 
+REPLIES_HIT = {"split__hit_rate": 0.7, "split__continuation_rate": 0.5}
+
+
+def test_a_replay_above_a_forecast_without_replies_may_have_computed_them_itself() -> None:
+    answer = decide(run(kind="replay", **REPLIES_HIT), expected())
+    [reason] = answer.reasons
+    assert (answer.verdict, reason.code) == ("INCONCLUSIVE", "unlike_production")
+    assert "the log's replies itself (same model, temperature 0)" in reason.message
+    assert "forecast without --prompts-only and compare" in reason.remedy
+
+
+@pytest.mark.parametrize(
+    ("measured", "replies", "code"),
+    [
+        (run(**REPLIES_HIT), False, "unlike_production"),  # live replies are in every forecast
+        (run(kind="replay", **REPLIES_HIT), True, "unlike_production"),
+        (run(kind="replay", split__hit_rate=0.7, split__shared_rate=0.48), False, "unlike_production"),
+        (mirage() | {"kind": "replay"}, False, "replay_mirage"),
+        (  # without 27 points of replays 43% is left, although 20 points more continue, too
+            run(
+                kind="replay",
+                split__hit_rate=0.7,
+                split__replay_cross_session_rate=0.30,
+                split__continuation_rate=0.40,
+                split__shared_rate=0.0,
+            ),
+            False,
+            "replay_mirage",
+        ),
+    ],
+)  # fmt: skip
+def test_replies_excuse_neither_replays_nor_shared_prefixes(
+    measured: dict[str, Any], replies: bool, code: str
+) -> None:
+    forecast = expected(log={"replies": replies})
+    assert (verdict(measured, forecast), codes(measured, forecast)) == ("FAIL", [code])
+
+
 @pytest.mark.parametrize(
     ("scenario", "horizon"),
     [
