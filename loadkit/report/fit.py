@@ -31,13 +31,15 @@ import numpy as np
 from loadkit.core.trace import FloatArray, IntArray
 from loadkit.gate.requests import Requests
 from loadkit.report.search import Found, Search
-from loadkit.report.step_server import Traffic, replayed
+from loadkit.report.step_server import BUDGET_TOKENS, Traffic, replayed
 from loadkit.report.traffic import answered, traffic_of, uncached_at
 
 MIN_REQUESTS, MIN_SESSIONS = 30, 10
 MAX_ERROR, MAX_OF_CONSTANT, MAX_FACTOR = log(1.25), 0.8, 1.5
 SHARES = np.linspace(0.01, 0.99, 99)
 _MAX_POINTS = 250
+# A replay takes some nanoseconds a step and a fit some 2,000 replays: ten seconds at most.
+MAX_TOKENS = 1_000_000 * BUDGET_TOKENS
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -93,6 +95,8 @@ def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> F
     if why := _too_little(len(rows), len(sessions)):
         return Fit(label, len(rows), why)
     traffic = traffic_of(requests, rows, closed=closed)
+    if why := _too_much(traffic.uncached):
+        return Fit(label, len(rows), why)
     ttft, prompt = requests.number["ttft_s"][rows], requests.number["prompt_tokens"][rows]
     search = Search(traffic, ttft, session.reshape(-1))
     drawn = search.drawn()
@@ -133,6 +137,15 @@ def _too_little(requests: int, sessions: int) -> str | None:
     return None
 
 
+def _too_much(uncached: FloatArray) -> str | None:
+    if float((uncached / MAX_TOKENS).sum()) <= 1:
+        return None
+    return (
+        f"its requests would compute more than {MAX_TOKENS:,} tokens, one of them"
+        f" {uncached.max():,.6g}: too long to replay; look for a wrong count in requests.parquet"
+    )
+
+
 def _why_not(error: FloatArray, constant: FloatArray, slope: tuple[float, float]) -> str | None:
     middle = float(np.median(error))
     if not middle <= MAX_ERROR:
@@ -165,6 +178,8 @@ def _answer(
     if len(known) < len(found):
         why = "no common change of what hits leads to this rate from here: too much hits nothing"
         return Answer(rate.label, rate.rate, why)
+    if too_much := _too_much(known[2]):
+        return Answer(rate.label, rate.rate, too_much)
     if float(np.median(known[1])) > float(traffic.uncached.max()):
         why = "half of the requests would compute more tokens than any has computed here"
         return Answer(rate.label, rate.rate, why)

@@ -14,11 +14,12 @@ MAX_REQUESTS = 5000
 
 
 def answered(requests: Requests) -> IntArray:
-    """Rows with a TTFT and cached tokens in order of sending, the first 5,000 of them."""
+    """Rows with a prompt, a TTFT and cached tokens in order of sending, the first 5,000 of them."""
     number = requests.number
     uncached = number["prompt_tokens"] - number["cached_tokens"]
     known = [np.isfinite(x) for x in (uncached, number["sent_s"], number["completed_s"])]
-    rows = np.flatnonzero(np.all([requests.is_ok, number["ttft_s"] > 0, *known], axis=0))
+    some = [number[name] > 0 for name in ("prompt_tokens", "ttft_s")]
+    rows = np.flatnonzero(np.all([requests.is_ok, *some, *known], axis=0))
     return rows[np.argsort(number["sent_s"][rows], kind="stable")][:MAX_REQUESTS]
 
 

@@ -103,6 +103,8 @@ def shuffled(rows: list[dict[str, Any]], spread: float) -> list[dict[str, Any]]:
     [
         (lambda rows: changed(rows, ttft_s=None), "0 requests have both"),
         (lambda rows: changed(rows, cached_tokens=None), "0 requests have both"),
+        (lambda rows: changed(rows, prompt_tokens=0, cached_tokens=0), "0 requests have both"),
+        (lambda rows: [rows[0] | {"prompt_tokens": 10**11}, *rows[1:]], "too long to replay"),
         (lambda rows: changed(rows, session="one"), "they are of 1 sessions, 10 are needed"),
         (lambda rows: changed(rows, ttft_s=0.3), "uncached tokens tell too little here"),
         (lambda rows: shuffled(rows, 0.05), "uncached tokens tell too little here"),
@@ -119,6 +121,15 @@ def test_a_poor_model_is_refused_with_its_reason(tmp_path: Path, change: Any, wh
     assert fit_answer(found) == ""
     if found.points:
         assert "line-own" not in fit_chart(found, 460)
+
+
+def test_a_rate_that_would_take_too_long_to_replay_gets_no_time(tmp_path: Path) -> None:
+    rows = served(*drawn(0.3), 0.05, 1)
+    rows[0] |= {"prompt_tokens": 10**11, "cached_tokens": 10**11 - rows[0]["prompt_tokens"]}
+    found = fit("Staging", written(tmp_path, rows), Rate("Expected", 0.9), closed=True)
+    assert found.why_not is None
+    assert found.answer is not None
+    assert "too long to replay" in fit_answer(found)
 
 
 def test_a_rate_beyond_what_was_seen_gets_no_time(tmp_path: Path) -> None:
