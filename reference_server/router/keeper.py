@@ -32,7 +32,10 @@ class Process(Protocol):
 
 class Keeper:
     """`on_start(index)` is called before each further start of a replica. The health checks find out
-    when it may be asked again; its cache is empty then."""
+    when it may be asked again; its cache is empty then.
+
+    is_stopping: the router drains. A replica that ends then was told to, by a signal to the group.
+    """
 
     def __init__(
         self,
@@ -41,9 +44,11 @@ class Keeper:
         on_start: Callable[[int], None] = lambda index: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pairs = list(zip(processes, fleet, strict=True))
         self._on_start, self._sleep, self._clock = on_start, sleep, clock
+        self._is_stopping = is_stopping
 
     async def run(self) -> None:
         """Until it is cancelled, or all replicas are given up."""
@@ -55,6 +60,8 @@ class Keeper:
             began_s = self._clock()
             while process.poll() is None:
                 await self._sleep(POLL_S)
+            if self._is_stopping():
+                return
             num = 1 if self._clock() - began_s >= STABLE_S else num + 1
             ended = f"{name} ended with exit code {process.poll()}"
             if num > MAX_STARTS:
@@ -62,6 +69,8 @@ class Keeper:
                 return
             _tell(f"{ended}; started again, {num} of {MAX_STARTS} times")
             await self._sleep(PAUSE_S * 2 ** (num - 1))
+            if self._is_stopping():
+                return
             self._on_start(replica.index)
             await self._start(process, replica)
 

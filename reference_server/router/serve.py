@@ -60,7 +60,12 @@ def serve(settings: RouterSettings) -> None:
     with listener, behind as (processes, urls):
         for replica, url in zip(fleet.replicas, urls, strict=True):
             replica.url = url
-        router.keeper = Keeper(processes, fleet.replicas, router.started_again)
+        router.keeper = Keeper(
+            processes,
+            fleet.replicas,
+            router.started_again,
+            is_stopping=lambda: router.is_draining,
+        )
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its drain
         print(f"loadkit serve: ready on {url_of(listener)}", flush=True)
         _Server(app, router, settings.drain_s).run(sockets=[listener])

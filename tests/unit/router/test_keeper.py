@@ -92,6 +92,26 @@ def test_who_ran_long_is_forgiven() -> None:
     assert world.pauses_s == [1.0] * 6
 
 
+@pytest.mark.parametrize("drains_at_s", [0, 10.5])
+def test_what_ends_while_the_router_drains_is_not_started_again(
+    drains_at_s: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal to the whole group ends it too, at once or while the keeper pauses."""
+    world = World(limit_s=100)
+    process, replica, told = Flaky(world, [10]), Replica(0, "http://first"), []  # type: ignore[var-annotated]
+    keeper = Keeper(
+        [process],
+        [replica],
+        told.append,
+        world.sleep,
+        lambda: world.now_s,
+        is_stopping=lambda: world.now_s >= drains_at_s,
+    )
+    asyncio.run(keeper.run())
+    assert (process.num_starts, told) == (0, [])
+    assert ("started again" in capsys.readouterr().err) == (drains_at_s > 10)
+
+
 def test_what_is_being_started_ends_with_the_router() -> None:
     """Its thread would else wait for a model to be loaded."""
 
