@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate import host_cache
 from loadkit.analysis.simulate.host_cache import HostCache, common_prefix
 from loadkit.analysis.simulate.slots import SlotCache, simulate_slots
 from loadkit.core.errors import InputError
@@ -164,3 +167,54 @@ def test_no_slots_or_an_impossible_similarity_are_refused() -> None:
         served(*prompts([1]), slots=0)
     with pytest.raises(InputError, match=r"similarity 1\.5"):
         served(*prompts([1]), similarity=1.5)
+
+
+def begins_with(one: list[int], other: list[int]) -> bool:
+    return one[: len(other)] == other
+
+
+def expected_after(
+    saved: list[list[int]], prompt: list[int], held: list[int]
+) -> tuple[list[int], list[list[int]]]:
+    """The rule word for word over a list: what the slot holds after saving and looking for better."""
+    if held and not any(begins_with(old, held) for old in saved):
+        saved = [*(old for old in saved if not begins_with(held, old)), held]
+
+    def worth(ids: list[int]) -> tuple[float, int]:
+        same = [a == b for a, b in zip(ids, prompt, strict=False)]
+        length = [*same, False].index(False)
+        return (length / len(ids) if ids else -1.0, length)
+
+    best, taken = worth(held), held
+    for old in saved:
+        kept, length = worth(old)
+        if kept >= 0.25 and kept > best[0] and length > best[1]:
+            best, taken = (kept, length), old
+    return taken, [old for old in saved if old is not taken or taken is held]
+
+
+@given(st.lists(st.tuples(chains, chains), max_size=30))
+def test_ordered_rows_do_what_the_rule_does_over_a_list(pairs: list[tuple[list[int], ...]]) -> None:
+    trace = token_trace([TokenRequest(ids) for pair in pairs for ids in pair], 1)
+    rows = [row.tolist() for row in np.split(trace.block_ids, trace.block_ptr[1:-1])]
+    host = HostCache()
+    saved: list[list[int]] = []
+    for held, prompt in zip(rows[::2], rows[1::2], strict=False):
+        host.save(np.array(held, np.int64))
+        taken = host.take_for(np.array(prompt, np.int64), np.array(held, np.int64))
+        expect, saved = expected_after(saved, prompt, held)
+        assert taken.tolist() == expect
+        assert [row.tolist() for row in host.saved] == saved
+
+
+def test_a_save_looks_at_few_of_the_saved_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand users of one system prompt: the thousand-and-first is compared with some ten each
+    time, not with all."""
+    host = HostCache()
+    for user in range(1000):
+        host.save(np.array([0, 1, 2 + user * 7919 % 1000]))
+    looked_at = Mock(side_effect=common_prefix)
+    monkeypatch.setattr(host_cache, "common_prefix", looked_at)
+    host.save(np.array([0, 1, 5000]))
+    host.take_for(np.array([0, 1, 6000]), np.zeros(0, np.int64))
+    assert looked_at.call_count < 80
