@@ -11,6 +11,8 @@ from typing import Any
 class Replica:
     """queued: new blocks of requests that gave no byte yet. computed: all new blocks routed to it.
 
+    url: '' while it has none, having ended: somebody else may listen where it was.
+
     room: blocks that it computes before it has forgotten what it computed first; None: not known,
     nothing is taken to be forgotten. Counts are in the router's blocks.
     """
@@ -32,6 +34,14 @@ class Replica:
         self.computed += 1
         self.empty_since = self.computed
         self.room = None
+
+    def take_out(self) -> None:
+        """It gets no requests until it is found up, and is empty then."""
+        if self.is_up:
+            self.is_up = False
+            self.forget()
+            for task in self.waiting:
+                task.cancel()
 
     def has_kept(self, stamp: int) -> bool:
         is_recent = self.room is None or self.computed - stamp <= self.room

@@ -32,22 +32,19 @@ class HealthChecks:
         """A connection ended early; is_gone: nobody listens there any more."""
         replica.num_failures += 1
         if is_gone or replica.num_failures >= MAX_FAILURES:
-            self._take_out(replica)
+            replica.take_out()
 
     async def _check(self, replica: Replica) -> None:
+        url = replica.url
+        if not url:
+            replica.take_out()
+            return
         try:
-            answer = await self._client.get(f"{replica.url}/health", timeout=TIMEOUT_S)
+            answer = await self._client.get(f"{url}/health", timeout=TIMEOUT_S)
         except httpx.TransportError as error:
             self.suspect(replica, is_gone=isinstance(error, httpx.ConnectError))
             return
         if answer.status_code != 200:  # loading, draining or a dead engine: it says so itself
-            self._take_out(replica)
-            return
-        replica.is_up, replica.num_failures = True, 0
-
-    def _take_out(self, replica: Replica) -> None:
-        if replica.is_up:
-            replica.is_up = False
-            replica.forget()
-            for task in replica.waiting:
-                task.cancel()
+            replica.take_out()
+        elif replica.url == url:  # else it ended meanwhile
+            replica.is_up, replica.num_failures = True, 0

@@ -60,6 +60,8 @@ class Keeper:
             began_s = self._clock()
             while process.poll() is None:
                 await self._sleep(POLL_S)
+            replica.url = ""
+            replica.take_out()
             if self._is_stopping():
                 return
             num = 1 if self._clock() - began_s >= STABLE_S else num + 1

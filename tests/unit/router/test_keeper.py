@@ -72,6 +72,22 @@ def test_one_that_ended_has_another_address_then(capsys: pytest.CaptureFixture[s
     )
 
 
+def test_a_dead_one_has_no_address_and_nothing_waits_for_it() -> None:
+    """Another program may listen there by now: it must get no prompt and no key."""
+
+    async def scenario() -> tuple[str, bool, int]:
+        world = World(limit_s=10)
+        replica = Replica(0, "http://first")
+        waiting = asyncio.create_task(asyncio.Event().wait())
+        replica.waiting.add(waiting)
+        keeper = Keeper([Flaky(world, [10])], [replica], is_stopping=lambda: True)
+        keeper._clock, keeper._sleep = (lambda: world.now_s), world.sleep
+        await keeper.run()
+        return replica.url, replica.is_up, waiting.cancelling()
+
+    assert asyncio.run(scenario()) == ("", False, 1)
+
+
 def test_pauses_double_and_one_that_dies_again_and_again_stays_down(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from stub_replicas import Stubs
+from stub_replicas import Stub, Stubs
 
 from reference_server.keys import Keys
 from reference_server.router.serve import RouterSettings, guarded
@@ -121,6 +121,31 @@ def test_what_a_hanging_replica_did_not_begin_goes_elsewhere_once_it_is_taken_ou
         assert (world.fleet.replicas[0].queued, world.fleet.replicas[0].num_in_flight) == (0, 0)
 
     asyncio.run(scenario())
+
+
+def test_what_has_no_address_is_not_asked_and_is_out() -> None:
+    world = Stubs(2)
+    world.fleet.replicas[0].url = ""
+    asyncio.run(world.router.health.check_all())
+    assert world.get("/health").json()["up"] == [1]
+    assert world.stubs[0].requests == []
+
+
+def test_an_answer_of_where_a_replica_was_does_not_bring_it_back() -> None:
+    """It died, and was taken out, while its old address was being asked."""
+    world = Stubs(1)
+    replica = world.fleet.replicas[0]
+
+    class Dying(Stub):
+        def answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
+            replica.take_out()
+            replica.url = ""
+            return super().answer(request, body)
+
+    world.stubs[0] = Dying()
+    asyncio.run(world.router.health.check_all())
+    assert len(world.stubs[0].requests) == 1
+    assert not replica.is_up
 
 
 def test_with_no_replica_left_health_and_requests_say_so() -> None:
