@@ -31,6 +31,7 @@ class Response:
     gaps_s: seconds between successive token events, 0 within one arrival.
     text: the answer's text; reasoning: what a reasoning model thought before it, apart from it.
     retry_after_s: how long a 429 or 503 asked us to wait.
+    resent: it went out twice, a kept connection being closed under the first copy.
     error of an ok answer: what in it is not believed (impossible token counts, now None).
     """
 
@@ -49,12 +50,17 @@ class Response:
     reasoning: str = ""
     retry_after_s: float | None = None
     token_ids: list[int] | None = None
+    resent: bool = False
 
 
 def decode(receipt: Receipt) -> Response:
     """Decode what was received, however it ended; partial answers keep the times of their tokens."""
     response = Response(
-        outcome="ok", status=receipt.status, sent_at=receipt.sent_at, error=receipt.error
+        outcome="ok",
+        status=receipt.status,
+        sent_at=receipt.sent_at,
+        error=receipt.error,
+        resent=receipt.resent,
     )
     if receipt.ended in ("complete", "closed"):
         response.completed_at = receipt.now

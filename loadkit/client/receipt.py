@@ -21,11 +21,12 @@ class Receipt:
     `ended` is None while receiving, then: complete (HTTP framing says so, or a `[DONE]` ended a
     close-delimited stream), closed (end of a close-delimited body), or what went wrong. now: when
     the latest bytes arrived. lag_s: the longest that bytes had lain in the kernel before they were
-    read; None without kernel stamps. The `on_` methods are httptools' callbacks.
+    read; None without kernel stamps. resent: the request went out twice. The `on_` methods are httptools' callbacks.
     """
 
     def __init__(self) -> None:
         self.sent_at: float | None = None
+        self.resent = False
         self.now = 0.0
         self.lag_s: float | None = None
         self.stamps: list[float] = []
@@ -65,6 +66,7 @@ class Receipt:
     def start_over(self) -> None:
         """The same request goes out again; only for one that `is_unread`."""
         self.ended = self.error = None
+        self.resent = True
 
     def forget_parser(self) -> None:
         """The two hold each other; parted they go without the garbage collector."""

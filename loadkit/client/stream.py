@@ -104,7 +104,8 @@ class StreamClient:
         text no later turn waits for.
 
         A kept connection that the server was just closing (llama.cpp's does so after a streamed
-        answer, without saying) never carried the request: it goes out again, once, on a new one.
+        answer, without saying) hardly ever carried the request: it goes out again, once, on a new one,
+        and the answer is marked `resent`, since the first copy may have been computed all the same.
         """
         was_kept = connection.connect_s is None
         self._exchange(connection, request, receipt, leave_after_s)

@@ -325,6 +325,7 @@ def make_record(play: _Play, response: Response, asked: Asked) -> Record:
         attempts=play.attempts if sent else 1,
         retry_after_s=response.retry_after_s,
         compacted=asked.compacted,
+        resent=response.resent,
     )
 
 

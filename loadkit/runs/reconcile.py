@@ -60,8 +60,9 @@ def prediction_witness(prediction: Prediction | None) -> Witness:
 
 
 def num_unanswered(records: Sequence[Record]) -> int:
-    """Requests that reached the server, perhaps its counters too, but whose usage we never saw."""
-    return sum(_unanswered(record) for record in records)
+    """Requests that reached the server, perhaps its counters too, but whose usage we never saw: with
+    the first copies of those that were sent again."""
+    return sum(_unanswered(record) + record.resent for record in records)
 
 
 def _unanswered(record: Record) -> bool:

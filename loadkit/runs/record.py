@@ -27,7 +27,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     phase: only `measured` requests count in the run's figures. attempts: how often it was sent,
     more than 1 after retries that were asked for; the times are the last attempt's.
     retry_after_s: what a 429 or 503 asked for. prompt: what went to /v1/completions instead of
-    messages. compacted: this request replaced its session's history on purpose.
+    messages. compacted: this request replaced its session's history on purpose. resent: the server
+    closed a kept connection under the first copy, which it may have computed unseen.
     """
 
     session: str
@@ -59,6 +60,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempts: int = 1
     retry_after_s: float | None = None
     compacted: bool = False
+    resent: bool = False
 
     @property
     def prompt_key(self) -> bytes:

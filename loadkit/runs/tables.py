@@ -43,6 +43,7 @@ _RECORD = {
     "attempts": _I,
     "retry_after_s": _F,
     "compacted": pa.bool_(),
+    "resent": pa.bool_(),
     "left": pa.bool_(),
 }
 _SPLIT = {

@@ -437,3 +437,9 @@ def test_session_ids_are_measured_as_they_travel(letter: str) -> None:
     assert all(len(quoted(each)) <= MAX_WIRE_CHARS for each in ids)
     assert ids[1].startswith(letter * 25)
     assert len(set(ids)) == 3
+
+
+def test_a_request_that_went_out_twice_says_so_and_is_no_retry() -> None:
+    (record,), _ = play(session("s", "a"), Response("ok", text="A", resent=True))
+    assert (record.resent, record.attempts) == (True, 1)
+    assert record.schedule_delay_s is not None

@@ -128,6 +128,7 @@ def test_a_cut_stream_that_the_server_counted_leaves_agreement_open() -> None:
         ({"outcome": "not_sent", "sent_s": None}, 0),
         ({"outcome": "cancelled", "sent_s": None}, 0),
         ({"outcome": "ok", "cached_tokens": None}, 1),
+        ({"outcome": "ok", "resent": True}, 1),
     ],
 )
 def test_only_requests_that_may_have_been_counted_are_unanswered(
