@@ -9,9 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from loadkit.analysis.audit import AppendOnly
-from loadkit.analysis.diversity import Diversity
 from loadkit.gate.inputs import Count, Rate, misfit
+from loadkit.report.shown_log import AppendOnly, Diversity
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Size = Annotated[int, msgspec.Meta(ge=1)]

@@ -16,6 +16,7 @@ from report_builders import Example
 from loadkit.core.errors import InputError
 from loadkit.gate import decide_folder
 from loadkit.report import build, render, render_markdown
+from loadkit.report.build import read_run
 
 GONE = object()
 VALUES = (None, "x", -1, [], {}, 1e300, True, GONE)
@@ -69,3 +70,51 @@ def test_what_does_not_fit_is_named_and_never_a_traceback(
             places.append(str(error.where))
     assert len(places) > 3
     assert all(places)
+
+
+HUGE = 10**400  # JSON may say it, no float holds it
+
+
+def with_value(run: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """A copy with the value at a place like `a.0.b`."""
+    changed = copy.deepcopy(run)
+    *parents, last = place.split(".")
+    node: Any = changed
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    assert last in node
+    node[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("append_only.turn_pairs", HUGE),
+        ("append_only.kept", 2**50),
+        ("append_only.causes.0.pairs", -1),
+        ("append_only.causes.0.tokens_lost", HUGE),
+        ("append_only.causes.0.lost_rate", 1.5),
+        ("diversity.distinct_prompts", HUGE),
+        ("diversity.distinct_share", -5),
+        ("diversity.effective_prompts", 1e300),
+        ("diversity.prompt_coverage", 2),
+        ("diversity.near_replay.near_replays", -1),
+        ("diversity.leaderboard.0.hit_share", -5),
+        ("diversity.leaderboard.0.start_token", HUGE),
+    ],
+    ids=lambda each: str(each)[:40],
+)
+def test_a_figure_of_the_sent_log_that_cannot_be_is_refused(
+    example: Example, tmp_path: Path, place: str, value: Any
+) -> None:
+    run = json.loads((example.staging / "run.json").read_text())
+    lost = {"title": "a clock", "remedy": "put it last", "pairs": 1, "tokens_lost": 9,
+            "lost_rate": 0.1, "example": {"before": None, "after": None}}  # fmt: skip
+    run["append_only"]["causes"] = [lost]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(run))
+    assert read_run(tmp_path) == run
+    path.write_text(json.dumps(with_value(run, place, value)))
+    with pytest.raises(InputError, match=place.split(".")[0]):
+        read_run(tmp_path)
