@@ -77,12 +77,14 @@ class Keeper:
             await self._start(process, replica)
 
     async def _start(self, process: Process, replica: Replica) -> None:
-        """One that ends before it is ready has ended once more."""
-        process.start()
+        """One that cannot be started, or ends before it is ready, has ended once more."""
         try:
+            process.start()
             replica.url = await asyncio.to_thread(process.wait_ready)
-        except InputError:
+        except InputError:  # told by itself
             return
+        except OSError as error:  # no memory, no more processes or files
+            _tell(f"replica {replica.index} cannot be started: {error}")
         except asyncio.CancelledError:
             process.terminate()  # else its thread would wait for a model to be loaded
             raise

@@ -108,6 +108,21 @@ def test_who_ran_long_is_forgiven() -> None:
     assert world.pauses_s == [1.0] * 6
 
 
+def test_one_that_cannot_be_started_has_ended_once_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """The machine may have memory or file handles again a moment later."""
+    world = World(limit_s=100)
+
+    class Refused(Flaky):
+        def start(self) -> None:
+            if len(world.pauses_s) < 2:
+                raise OSError(12, "Cannot allocate memory")
+            super().start()
+
+    replica, told = kept(world, Refused(world, [1]))
+    assert (replica.url, told, world.pauses_s) == ("http://again/1", [0, 0], [1.0, 2.0])
+    assert "replica 0 cannot be started: [Errno 12] Cannot allocate" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("drains_at_s", [0, 10.5])
 def test_what_ends_while_the_router_drains_is_not_started_again(
     drains_at_s: float, capsys: pytest.CaptureFixture[str]
