@@ -27,8 +27,10 @@ TOLERANCE_FP32, TOLERANCE_HALF = 1e-3, 0.25
 def require_plain_attention(config: Any) -> None:
     """InputError for a configuration that names anything but full causal attention."""
     kinds = set(getattr(config, "layer_types", None) or _windowed(config) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "attn_logit_softcapping", None):
+    if kinds != {"full_attention"}:
         raise _refusal(f"layers of kind {', '.join(sorted(kinds))} are not supported")
+    if getattr(config, "attn_logit_softcapping", None):
+        raise _refusal("attention with soft-capped logits")
     for kind in sorted(_rope_types(config)):
         if "dynamic" in kind or kind == "longrope":
             raise _refusal(f"rotary embedding {kind!r} changes a prefix with what comes after it")

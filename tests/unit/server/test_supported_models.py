@@ -83,6 +83,7 @@ LONGROPE = {
     "rope_theta": 1e4,
     "original_max_position_embeddings": 64,
 }
+CAPPED = {"head_dim": 16, "layer_types": ["full_attention"] * 2, **GROUPED}
 SINKS = {
     "head_dim": 16,
     "num_local_experts": 2,
@@ -100,6 +101,7 @@ SINKS = {
         ("qwen3_next", {"head_dim": 16, **GROUPED}, "linear_attention"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
         ("phi3", {"rope_parameters": LONGROPE}, "'longrope'"),
+        ("gemma2", CAPPED, "soft-capped logits"),
         ("falcon", {}, "transformers' interface"),
         ("gpt_oss", SINKS, "says something else"),
         ("gpt2", {"num_key_value_heads": 1}, "cannot be paged"),
