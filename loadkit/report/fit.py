@@ -69,12 +69,13 @@ class Fit(msgspec.Struct, frozen=True):
     step_s, slope_s: seconds a step and a token; slope_interval: 95%. error, constant_error: median and mean held-out |log|, of model and constant.
     ratio: measured / predicted TTFT, 10th, 50th and 90th percentile, held out. measured_s, own_s: at
     SHARES, measured and by the model. points: (measured seconds, measured / predicted, cause) of
-    some requests, for the picture.
+    some requests, for the picture. num_cold: requests that computed more than half of their prompt.
     """
 
     label: str
     n: int
     why_not: str | None
+    num_cold: int = 0
     hit_rate: float | None = None
     step_s: float | None = None
     slope_s: float | None = None
@@ -115,6 +116,7 @@ def fit(label: str, requests: Requests, rate: Rate | None, *, closed: bool) -> F
         label=label,
         n=len(rows),
         why_not=why_not,
+        num_cold=int((2 * traffic.uncached > prompt).sum()),
         hit_rate=1.0 - float(traffic.uncached.sum() / prompt.sum()),
         step_s=exp(search.all[0]),
         slope_s=exp(search.all[1]),

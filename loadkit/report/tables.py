@@ -228,14 +228,17 @@ def fit_basis(found: Fit) -> str:
     assert found.slope_s is not None
     assert found.slope_interval is not None
     assert found.error is not None
+    assert found.constant_error is not None
     assert found.ratio is not None
     least, most = found.slope_interval
     low, middle, high = (f"{ratio:.2f}" for ratio in found.ratio)
     return (
         f"a step of the server lasts {milliseconds(found.step_s)} + {1e3 * found.slope_s:.3g} ms a"
-        f" token ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests; on sessions"
-        f" left out of the fit it is {percent(math.expm1(found.error[0]), 0)} off in the median"
-        f" (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
+        f" token ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests,"
+        f" of which {found.num_cold:,} computed more than half of the prompt: the fewer these are,"
+        " the less is known of what a token costs; on sessions left out of the fit it is"
+        f" {percent(math.expm1(found.error[0]), 0)} off in the median, one time for all"
+        f" {percent(math.expm1(found.constant_error[0]), 0)} (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
     )
 
 

@@ -88,6 +88,21 @@ def test_the_server_is_found_again_and_another_rate_foretold(tmp_path: Path) -> 
     assert "line-expected" in fit_chart(found, 460)
 
 
+def test_it_is_said_how_many_requests_tell_what_a_token_costs(tmp_path: Path) -> None:
+    _, prompt = drawn(0.3)
+    share = np.full(len(prompt), 0.05)
+    share[[0, 10, 50, 100]] = 0.99
+    share[20] = 0.49  # not more than half
+    requests = written(tmp_path, served(np.rint(prompt * share), prompt, 0.01, 1))
+    found = fit("Staging", requests, None, closed=True)
+    assert found.why_not is None
+    assert found.error is not None
+    assert found.constant_error is not None
+    assert "by 120 requests, of which 4 computed more than half of the prompt" in fit_basis(found)
+    here, flat = (np.expm1(error[0]) for error in (found.error, found.constant_error))
+    assert f"it is {here:.0%} off in the median, one time for all {flat:.0%} (" in fit_basis(found)
+
+
 def changed(rows: list[dict[str, Any]], **change: Any) -> list[dict[str, Any]]:
     return [row | change for row in rows]
 
