@@ -73,7 +73,7 @@ class Router:
             caller = scope.get("state", {}).get("caller")
             telling = LastWords(send)
             # Which replica it was says how busy the others are: to the operator alone.
-            passing = self._pass(asked, telling, tells=caller is None or caller.is_operator)
+            passing = self._pass(asked, telling, tells=caller is not None and caller.is_operator)
             await until_disconnect(Replayed(receive, self._over), passing)
             if self._over.is_set():
                 await telling.end(ApiError(503, "the server is stopping", code="aborted"))

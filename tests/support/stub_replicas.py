@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from reference_server.key_check import KeyCheck
+from reference_server.keys import Keys
 from reference_server.router.fleet import Fleet, Replica
 from reference_server.router.prompt import read_prompt
 from reference_server.router.proxy import Router
@@ -141,7 +143,8 @@ class Stubs(httpx.AsyncBaseTransport):
         return made
 
     def client(self) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(app=self.router)  # type: ignore[arg-type]
+        app = KeyCheck(self.router, Keys)  # without keys everybody is the operator
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
         return httpx.AsyncClient(transport=transport, base_url="http://router")
 
     def post(self, body: Any, **headers: str) -> httpx.Response:

@@ -342,6 +342,24 @@ def test_which_replica_it_was_is_told_to_the_operator_alone(
     assert ("x-loadkit-replica" in asyncio.run(scenario()).headers) == is_told
 
 
+def test_who_gave_no_key_is_not_told_which_replica_answered() -> None:
+    """As on a path that is open to all: nobody has said there who it is."""
+    world = Stubs(1)
+
+    async def scenario() -> list[bytes]:
+        names: list[bytes] = []
+
+        async def send(message: Any) -> None:
+            names.extend(name for name, _ in message.get("headers", ()))
+
+        await world.router(chat_scope(), Sending(CHAT), send)
+        return names
+
+    names = asyncio.run(scenario())
+    assert b"content-type" in names
+    assert b"x-loadkit-replica" not in names
+
+
 def test_a_replica_that_was_started_again_counts_on_from_where_it_was() -> None:
     world = Stubs(1)
     world.stubs[0].metrics = PAGE.format(tokens=10, running=1, usage=0.5)
