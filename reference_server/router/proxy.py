@@ -11,6 +11,7 @@ import httpx
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from loadkit import __version__
 from loadkit.asgi.body import Replayed
 from reference_server.api_errors import ApiError
 from reference_server.metrics import CONTENT_TYPE
@@ -58,13 +59,16 @@ class Router:
                 await error.response()(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        what = (scope["method"], scope["path"])
-        if what == ("GET", "/health"):
+        if scope["path"] == "/health":
             await self._tell_health(send)
+            return
+        if scope["path"] == "/version":
+            await _tell(send, 200, orjson.dumps({"version": __version__}))
             return
         if self.is_draining:
             raise ApiError(503, "not serving: draining", code="draining")
         asked = await _read(scope, receive)
+        what = (scope["method"], scope["path"])
         if what == ("GET", "/metrics"):
             await self._tell_metrics(asked, send)
         elif what == ("POST", "/reset_prefix_cache"):

@@ -342,6 +342,29 @@ def test_which_replica_it_was_is_told_to_the_operator_alone(
     assert ("x-loadkit-replica" in asyncio.run(scenario()).headers) == is_told
 
 
+@pytest.mark.parametrize("path", ["/health", "/version"])
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 200), ("HEAD", 200), ("POST", 405), ("PUT", 405)]
+)
+def test_what_is_open_to_all_is_answered_with_no_body_read_and_no_replica_asked(
+    path: str, method: str, status: int
+) -> None:
+    world = Stubs(1)
+    app = guarded(world.router, RouterSettings([], keys=Keys(("k",))))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = chat_scope() | {"method": method, "path": path}
+    asyncio.run(app(scope, receive, send))
+    assert (sent[0]["status"], world.stubs[0].requests) == (status, [])
+    assert ((b"allow", b"GET, HEAD") in sent[0]["headers"]) == (status == 405)
+
+
 def test_who_gave_no_key_is_not_told_which_replica_answered() -> None:
     """As on a path that is open to all: nobody has said there who it is."""
     world = Stubs(1)

@@ -64,6 +64,15 @@ def test_every_route_lets_in_whom_the_table_says(
         assert (status not in (401, 403)) == (row.who in allowed), row.path
 
 
+@pytest.mark.parametrize("path", ["/health", "/version"])
+def test_what_is_open_to_all_is_there_to_be_read_alone(service: Service, path: str) -> None:
+    service.keys = Keys(("a",))
+    assert call(service, "HEAD", path).status_code == 200
+    answer = call(service, "POST", path, content=b"x" * 1000)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert service.metrics.total("loadkit:refused_requests", status="other") == 1
+
+
 def test_a_client_is_refused_the_operators_routes_with_another_word_than_a_stranger() -> None:
     keys = Keys(("a", "b"))
     assert keys.caller("Bearer a") == Caller("a")
