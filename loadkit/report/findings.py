@@ -12,7 +12,7 @@ from loadkit.report.objectives import Objectives
 from loadkit.report.sent import Sent
 from loadkit.report.tables import Row, Table
 from loadkit.report.timeline import Timeline
-from loadkit.report.words import UNKNOWN, count, milliseconds, percent, signed, yes_no
+from loadkit.report.words import UNKNOWN, count, is_figure, milliseconds, percent, signed, yes_no
 
 MAX_PREFIXES = 10
 _FIT_SHARES = (10, 50, 90)  # in percent, as the fit's SHARES from 1%
@@ -214,7 +214,7 @@ def goodput_words(one: Facts) -> str | None:
 
 
 def _figure(value: Any, *, is_share: bool = False) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_figure(value) or (is_share and value > 1):
         return UNKNOWN
     if is_share:
         return percent(value)

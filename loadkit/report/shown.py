@@ -13,7 +13,8 @@ from loadkit.gate.inputs import Count, Rate, misfit
 from loadkit.report.shown_log import AppendOnly, Diversity
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Size = Annotated[int, msgspec.Meta(ge=1)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Gap = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
 class _Reason(msgspec.Struct):
@@ -104,8 +105,8 @@ class _Witness(msgspec.Struct):
 
 
 class _Gap(msgspec.Struct):
-    unexplained_cached_tokens: int | None
-    unexplained_prompt_tokens: int | None
+    unexplained_cached_tokens: Gap | None
+    unexplained_prompt_tokens: Gap | None
     agrees: bool | None = None
 
 
@@ -113,13 +114,13 @@ class _Reconciliation(msgspec.Struct):
     usage: _Witness
     prometheus: _Witness
     prediction: _Witness
-    prediction_from_text_tokens: int | None
-    retokenised_tokens: int | None
+    prediction_from_text_tokens: Count | None
+    retokenised_tokens: Gap | None
     unanswered_requests: Count
     usage_vs_prometheus: _Gap
     usage_vs_prediction: _Gap
     agrees: bool | None
-    usage_gap: dict[str, int | None] | None = None
+    usage_gap: dict[str, Gap | None] | None = None
 
 
 class _Point(msgspec.Struct):

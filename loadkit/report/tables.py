@@ -11,7 +11,7 @@ import msgspec
 from loadkit.report.charts import NAMES
 from loadkit.report.fit import Fit
 from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Side, Waits
-from loadkit.report.words import count, milliseconds, percent, signed, yes_no
+from loadkit.report.words import count, is_figure, milliseconds, percent, signed, yes_no
 
 # p99 of fewer than 100 is the slowest; of fewer than this it says nothing about the rest.
 MIN_FOR_P99 = 20
@@ -191,7 +191,7 @@ def _busiest(run: dict[str, Any]) -> float | None:
     client = run.get("client")
     workers = client.get("workers") if isinstance(client, dict) else None
     shares = [one.get("cpu_share") for one in workers or () if isinstance(one, dict)]
-    known = [share for share in shares if isinstance(share, int | float)]
+    known = [share for share in shares if is_figure(share)]
     return max(known, default=None)
 
 
@@ -201,7 +201,7 @@ def _stalls(run: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         return None
     known = {key: found.get(key) for key in ("count", "longest_s")}
-    return known if all(isinstance(value, int | float) for value in known.values()) else None
+    return known if all(map(is_figure, known.values())) else None
 
 
 def fit_answer(found: Fit) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any, TypeGuard
 
 UNKNOWN = "not known"
 _MAX_CHARS = 400
@@ -30,6 +31,11 @@ def sentence(words: str) -> str:
     """Capital first, full stop last, as prose needs it."""
     words = clean(words)
     return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?)" else ".")
+
+
+def is_figure(value: Any) -> TypeGuard[int | float]:
+    """A number that can be: not below 0 nor beyond what a float counts exactly."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 2**53
 
 
 def percent(rate: float | None, digits: int = 1) -> str:

@@ -17,6 +17,10 @@ from loadkit.core.errors import InputError
 from loadkit.gate import decide_folder
 from loadkit.report import build, render, render_markdown
 from loadkit.report.build import read_run
+from loadkit.report.findings import stage_table
+from loadkit.report.model import Facts
+from loadkit.report.tables import load_table
+from loadkit.report.words import UNKNOWN
 
 GONE = object()
 VALUES = (None, "x", -1, [], {}, 1e300, True, GONE)
@@ -102,10 +106,15 @@ def with_value(run: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
         ("diversity.near_replay.near_replays", -1),
         ("diversity.leaderboard.0.hit_share", -5),
         ("diversity.leaderboard.0.start_token", HUGE),
+        ("curve.0.capacity_tokens", HUGE),
+        ("reconciliation.prediction_from_text_tokens", -5),
+        ("reconciliation.retokenised_tokens", HUGE),
+        ("reconciliation.usage_vs_prometheus.unexplained_cached_tokens", -HUGE),
+        ("reconciliation.usage_gap.matched", HUGE),
     ],
     ids=lambda each: str(each)[:40],
 )
-def test_a_figure_of_the_sent_log_that_cannot_be_is_refused(
+def test_a_figure_that_cannot_be_is_refused(
     example: Example, tmp_path: Path, place: str, value: Any
 ) -> None:
     run = json.loads((example.staging / "run.json").read_text())
@@ -118,3 +127,18 @@ def test_a_figure_of_the_sent_log_that_cannot_be_is_refused(
     path.write_text(json.dumps(with_value(run, place, value)))
     with pytest.raises(InputError, match=place.split(".")[0]):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, -5], ids=lambda each: str(each)[:5])
+def test_what_is_shown_only_where_it_fits_is_left_out_where_it_cannot_be(value: int) -> None:
+    one = Facts("Staging", {"stages": [{"start_s": 0, "end_s": 5, "goodput_share": value}]})
+    table = stage_table(one)
+    assert table is not None
+    assert [row.cells for row in table.rows] == [(UNKNOWN,)]
+    delay = {"schedule_delay_s": {"p50": None, "p99": None}, "processes": 1}
+    for odd in (
+        {"loop_stalls": {"count": value, "longest_s": 0.1}},
+        {"loop_stalls": {"count": 1, "longest_s": value}},
+        {"client": {"workers": [{"cpu_share": value}]}},
+    ):
+        assert load_table([Facts("Staging", delay | odd)]) == load_table([Facts("Staging", delay)])
