@@ -20,7 +20,6 @@ from loadkit.asgi.chat_request import (
     ChatRequest,
     NoId,
     NotReadable,
-    first_of_each,
     read_request,
 )
 from loadkit.asgi.guard_counts import GuardCounts
@@ -86,7 +85,7 @@ class AppendOnly:
         try:
             if body is None:
                 raise NotReadable
-            asked = read_request(first_of_each(scope), body, self._secret)
+            asked = read_request(scope, body, self._secret)
         except (NoId, NotReadable) as error:
             counts.seen("no_id" if isinstance(error, NoId) else "unreadable")
             await self._app(scope, receive, send)

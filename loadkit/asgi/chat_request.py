@@ -40,16 +40,11 @@ class NotReadable(Exception):
     """The body is no chat request that the guard can read; the server behind will say why."""
 
 
-def first_of_each(scope: Scope) -> Headers:
-    """Headers by name. Of one that is sent twice the first counts, as it does for Starlette."""
-    return dict(reversed(list(scope["headers"])))
-
-
-def read_request(headers: Headers, body: bytes, secret: bytes) -> ChatRequest:
+def read_request(scope: Scope, body: bytes, secret: bytes) -> ChatRequest:
     """secret: what tenants' digests are keyed with. NoId, NotReadable."""
-    said = _parse(body)
+    said, headers = _parse(body), _first_of_each(scope)
     session = _session(headers, said)
-    tenant = blake2b(headers.get(b"authorization", b""), key=secret, digest_size=16).digest()
+    tenant = blake2b(_tenant(scope, headers), key=secret, digest_size=16).digest()
     parent = headers.get(PARENT_HEADER)
     receipt = headers.get(RECEIPT_HEADER)
     num = said.get("n")
@@ -60,6 +55,21 @@ def read_request(headers: Headers, body: bytes, secret: bytes) -> ChatRequest:
         parent_key=_key(tenant, parent) if parent else None,
         receipt=receipt.decode("latin-1") if receipt else None,
     )
+
+
+def _first_of_each(scope: Scope) -> Headers:
+    """Headers by name. Of one that is sent twice the first counts, as it does for Starlette."""
+    return dict(reversed(list(scope["headers"])))
+
+
+def _tenant(scope: Scope, headers: Headers) -> bytes:
+    """Whose key it is: of the `caller` in the scope's state, where a key check before the guard put
+    one with a key, else what the header says. The scheme's case and blanks make no other tenant."""
+    key = getattr(scope.get("state", {}).get("caller"), "key", "")
+    if key:
+        return b"bearer " + str(key).encode()
+    scheme, _, given = headers.get(b"authorization", b"").strip().partition(b" ")
+    return scheme.lower() + b" " + given.strip()
 
 
 def _parse(body: bytes) -> dict[str, Any]:

@@ -121,6 +121,15 @@ def test_conversations_of_another_key_or_id_are_others() -> None:
     assert client.count("requests", outcome="first") == 3
 
 
+def test_the_scheme_and_blanks_of_a_key_make_no_other_conversation() -> None:
+    client = Client()
+    client.post([user("a")], headers={"authorization": "Bearer k"})
+    for same in ("bearer k", "BEARER   k"):
+        refused_at(client.post([user("X")], headers={"authorization": same}))
+    for other in ("Bearer K", "Basic k", "k"):
+        assert client.post([user("X")], headers={"authorization": other}).status_code == 200
+
+
 @pytest.mark.parametrize("field", ["session_id", "conversation_id"])
 def test_the_id_may_stand_in_metadata(field: str) -> None:
     client = Client()

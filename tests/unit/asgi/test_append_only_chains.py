@@ -20,6 +20,7 @@ from loadkit.asgi.receipt import Signer
 from loadkit.asgi.reply_digest import StreamedReply, WholeReply
 from loadkit.core.digest_chain import DIGEST_SIZE, digest_chain, link
 
+NAMED = {"headers": [(b"x-session-id", b"s")]}
 TEXT = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=12)
 CHANGES = st.lists(st.tuples(st.sampled_from(["grow", "edit", "cut", "same"]), st.integers(0, 9)))
 
@@ -95,7 +96,7 @@ def test_whatever_the_messages_hold_is_read_or_called_unreadable(body: Any) -> N
     for said in (body, {"messages": body}, {"messages": [body], "tools": body, "metadata": body}):
         data = json.dumps(said).encode()
         try:
-            asked = read_request({b"x-session-id": b"s"}, data, b"k" * 32)
+            asked = read_request(NAMED, data, b"k" * 32)
         except NotReadable:
             assert not isinstance(said, dict) or not isinstance(said.get("messages"), list)
         else:
@@ -107,9 +108,9 @@ def test_nesting_deeper_than_can_be_written_again_is_unreadable() -> None:
     for _ in range(300):
         deep = [deep]
     with pytest.raises(NotReadable):
-        read_request({b"x-session-id": b"s"}, json.dumps({"messages": [deep]}).encode(), b"k" * 32)
+        read_request(NAMED, json.dumps({"messages": [deep]}).encode(), b"k" * 32)
     with pytest.raises(NoId):
-        read_request({}, b'{"messages": []}', b"k" * 32)
+        read_request({"headers": []}, b'{"messages": []}', b"k" * 32)
 
 
 @given(

@@ -101,6 +101,27 @@ def test_who_has_no_key_is_told_so_before_the_guard_looks_or_counts() -> None:
     service.engine.stop()
 
 
+def test_one_caller_is_one_to_the_guard_however_the_header_is_written() -> None:
+    """What the key check takes for the same key is the same conversation's; another key is not."""
+    service = make_service(Keys(("k", "other")))
+    app = make_app(service, append_only="enforce")
+
+    async def scenario() -> list[int]:
+        bodies = [
+            json.dumps({"messages": [USER | {"content": text}], "max_tokens": 2}).encode()
+            for text in ("one", "two", "three", "four")
+        ]
+        written = (b"Bearer k", b"bearer k", b"BEARER   k ", b"Bearer other")
+        return [
+            await post(app, body, [(b"authorization", value)])
+            for body, value in zip(bodies, written, strict=True)
+        ]
+
+    assert asyncio.run(scenario()) == [200, 409, 409, 200]
+    assert service.engine is not None
+    service.engine.stop()
+
+
 def test_a_newline_behind_the_path_is_no_way_around_the_guard() -> None:
     """Starlette's routes match it."""
     service = make_service()
