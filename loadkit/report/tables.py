@@ -232,13 +232,17 @@ def fit_basis(found: Fit) -> str:
     assert found.ratio is not None
     least, most = found.slope_interval
     low, middle, high = (f"{ratio:.2f}" for ratio in found.ratio)
+    off, flat = (
+        [percent(math.expm1(size), 0) for size in sizes]
+        for sizes in (found.error, found.constant_error)
+    )
     return (
         f"a step of the server lasts {milliseconds(found.step_s)} + {1e3 * found.slope_s:.3g} ms a"
         f" token ({1e3 * least:.3g} to {1e3 * most:.3g}), by {found.n:,} requests,"
         f" of which {found.num_cold:,} computed more than half of the prompt: the fewer these are,"
         " the less is known of what a token costs; on sessions left out of the fit it is"
-        f" {percent(math.expm1(found.error[0]), 0)} off in the median, one time for all"
-        f" {percent(math.expm1(found.constant_error[0]), 0)} (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
+        f" {off[0]} off in the median and {off[1]} in the mean, one and the same time for all"
+        f" {flat[0]} and {flat[1]} (measured / model: 10th percentile {low}, median {middle}, 90th {high})"
     )
 
 
