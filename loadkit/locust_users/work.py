@@ -58,7 +58,8 @@ def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
     except OSError as error:
         raise CannotMeasure(f"{out} cannot be written: {error.strerror}", remedy=kept) from error
     except (LoadkitError, KeyboardInterrupt) as error:
-        if work.started() is not None and work.has_journals():
+        measured = work.started() is not None and work.has_journals()
+        if measured and not isinstance(error, CannotMeasure):  # which says that nothing was sent
             again = f"{kept}: loadkit run --recover {work.path} -o DIR"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(again) from None
