@@ -125,7 +125,8 @@ function headlines(view) {
 
 function expectation(range) {
   if (!range) return [];
-  const interval = `from ${percent(range.low)} to ${percent(range.high)}`;
+  const isExact = range.low === range.high;
+  const interval = isExact ? "counted exactly" : `from ${percent(range.low)} to ${percent(range.high)}`;
   return [card("expected", "Expected in production", percent(range.estimate), interval)];
 }
 
