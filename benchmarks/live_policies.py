@@ -12,7 +12,7 @@ depend on what it says. Capacities are SHARES of the blocks that the LRU server 
 of them, seed by seed. Rows are appended, so that seeds may be run in separate commands.
 
 --print: genuine hit tokens (continuation + shared) and replay in % of all prompt tokens, the mean
-over seeds with a 95% t interval, and the paired differences to LRU and LFU with theirs. --check: one
+over seeds with a 95% t interval, and the paired differences of both to LRU and LFU with theirs. --check: one
 user at a time, every policy at the smallest capacity, each cause against `loadkit analyze --policy`
 on the server's request log.
 """
@@ -199,8 +199,9 @@ def print_tables(rows: Iterable[Mapping[str, Any]]) -> None:
         seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
         requests = [found[SHARES[0], "lru"][seed]["requests"] for seed in seeds]
         print(f"\nreplay weight {weight:g}; {len(seeds)} seeds, requests {requests}\n")
-        print("| cache | policy | genuine % | replay % | genuine less LRU's | less LFU's |")
-        print("|---|---|---|---|---|---|")
+        print("| cache | policy | genuine % | replay % | genuine less LRU's | less LFU's |", end="")
+        print(" replay less LRU's | less LFU's |")
+        print("|---|---|---|---|---|---|---|---|")
         for share, policy in sorted(found, key=lambda key: (key[0], POLICIES.index(key[1]))):
             print(f"| {share:.0%} | {policy} | {' | '.join(_cells(found, share, policy, seeds))} |")
 
@@ -209,10 +210,11 @@ def _cells(found: Any, share: float, policy: str, seeds: list[int]) -> Iterator[
     mine = [found[share, policy][seed] for seed in seeds]
     yield interval([genuine(row) for row in mine])
     yield interval([replay(row) for row in mine])
-    for other in ("lru", "lfu"):
-        theirs = [found[share, other][seed] for seed in seeds]
-        less = [genuine(a) - genuine(b) for a, b in zip(mine, theirs, strict=True)]
-        yield "" if policy == other else interval(less)
+    for figure in (genuine, replay):
+        for other in ("lru", "lfu"):
+            theirs = [found[share, other][seed] for seed in seeds]
+            less = [figure(a) - figure(b) for a, b in zip(mine, theirs, strict=True)]
+            yield "" if policy == other else interval(less)
 
 
 def read_rows(path: Path) -> list[Any]:
