@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadkit.client.chunks import UNREADABLE
+from loadkit.client.chunks import UNREADABLE, are_token_ids
 from loadkit.client.decoder import Decoded, decode_body
 from loadkit.client.receipt import Receipt
 from loadkit.client.sse import looks_like_events
@@ -32,7 +32,7 @@ class Response:
     text: the answer's text; reasoning: what a reasoning model thought before it, apart from it.
     retry_after_s: how long a 429 or 503 asked us to wait.
     resent: it went out twice, a kept connection being closed under the first copy.
-    error of an ok answer: what in it is not believed (impossible token counts, now None).
+    error of an ok answer: what in it is not believed (impossible token counts or ids, now None).
     """
 
     outcome: Outcome
@@ -54,7 +54,8 @@ class Response:
 
 
 def decode(receipt: Receipt) -> Response:
-    """Decode what was received, however it ended; partial answers keep the times of their tokens."""
+    """Decode what was received, however it ended; partial answers keep the times of their tokens.
+    What no reader foresaw is `malformed`: a request that was sent has its label."""
     response = Response(
         outcome="ok",
         status=receipt.status,
@@ -62,12 +63,21 @@ def decode(receipt: Receipt) -> Response:
         error=receipt.error,
         resent=receipt.resent,
     )
+    try:
+        _read(receipt, response)
+    except Exception as error:
+        response.error = printable(f"not readable: {type(error).__name__}: {error}")
+        response.outcome, response.completed_at = "malformed", None
+    return response
+
+
+def _read(receipt: Receipt, response: Response) -> None:
     if receipt.ended in ("complete", "closed"):
         response.completed_at = receipt.now
     elif receipt.ended is not None:
         response.outcome = receipt.ended  # type: ignore[assignment]  # the two words above are gone
     if receipt.status is None:
-        return response
+        return
     body = b"".join(receipt.pieces)
     if not 200 <= receipt.status < 300:
         _read_refusal(receipt, body, response)
@@ -76,7 +86,6 @@ def decode(receipt: Receipt) -> Response:
         _fail(response, "malformed", f"content-encoding {coding}, which nobody asked for")
     else:
         _read_answer(receipt, body, response)
-    return response
 
 
 def has_token(receipt: Receipt) -> bool:
@@ -102,8 +111,9 @@ def _read_answer(receipt: Receipt, body: bytes, response: Response) -> None:
         _fail(response, "cut" if streamed else "http_error", said)
     elif streamed and not decoded.is_done and decoded.finish_reason is None:
         _fail(response, "cut", "the stream ended without finish_reason and [DONE]")
-    if response.outcome == "ok":
-        _doubt_usage(response)
+    doubts = [*_doubt_ids(response), *_doubt_usage(response)]
+    if response.outcome == "ok" and doubts:
+        response.error = f"not believed: {' and '.join(doubts)}"
 
 
 def _take(decoded: Decoded, response: Response) -> None:
@@ -116,17 +126,22 @@ def _take(decoded: Decoded, response: Response) -> None:
         response.gaps_s = [b - a for a, b in pairwise(times)]
 
 
-def _doubt_usage(response: Response) -> None:
+def _doubt_ids(response: Response) -> Iterator[str]:
+    """An id that cannot be says that the others are not to be relied on either."""
+    ids = response.token_ids
+    if ids is not None and not are_token_ids(ids):
+        response.token_ids = None
+        yield "a token id outside of 0 to 2^31 - 1"
+
+
+def _doubt_usage(response: Response) -> Iterator[str]:
     """More cached tokens than prompt tokens cannot be: then the cached ones are not known."""
     usage = response.usage
-    if None not in (usage.cached_tokens, usage.prompt_tokens):
-        assert usage.cached_tokens is not None
-        assert usage.prompt_tokens is not None
-        if usage.cached_tokens > usage.prompt_tokens:
-            response.error = (
-                f"not believed: {usage.cached_tokens} cached of {usage.prompt_tokens} prompt tokens"
-            )
-            response.usage = usage._replace(cached_tokens=None)
+    if usage.cached_tokens is None or usage.prompt_tokens is None:
+        return
+    if usage.cached_tokens > usage.prompt_tokens:
+        response.usage = usage._replace(cached_tokens=None)
+        yield f"{usage.cached_tokens} cached of {usage.prompt_tokens} prompt tokens"
 
 
 def _fail(response: Response, outcome: Outcome, error: str) -> None:

@@ -20,6 +20,16 @@ class Malformed(Exception):
         super().__init__(what)
 
 
+MAX_TOKEN_ID = (
+    2**31 - 1
+)  # engines hold ids in 32 signed bits; the reader of logs takes no greater one
+
+
+def are_token_ids(ids: Sequence[int]) -> bool:
+    """Whether every number can be a token's id: JSON holds numbers of any size, a journal does not."""
+    return not ids or (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID)
+
+
 class Part(msgspec.Struct, gc=False):
     """A delta of a stream, or the message of a whole answer."""
 

@@ -54,21 +54,22 @@ class LoadWorker:
         self._status_due = 0.0
 
     def _emit(self, record: Record) -> None:
-        self._keep(record)
-        get_live().observe(record)
-        self._report(record)
+        kept = self._keep(record)
+        get_live().observe(kept)
+        self._report(kept)
 
-    def _keep(self, record: Record) -> None:
-        """A worker that cannot keep its records must not go on sending: it leaves, and the
-        launcher counts it as missing."""
+    def _keep(self, record: Record) -> Record:
+        """The record as it was kept. A worker that cannot keep its records must not go on sending:
+        it leaves, and the launcher counts it as missing."""
         try:
-            self._journal.append(record)
-            self.num_done += record.outcome != "not_sent"
+            kept = self._journal.append(record)
+            self.num_done += kept.outcome != "not_sent"
             if time.monotonic() >= self._status_due:
                 self.write_status()
         except OSError as error:
             logger.error("cannot write into %s: %s", self.work.path, error)
             os._exit(EXIT_CANNOT_WRITE)
+        return kept
 
     def status(self) -> WorkerStatus:
         """How far this worker is. Never ahead of the journal."""

@@ -34,12 +34,22 @@ class JournalWriter:
         self._encoder = msgspec.msgpack.Encoder()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def append(self, record: Record) -> None:
-        """Write one record; when this returns, the record survives a kill of the process."""
-        payload = self._encoder.encode(record)
+    def append(self, record: Record) -> Record:
+        """Write one record; when this returns, what it returns survives a kill of the process.
+
+        A record that cannot be written as it is (a number beyond 64 bits, half a character, too
+        deep) leaves one without its texts and counts: outcome `malformed`, with the reason. That
+        one is returned; else the record itself.
+        """
+        try:
+            payload = self._encoder.encode(record)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            record = record.bare(f"its record cannot be kept: {error}")
+            payload = self._encoder.encode(record)
         entry = memoryview(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
         while entry:
             entry = entry[os.write(self._fd, entry) :]
+        return record
 
     def close(self) -> None:
         """Close the file; calling it again does nothing."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from loadkit.client.answer import Outcome
+from loadkit.client.answer import MAX_ERROR_CHARS, Outcome
 from loadkit.client.exchange import USER_LEFT
 
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
@@ -61,6 +61,29 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry_after_s: float | None = None
     compacted: bool = False
     resent: bool = False
+
+    def bare(self, error: str) -> Record:
+        """Who, when and how often, without anything that a server said: `malformed` for `error`. A
+        request that was never sent stays `not_sent`."""
+        sent = self.outcome != "not_sent"
+        return Record(
+            session=self.session,
+            turn=self.turn,
+            name=self.name,
+            worker=self.worker,
+            outcome="malformed" if sent else "not_sent",
+            intended_s=self.intended_s,
+            sent_s=self.sent_s,
+            connect_s=self.connect_s,
+            first_token_s=self.first_token_s,
+            last_token_s=self.last_token_s,
+            status=self.status,
+            error=error.encode("utf-8", "replace").decode()[:MAX_ERROR_CHARS],
+            phase=self.phase,
+            attempts=self.attempts,
+            compacted=self.compacted,
+            resent=self.resent,
+        )
 
     @property
     def prompt_key(self) -> bytes:

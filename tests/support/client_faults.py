@@ -93,6 +93,7 @@ GZIPPED = sized(gzip.compress(BODY)).replace(b"\r\n\r\n", b"\r\nContent-Encoding
 BIG = b'data: {"choices":[{"delta":{"content":"' + b"x" * 10_000_000 + b'"}}]}\n\n'
 DEEP = b'data: {"choices":[],"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n\n"
 HUGE = USAGE.replace(b":9,", b":900000000000000000000000,")
+IDS = b'data: {"choices":[{"delta":{"content":"x"},"token_ids":[7,%d]}]}\n\n'
 LONE = b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n'
 BUSY = b"HTTP/1.1 429 X\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
 MOVED = b"HTTP/1.1 307 X\r\nLocation: https://elsewhere.example/\r\nContent-Length: 0\r\n\r\n"
@@ -245,6 +246,24 @@ FAULTS = (
     ),
     Fault(
         "reports a number of tokens that cannot be", stream(HELLO, FINISH, HUGE, DONE), "ok", None
+    ),
+    Fault(
+        "sends a token id of 70 bits",
+        stream(HELLO, IDS % (1 << 70), FINISH, USAGE, DONE),
+        "ok",
+        "not believed: a token id",
+    ),
+    Fault(
+        "sends a negative token id",
+        stream(HELLO, IDS % -1, FINISH, USAGE, DONE),
+        "ok",
+        "not believed: a token id",
+    ),
+    Fault(
+        "sends a number of 5,000 digits",
+        stream(HELLO, IDS % int("9" * 4000), IDS.replace(b"%d", b"9" * 5000), FINISH, DONE),
+        "malformed",
+        "not a JSON answer",
     ),
     Fault(
         "gives too great a length",

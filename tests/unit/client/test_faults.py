@@ -9,7 +9,24 @@ from pathlib import Path
 
 import pytest
 from byte_server import byte_server
-from client_faults import BODY, EVENTS, FAULTS, HEAD, JSON, WHOLE, Fault, chunked, sized, table
+from client_faults import (
+    BODY,
+    DONE,
+    EVENTS,
+    FAULTS,
+    FINISH,
+    HEAD,
+    HELLO,
+    IDS,
+    JSON,
+    USAGE,
+    WHOLE,
+    Fault,
+    chunked,
+    sized,
+    stream,
+    table,
+)
 
 from loadkit.client.answer import Response
 from loadkit.client.endpoint import Endpoint
@@ -74,6 +91,30 @@ def test_of_two_usages_the_last_counts_and_impossible_counts_are_not_known() -> 
     assert usage("reports usage twice") == (9, 2, 4)
     assert usage("reports more cached than prompt tokens") == (9, 2, None)
     assert usage("reports a number of tokens that cannot be") == (None, 2, 4)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 31, 1 << 64, 1 << 70])
+def test_an_id_that_cannot_be_makes_the_ids_unknown_not_the_answer(number: int) -> None:
+    ids = IDS % number
+    with byte_server(
+        *stream(HELLO, IDS % ((1 << 31) - 1), ids, FINISH, USAGE, DONE)(random.Random())
+    ) as s:
+        response, _ = ask(s.url)
+    assert (response.outcome, response.text, response.token_ids) == ("ok", "Helloxx", None)
+    assert response.usage.cached_tokens == 4
+
+
+def test_what_no_reader_foresaw_is_malformed_not_an_exception(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("loadkit.client.answer.decode_body", fail)
+    with byte_server(WHOLE) as server:
+        response, _ = ask(server.url)
+    assert response.outcome == "malformed"
+    assert response.error == "not readable: ZeroDivisionError: a fault of ours"
 
 
 def test_a_cut_stream_keeps_what_came_before_the_cut() -> None:

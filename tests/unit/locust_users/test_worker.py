@@ -56,6 +56,17 @@ def test_what_was_never_sent_is_recorded_but_not_done(tmp_path: Path) -> None:
     assert work.statuses()[0].done == 1
 
 
+def test_what_counts_is_the_record_that_was_kept(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    work.create(SETTINGS)
+    reported: list[int] = []
+    worker = make_worker(work, reported)
+    worker.lane.emit(msgspec.structs.replace(record(0), reply_token_ids=[1 << 70]))
+    worker.finish()
+    (kept,) = read_journal(work.journal(0)).records
+    assert (kept.outcome, reported, work.statuses()[0].done) == ("malformed", [0], 1)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Left(BaseException):

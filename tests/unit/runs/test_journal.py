@@ -122,6 +122,38 @@ def test_a_full_disk_is_an_oserror_and_earlier_records_stay(
     assert read_journal(tmp_path / "j").torn_bytes == 9
 
 
+@pytest.mark.parametrize(
+    ("foreign", "says"),
+    [
+        ({"reply_token_ids": [1, 1 << 64]}, "ints"),
+        ({"cached_tokens": 1 << 70}, "ints"),
+        ({"reply": "half \ud83d"}, "surrogates"),
+        ({"messages": [{"role": "user", "content": object()}]}, "object"),
+    ],
+)
+def test_what_cannot_be_written_leaves_a_labelled_record(
+    tmp_path: Path, foreign: dict[str, object], says: str
+) -> None:
+    with JournalWriter(tmp_path / "j") as journal:
+        kept = journal.append(msgspec.structs.replace(record(0), **foreign))
+        assert journal.append(record(1)) == record(1)
+    assert read_journal(tmp_path / "j").records == [kept, record(1)]
+    assert (kept.outcome, kept.session, kept.turn, kept.sent_s) == ("malformed", "s1", 0, 0.001)
+    assert kept.error is not None
+    assert kept.error.startswith("its record cannot be kept: ")
+    assert says in kept.error
+    assert (kept.reply, kept.messages, kept.cached_tokens) == ("", [], None)
+
+
+def test_what_is_nested_too_deep_leaves_a_labelled_record(tmp_path: Path) -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    unwritable = msgspec.structs.replace(record(0), messages=[{"x": deep}])
+    with JournalWriter(tmp_path / "j") as journal:
+        assert journal.append(unwritable).outcome == "malformed"
+
+
 def _no_space(fd: int, data: object) -> int:
     raise OSError(28, "No space left on device")
 
