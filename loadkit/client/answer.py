@@ -13,10 +13,11 @@ from typing import Any, Literal
 import msgspec
 
 from loadkit.client.chunks import UNREADABLE, are_token_ids
-from loadkit.client.decoder import Decoded, decode_body
+from loadkit.client.decoder import Decoded, ToolCall, decode_body
 from loadkit.client.receipt import Receipt
 from loadkit.client.sse import looks_like_events
 from loadkit.client.usage import Usage
+from loadkit.core.blocks import packed_tokens
 
 MAX_ERROR_CHARS = 300
 Outcome = Literal["ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent"]
@@ -30,6 +31,8 @@ class Response:
     tool call); None for an answer that was not streamed, whose tokens cannot be timed.
     gaps_s: seconds between successive token events, 0 within one arrival.
     text: the answer's text; reasoning: what a reasoning model thought before it, apart from it.
+    tool_calls: calls that the model asks for. token_ids: of the reply; prompt_token_ids: of the prompt
+    as the server computed it, packed as `core.blocks.packed_tokens` does; None: not sent.
     retry_after_s: how long a 429 or 503 asked us to wait.
     resent: it went out twice, a kept connection being closed under the first copy.
     error of an ok answer: what in it is not believed (impossible token counts or ids, now None).
@@ -49,7 +52,9 @@ class Response:
     text: str = ""
     reasoning: str = ""
     retry_after_s: float | None = None
+    tool_calls: list[ToolCall] = field(default_factory=list)
     token_ids: list[int] | None = None
+    prompt_token_ids: bytes | None = None
     resent: bool = False
 
 
@@ -111,7 +116,7 @@ def _read_answer(receipt: Receipt, body: bytes, response: Response) -> None:
         _fail(response, "cut" if streamed else "http_error", said)
     elif streamed and not decoded.is_done and decoded.finish_reason is None:
         _fail(response, "cut", "the stream ended without finish_reason and [DONE]")
-    doubts = [*_doubt_ids(response), *_doubt_usage(response)]
+    doubts = [*_doubt_ids(response), *_doubt_prompt(decoded, response), *_doubt_usage(response)]
     if response.outcome == "ok" and doubts:
         response.error = f"not believed: {' and '.join(doubts)}"
 
@@ -120,7 +125,7 @@ def _take(decoded: Decoded, response: Response) -> None:
     times = decoded.token_times
     response.text, response.reasoning = "".join(decoded.texts), "".join(decoded.thoughts)
     response.finish_reason, response.token_ids = decoded.finish_reason, decoded.token_ids
-    response.usage = decoded.usage
+    response.usage, response.tool_calls = decoded.usage, decoded.tool_calls
     if times:
         response.first_token_at, response.last_token_at = times[0], times[-1]
         response.gaps_s = [b - a for a, b in pairwise(times)]
@@ -132,6 +137,26 @@ def _doubt_ids(response: Response) -> Iterator[str]:
     if ids is not None and not are_token_ids(ids):
         response.token_ids = None
         yield "a token id outside of 0 to 2^31 - 1"
+    elif ids is not None and len(ids) != (count := response.usage.output_tokens or len(ids)):
+        response.token_ids = None
+        yield f"{len(ids)} token ids of {count} output tokens"
+
+
+def _doubt_prompt(decoded: Decoded, response: Response) -> Iterator[str]:
+    """The prompt's ids, if they can be ids and are as many as the server counts in the prompt."""
+    ids, count = decoded.prompt_token_ids, response.usage.prompt_tokens
+    if not ids:
+        return
+    try:
+        packed = packed_tokens(ids) if are_token_ids(ids) else None
+    except (TypeError, OverflowError):  # no list, or not of numbers
+        packed = None
+    if packed is None:
+        yield "prompt token ids that are none"
+    elif count not in (None, len(ids)):
+        yield f"{len(ids)} prompt token ids of {count} prompt tokens"
+    else:
+        response.prompt_token_ids = packed
 
 
 def _doubt_usage(response: Response) -> Iterator[str]:

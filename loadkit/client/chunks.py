@@ -31,9 +31,9 @@ def are_token_ids(ids: Sequence[int]) -> bool:
 
 
 class Part(msgspec.Struct, gc=False):
-    """A delta of a stream, or the message of a whole answer."""
+    """A delta of a stream, or the message of a whole answer. content: text, or a list of parts."""
 
-    content: str | None = None
+    content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: Any = None
@@ -45,13 +45,16 @@ class Choice(msgspec.Struct, gc=False):
     text: str | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
+    prompt_token_ids: Any = None
+    usage: Any = None
 
 
 class Chunk(msgspec.Struct, gc=False):
     """One event's data, or the whole body of an answer that is not streamed.
 
     choices: OpenAI. type, message, delta, stop_reason: Anthropic. content: llama.cpp's /completion
-    (text) or Anthropic (blocks). stop, timings: llama.cpp.
+    (text) or Anthropic (blocks). index, content_block: Anthropic's blocks. stop, timings: llama.cpp.
+    prompt_token_ids: vLLM's chats; its completions have them in the choice. x_groq: Groq's usage.
     """
 
     choices: list[Choice] | None = None
@@ -64,6 +67,10 @@ class Chunk(msgspec.Struct, gc=False):
     content: Any = None
     stop: Any = None
     stop_reason: Any = None
+    index: Any = None
+    content_block: Any = None
+    prompt_token_ids: Any = None
+    x_groq: Any = None
 
     @property
     def is_plain(self) -> bool:
@@ -73,6 +80,8 @@ class Chunk(msgspec.Struct, gc=False):
             and self.usage is None
             and self.timings is None
             and self.error is None
+            and self.prompt_token_ids is None
+            and self.x_groq is None
         )
 
 

@@ -1,10 +1,13 @@
-"""The events of one answer: text, token times, usage. OpenAI's shape, Anthropic's and llama.cpp's."""
+"""The events of one answer: text, tool calls, token times, token ids, usage. OpenAI's shape,
+Anthropic's and llama.cpp's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
+
+import msgspec
 
 from loadkit.client.chunks import (
     Choice,
@@ -19,26 +22,46 @@ from loadkit.client.repeats import read_events
 from loadkit.client.sse import data_events
 from loadkit.client.usage import Usage, read_usage
 
+MAX_TOOL_CALLS = 256
+
+
+class ToolCall(msgspec.Struct):
+    """A call that a model asks for. id: "" where the server names none. arguments: JSON as the model
+    wrote it, so perhaps none."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
 
 class Decoded:
     """What an answer said. token_times: arrival of each event with a token; empty when it was not
-    streamed. is_done: it said that it was complete. malformed, error: why reading stopped."""
+    streamed. prompt_token_ids: as the server sent them, not checked. is_done: it said that it was
+    complete. malformed, error: why reading stopped."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.token_times: list[float] = []
         self.token_ids: list[int] | None = None
+        self.prompt_token_ids: Any = None
         self.finish_reason: str | None = None
         self.is_done = False
         self.malformed: str | None = None
         self.error: Any = None
         self._usage: dict[str, Any] = {}
         self._timings: Any = None
+        self._x_groq: Any = None
+        self._calls: dict[int, ToolCall] = {}
 
     @property
     def usage(self) -> Usage:
-        return read_usage({"usage": self._usage, "timings": self._timings})
+        return read_usage({"usage": self._usage, "timings": self._timings, "x_groq": self._x_groq})
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls in the order of their index, their pieces joined."""
+        return [call for _, call in sorted(self._calls.items())]
 
     def add(self, chunk: Chunk, at: float | None) -> None:
         """One event (or whole answer) that arrived at `at`."""
@@ -49,6 +72,10 @@ class Decoded:
             self._add_usage(chunk.usage, merge=chunk.type is not None)
         if chunk.timings:
             self._timings = chunk.timings
+        if chunk.x_groq:
+            self._x_groq = chunk.x_groq
+        if chunk.prompt_token_ids:
+            self.prompt_token_ids = self.prompt_token_ids or chunk.prompt_token_ids
         if chunk.choices:
             is_token = self.add_choice(chunk.choices[0])
         elif chunk.choices is None and chunk.type is not None:
@@ -68,12 +95,53 @@ class Decoded:
             if self.token_ids is None:
                 self.token_ids = []
             self.token_ids += choice.token_ids
+        if choice.prompt_token_ids:
+            self.prompt_token_ids = self.prompt_token_ids or choice.prompt_token_ids
+        if choice.usage:  # Moonshot's streams
+            self._add_usage(choice.usage, merge=True)
         part = choice.delta or choice.message
         if part is None:
             return self._add_text(choice.text)
-        has_text = self._add_text(part.content)
+        has_text = self._add_content(part.content)
         has_thought = self._add_thought(part.reasoning_content or part.reasoning)
+        if part.tool_calls:
+            self._add_calls(part.tool_calls)
         return has_text or has_thought or bool(part.tool_calls)
+
+    def _add_content(self, content: str | list[Any] | None) -> bool:
+        """Text, or a list of parts of text and thought (Mistral's)."""
+        if not isinstance(content, list):
+            return self._add_text(content)
+        return sum(self._add_block(part, 0) for part in content) > 0
+
+    def _add_calls(self, pieces: Any) -> None:
+        """Pieces of calls: the first of an index has its id and name, all have more arguments. A
+        whole answer's calls have no index but their place."""
+        if not isinstance(pieces, list):
+            return
+        for place, piece in enumerate(pieces):
+            if isinstance(piece, Mapping):
+                index = piece.get("index")
+                function = piece.get("function")
+                said = function if isinstance(function, Mapping) else {}
+                self._add_call(
+                    place if index is None else index,
+                    piece.get("id"),
+                    said.get("name"),
+                    said.get("arguments"),
+                )
+
+    def _add_call(self, index: Any, call_id: Any, name: Any, arguments: Any) -> None:
+        """Arguments come as text, or (Ollama, Anthropic's whole answers) as an object."""
+        if not isinstance(index, int) or not 0 <= index < MAX_TOOL_CALLS:
+            return
+        call = self._calls.setdefault(index, ToolCall())
+        call.id = call.id or (call_id if isinstance(call_id, str) else "")
+        call.name = call.name or (name if isinstance(name, str) else "")
+        if isinstance(arguments, str):
+            call.arguments += arguments
+        elif arguments:
+            call.arguments += msgspec.json.encode(arguments).decode()
 
     def _add_anthropic(self, chunk: Chunk) -> bool:
         """message_start and message_delta carry usage and the reason to stop; a delta of
@@ -85,17 +153,27 @@ class Decoded:
         if chunk.type == "message":  # a whole answer
             self._stop(chunk.stop_reason)
             blocks = chunk.content if isinstance(chunk.content, list) else []
-            return sum(self._add_block(block) for block in blocks) > 0
+            return sum(self._add_block(block, at) for at, block in enumerate(blocks)) > 0
+        if isinstance(chunk.content_block, Mapping):
+            self._add_block(chunk.content_block, chunk.index)  # its first words are no token yet
+            return False
         if not isinstance(chunk.delta, Mapping):
             return False
         self._stop(chunk.delta.get("stop_reason"))
-        return self._add_block(chunk.delta)
+        return self._add_block(chunk.delta, chunk.index)
 
-    def _add_block(self, block: Any) -> bool:
+    def _add_block(self, block: Any, index: Any) -> bool:
+        """A block of content, or a piece of the block at `index`; True when there was a token."""
         if not isinstance(block, Mapping):
             return False
+        if block.get("type") == "tool_use":
+            self._add_call(index, block.get("id"), block.get("name"), block.get("input"))
+        elif block.get("partial_json"):
+            self._add_call(index, None, None, block["partial_json"])
         has_text = self._add_text(block.get("text"))
-        has_thought = self._add_thought(block.get("thinking"))
+        thought = block.get("thinking")
+        parts = thought if isinstance(thought, list) else [{"text": thought}]
+        has_thought = sum(self._add_thought(_text_of(part)) for part in parts) > 0
         return has_text or has_thought or bool(block.get("partial_json") or block.get("input"))
 
     def _add_llama_cpp(self, chunk: Chunk) -> bool:
@@ -124,6 +202,10 @@ class Decoded:
         if isinstance(usage, Mapping):
             known = self._usage if merge else {}
             self._usage = {**known, **{k: v for k, v in usage.items() if v is not None}}
+
+
+def _text_of(part: Any) -> Any:
+    return part.get("text") if isinstance(part, Mapping) else None
 
 
 def decode_body(receipt: Receipt, body: bytes, *, streamed: bool, is_whole: bool) -> Decoded:

@@ -68,5 +68,7 @@ def _says_only(chunk: Chunk, said: list[str]) -> bool:
         and [part.content] == said
         and choice.finish_reason is None
         and choice.token_ids is None
+        and choice.prompt_token_ids is None
+        and choice.usage is None
         and not (part.reasoning_content or part.reasoning or part.tool_calls)
     )

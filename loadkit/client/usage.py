@@ -21,13 +21,14 @@ def read_usage(answer: Mapping[str, Any]) -> Usage:
     Anthropic's `input_tokens` leaves cached tokens out, so the prompt is the sum of three fields;
     llama.cpp's `timings.prompt_n` counts only tokens that were not cached.
     """
-    usage = _mapping(answer, "usage")
+    usage = _mapping(answer, "usage") or _mapping(_mapping(answer, "x_groq"), "usage")
     if "input_tokens" in usage:
         return _anthropic(usage)
     prompt, output = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     cached = _count(_mapping(usage, "prompt_tokens_details"), "cached_tokens")
-    if cached is None:
-        cached = _count(usage, "prompt_cache_hit_tokens")  # DeepSeek
+    for name in ("cached_tokens", "prompt_cache_hit_tokens"):  # Moonshot, DeepSeek
+        if cached is None:
+            cached = _count(usage, name)
     timings = _mapping(answer, "timings")  # llama.cpp
     if cached is None:
         cached = _count(timings, "cache_n")
@@ -48,7 +49,8 @@ def _anthropic(usage: Mapping[str, Any]) -> Usage:
 
 def _server_split(usage: Mapping[str, Any]) -> dict[str, int] | None:
     """`usage.loadkit`: the reference server's own split by cause."""
-    split = {key: value for key, value in _mapping(usage, "loadkit").items() if _is_count(value)}
+    said = _mapping(usage, "loadkit")
+    split = {key: count for key in said if (count := _count(said, key)) is not None}
     return split or None
 
 
@@ -58,13 +60,14 @@ def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _count(parent: Mapping[str, Any], key: str) -> int | None:
+    """A number of tokens that can be: no more than a table's 64 bits hold with room to add up. Some
+    servers write it as 3.0; a fraction, or text, is no count."""
     value = parent.get(key)
-    return value if _is_count(value) else None
-
-
-def _is_count(value: object) -> bool:
-    """A number of tokens that can be: no more than a table's 64 bits hold with room to add up."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 53:
+        return None
+    return value
 
 
 def _sum(left: int | None, right: int | None) -> int | None:

@@ -10,9 +10,11 @@ from byte_server import byte_server, chunked, sized
 from client_faults import CHUNKED
 
 from loadkit.client.answer import Response
+from loadkit.client.decoder import ToolCall
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.client.stream import StreamClient
+from loadkit.core.blocks import packed_tokens
 
 
 def event(body: dict[str, Any], name: str | None = None) -> bytes:
@@ -154,3 +156,140 @@ def test_an_anthropic_request_carries_its_version_and_key() -> None:
     assert b"\r\nanthropic-version: 2023-06-01\r\nx-api-key: sk-1\r\n" in head
     assert b"x-api-key" not in client.prepare({}, session="s")
     client.close()
+
+
+DONE = b"data: [DONE]\n\n"
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+
+
+def openai(*deltas: dict[str, Any], **last: Any) -> Response:
+    """A chat stream of these deltas; its last event but one says `last`."""
+    events = [event({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+    stop = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]} | last
+    return ask(CHUNKED, *chunked(*events, event(stop), DONE))
+
+
+def piece(index: int, arguments: str, **more: Any) -> dict[str, Any]:
+    function = {"arguments": arguments} | ({"name": more.pop("name")} if "name" in more else {})
+    return {"tool_calls": [{"index": index, "function": function} | more]}
+
+
+CALLS = [ToolCall("c1", "weather", '{"at": "Rome"}'), ToolCall("c2", "time", "{}")]
+
+
+def test_pieces_of_tool_calls_are_joined_by_their_index() -> None:
+    response = openai(
+        {"role": "assistant", "content": None},
+        piece(0, "", id="c1", type="function", name="weather"),
+        piece(0, '{"at": '),
+        piece(1, "", id="c2", type="function", name="time"),
+        piece(0, '"Rome"}'),
+        piece(1, "{}"),
+    )
+    assert response.outcome == "ok"
+    assert (response.text, response.tool_calls) == ("", CALLS)
+
+
+def test_a_whole_answers_tool_calls() -> None:
+    calls = [
+        {"id": "c1", "function": {"name": "weather", "arguments": '{"at": "Rome"}'}},
+        {"id": "c2", "function": {"name": "time", "arguments": {}}},
+    ]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    body = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    response = ask(sized(json.dumps(body).encode(), kind=b"application/json"))
+    assert response.tool_calls == [CALLS[0], ToolCall("c2", "time", "")]
+
+
+def test_anthropics_tool_calls() -> None:
+    def begin(index: int, block: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "content_block_start", "index": index, "content_block": block}
+
+    def more(index: int, text: str) -> dict[str, Any]:
+        told = {"type": "input_json_delta", "partial_json": text}
+        return {"type": "content_block_delta", "index": index, "delta": told}
+
+    response = anthropic(
+        START,
+        begin(0, {"type": "text", "text": ""}),
+        delta(type="text_delta", text="Let me look."),
+        begin(1, {"type": "tool_use", "id": "c1", "name": "weather", "input": {}}),
+        more(1, '{"at": '),
+        begin(2, {"type": "tool_use", "id": "c2", "name": "time", "input": {}}),
+        more(1, '"Rome"}'),
+        more(2, "{}"),
+        STOP,
+        {"type": "message_stop"},
+    )
+    assert (response.text, response.tool_calls) == ("Let me look.", CALLS)
+
+
+@pytest.mark.parametrize("index", [-1, 1 << 70, "0", None, [1]])
+def test_a_tool_call_of_an_impossible_index_breaks_no_answer(index: Any) -> None:
+    told = {"tool_calls": [{"index": index, "function": {"name": "f", "arguments": 7}}, 3]}
+    assert openai(told, {"tool_calls": "no list"}, {"content": "x"}).text == "x"
+
+
+def test_content_as_a_list_of_parts_is_text() -> None:
+    parts: list[Any] = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "Hi "},
+        {"type": "image_url", "image_url": {"url": "x"}},
+        7,
+    ]
+    response = openai({"content": parts}, {"content": [{"type": "text", "text": "you"}]})
+    assert (response.outcome, response.text, response.reasoning) == ("ok", "Hi you", "hm")
+    assert len(response.gaps_s) == 1
+    body = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
+    whole = ask(sized(json.dumps(body).encode(), kind=b"application/json"))
+    assert (whole.outcome, whole.text) == ("ok", "Hi ")
+
+
+def test_usage_in_x_groq_and_in_a_choice() -> None:
+    assert openai({"content": "x"}, x_groq={"usage": USAGE}).usage[:2] == (3, 2)
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": USAGE}
+    assert openai({"content": "x"}, choices=[choice]).usage[:2] == (3, 2)
+
+
+@pytest.mark.parametrize("where", ["first", "last", "choice"])
+def test_the_servers_own_token_ids_of_the_prompt(where: str) -> None:
+    """vLLM: beside the first chunk's choices for chats, in the choice for completions; some in the
+    last chunk."""
+    first: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    last: dict[str, Any] = {"choices": [], "usage": USAGE}
+    if where == "choice":
+        first["choices"][0]["prompt_token_ids"] = [5, 6, 7]
+    else:
+        (first if where == "first" else last)["prompt_token_ids"] = [5, 6, 7]
+    events = [event({"choices": [{"index": 0, "delta": {"content": "b"}}]})] * 20
+    response = ask(CHUNKED, *chunked(event(first), *events, event(last), DONE))
+    assert (response.outcome, response.error) == ("ok", None)
+    assert response.prompt_token_ids == packed_tokens([5, 6, 7])
+
+
+@pytest.mark.parametrize(
+    ("ids", "why"),
+    [
+        ([5, 6], "2 prompt token ids of 3 prompt tokens"),
+        ([5, 6, 1 << 80], "prompt token ids that are none"),
+        ([5, 6, -7], "prompt token ids that are none"),
+        (["5", "6", "7"], "prompt token ids that are none"),
+        ([5.5, 6, 7], "prompt token ids that are none"),
+        ({"ids": [5]}, "prompt token ids that are none"),
+        (7, "prompt token ids that are none"),
+    ],
+)
+def test_prompt_token_ids_that_cannot_be_are_not_believed(ids: Any, why: str) -> None:
+    response = openai({"content": "x"}, prompt_token_ids=ids, usage=USAGE)
+    assert (response.outcome, response.prompt_token_ids) == ("ok", None)
+    assert response.error == f"not believed: {why}"
+
+
+def test_token_ids_of_another_number_than_the_usage_says_are_not_the_replys() -> None:
+    """A server that leaves the ids of swallowed pieces out."""
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": [1]}
+    response = openai({"content": "x"}, choices=[choice], usage=USAGE)
+    assert (response.token_ids, response.error) == (
+        None,
+        "not believed: 1 token ids of 2 output tokens",
+    )

@@ -70,3 +70,23 @@ def test_nonsense_is_none() -> None:
     for bad in (None, 7, [], {"prompt_tokens": "9", "completion_tokens": -1}):
         assert read_usage({"usage": bad}) == (None, None, None, None)
     assert read_usage({"usage": {"prompt_tokens": True}}).prompt_tokens is None
+
+
+def test_counts_written_as_floats_are_counts_and_fractions_are_none() -> None:
+    usage = {"prompt_tokens": 100.0, "completion_tokens": 3.0, "cached_tokens": 64.5}
+    assert read_usage({"usage": usage}) == (100, 3, None, None)
+    assert isinstance(read_usage({"usage": usage}).prompt_tokens, int)
+    assert read_usage({"usage": {"prompt_tokens": float("nan")}}).prompt_tokens is None
+
+
+def test_cached_tokens_directly_in_usage() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 3, "cached_tokens": 64}
+    assert read_usage({"usage": usage}).cached_tokens == 64
+    details = {"prompt_tokens_details": {"cached_tokens": 32}}
+    assert read_usage({"usage": usage | details}).cached_tokens == 32
+
+
+def test_groqs_usage_stands_beside_and_counts_where_there_is_no_other() -> None:
+    groq = {"usage": {"prompt_tokens": 100, "completion_tokens": 3, "queue_time": 0.1}}
+    assert read_usage({"x_groq": groq}) == (100, 3, None, None)
+    assert read_usage({"usage": {"prompt_tokens": 7}, "x_groq": groq}).prompt_tokens == 7
