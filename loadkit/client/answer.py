@@ -65,6 +65,7 @@ def decode(receipt: Receipt) -> Response:
         outcome="ok",
         status=receipt.status,
         sent_at=receipt.sent_at,
+        connect_s=receipt.connect_s,
         error=receipt.error,
         resent=receipt.resent,
     )

@@ -21,29 +21,40 @@ MAX_IDLE_S = 4.0
 
 class Connection:
     """One socket. `connect_s`: seconds that opening it took, None once it has been used.
-    stamped: the kernel says when bytes arrived."""
+    stamped: the kernel says when bytes arrived. looked_at: when nothing of an answer was there for the
+    last time. unasked: bytes came that no request had asked for."""
 
-    __slots__ = ("connect_s", "idle_since", "reusable", "sock", "stamped", "tls")
+    __slots__ = (
+        "connect_s",
+        "idle_since",
+        "looked_at",
+        "reusable",
+        "sock",
+        "stamped",
+        "tls",
+        "unasked",
+    )
 
     def __init__(
         self, sock: _socket.socket, connect_s: float, tls: TlsLayer | None, *, stamped: bool
     ):
         self.sock, self.tls, self.stamped = sock, tls, stamped
         self.connect_s: float | None = connect_s
-        self.reusable = False
-        self.idle_since = time.monotonic()
+        self.reusable = self.unasked = False
+        self.idle_since = self.looked_at = time.monotonic()
 
     def is_stale(self) -> bool:
         """True when idle too long, or the server has closed it or sent what nobody asked for."""
-        if time.monotonic() - self.idle_since > MAX_IDLE_S:
-            return True
+        self.looked_at = time.monotonic()
         try:
             while self.tls is not None:  # session tickets come when they like, and are no answer
-                if self.tls.decrypt(self.sock.recv(1 << 16)) or self.tls.closed:
+                if self.tls.decrypt(self.sock.recv(1 << 16)):
+                    self.unasked = True
+                if self.unasked or self.tls.closed:
                     return True
-            self.sock.recv(1, socket.MSG_PEEK)
+            self.unasked = len(self.sock.recv(1, socket.MSG_PEEK)) > 0
         except BlockingIOError:
-            return False
+            return self.looked_at - self.idle_since > MAX_IDLE_S
         except OSError:
             return True
         return True
@@ -53,7 +64,11 @@ class Connection:
 
 
 class ConnectionPool:
-    """Idle connections to one endpoint, last used first. Each greenlet holds its own meanwhile."""
+    """Idle connections to one endpoint, last used first. Each greenlet holds its own meanwhile.
+
+    num_unasked: connections on which more came than was asked for. An answer that is late by a whole
+    request cannot be told from the next one's; this count says that there was one.
+    """
 
     def __init__(
         self,
@@ -64,6 +79,7 @@ class ConnectionPool:
     ):
         self.endpoint, self._connect_timeout_s = endpoint, connect_timeout_s
         self._kernel_stamps = kernel_stamps
+        self.num_unasked = 0
         self._idle: list[Connection] = []
         self._tls = tls_context() if endpoint.scheme == "https" else None
 
@@ -73,22 +89,29 @@ class ConnectionPool:
             connection = self._idle.pop()
             if not connection.is_stale():
                 return connection
-            connection.close()
+            self.drop(connection)
         return self.open()
 
     def release(self, connection: Connection) -> None:
         """Keep it for the next request when its last answer ended cleanly, else close it."""
         if not connection.reusable:
-            connection.close()
+            self.drop(connection)
             return
         connection.reusable = False
         connection.connect_s = None
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
 
+    def drop(self, connection: Connection) -> None:
+        """Close it for good; what had come on it unasked is counted."""
+        self.num_unasked += connection.unasked
+        connection.close()
+
     def close(self) -> None:
         while self._idle:
-            self._idle.pop().close()
+            connection = self._idle.pop()
+            connection.is_stale()  # may bring an answer too many to light
+            self.drop(connection)
 
     def open(self) -> Connection:
         """A new connection. OSError (with TimeoutError) when there is none."""

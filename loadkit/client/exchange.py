@@ -15,6 +15,8 @@ RECEIVE_BYTES = 1 << 16
 MAX_ANSWER_BYTES = 64 << 20
 MAX_HEAD_BYTES = 1 << 20
 USER_LEFT = "the user left"
+TOO_EARLY = "an answer came before its request was sent: it belongs to another one"
+TOO_MANY = "two answers came on a kept connection: which belongs to this request cannot be told"
 Limit = tuple[float, End, str]
 
 
@@ -40,9 +42,11 @@ class Exchange:
         self._leave_after_s, self._has_token = leave_after_s, has_token
         self._awaits_token = timeouts.first_token_s is not None
         self._unsent = memoryview(b"")
+        self._is_kept, self._is_early = connection.connect_s is None, False
 
     def begin(self, request: bytes) -> None:
         """Start to send; `is_sending` tells whether some of it is left."""
+        self.receipt.connect_s = self.connection.connect_s
         self.receipt.begin(time.monotonic())
         tls = self.connection.tls
         try:
@@ -78,9 +82,14 @@ class Exchange:
         receipt = self.receipt
         if data is None:
             receipt.feed_end()
+        elif self._is_early:
+            receipt.end("malformed", TOO_EARLY)
+            self.connection.unasked = True
         elif data:
             receipt.num_bytes += len(data)
             receipt.feed(data)
+            if receipt.has_surplus and self._is_kept:
+                receipt.refuse(TOO_MANY)
             if receipt.status is None or receipt.num_bytes > MAX_ANSWER_BYTES:
                 self._check_size()
         return receipt.ended is not None
@@ -103,6 +112,7 @@ class Exchange:
     def finish(self) -> None:
         receipt = self.receipt
         receipt.forget_parser()
+        self.connection.unasked = self.connection.unasked or receipt.has_surplus
         self.connection.reusable = (
             receipt.ended == "complete" and receipt.keep_alive and not self._unsent
         )
@@ -116,14 +126,23 @@ class Exchange:
         else:
             data = connection.sock.recv(RECEIVE_BYTES)
             receipt.now = time.monotonic()
-        return self._plain(data) if connection.tls is not None else data or None
+        if connection.tls is None:
+            return data or None
+        plain = self._plain(data)
+        self._is_early = self._is_early and bool(plain)  # a session ticket may come early
+        return plain
 
     def _stamp(self, extras: list[tuple[int, int, bytes]], now: float) -> float:
         """Arrival of what was read just now; the kernel leaves a stamp out now and then."""
         if not extras:
             return now
         receipt = self.receipt
-        at = arrived_at(extras[0][2], receipt.now, now)
+        if receipt.num_bytes:
+            at = arrived_at(extras[0][2], receipt.now, now)
+        else:  # it may be older than the request, but not than our last look
+            sent_at = receipt.sent_at or 0.0
+            at = arrived_at(extras[0][2], self.connection.looked_at, now)
+            self._is_early, at = self._is_kept and at < sent_at, max(at, sent_at)
         if receipt.lag_s is None or now - at > receipt.lag_s:
             receipt.lag_s = now - at
         return at

@@ -12,7 +12,7 @@ _DONE_AT_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
 _DONE_WINDOW = 64
 _KEPT_HEADERS = (b"content-type", b"content-encoding", b"retry-after", b"date", b"location")
 
-End = Literal["complete", "closed", "cut", "timeout", "malformed", "cancelled"]
+End = Literal["complete", "closed", "cut", "timeout", "malformed", "cancelled", "not_sent"]
 
 
 class Receipt:
@@ -21,12 +21,15 @@ class Receipt:
     `ended` is None while receiving, then: complete (HTTP framing says so, or a `[DONE]` ended a
     close-delimited stream), closed (end of a close-delimited body), or what went wrong. now: when
     the latest bytes arrived. lag_s: the longest that bytes had lain in the kernel before they were
-    read; None without kernel stamps. resent: the request went out twice. The `on_` methods are httptools' callbacks.
+    read; None without kernel stamps. connect_s: what opening the connection took, None for a kept
+    one. resent: the request went out twice. has_surplus: more came than one answer. The `on_`
+    methods are httptools' callbacks.
     """
 
     def __init__(self) -> None:
         self.sent_at: float | None = None
-        self.resent = False
+        self.connect_s: float | None = None
+        self.resent = self.has_surplus = False
         self.now = 0.0
         self.lag_s: float | None = None
         self.stamps: list[float] = []
@@ -58,6 +61,12 @@ class Receipt:
             self.ended, self.error = how, error
             self._tail = b""
 
+    def refuse(self, error: str) -> None:
+        """A complete answer is not believed to be this request's: nothing of it counts."""
+        self.ended, self.error = "malformed", error
+        self.pieces.clear()
+        self.stamps.clear()
+
     @property
     def is_unread(self) -> bool:
         """Whether the connection was lost before a byte of an answer came."""
@@ -80,6 +89,7 @@ class Receipt:
             self.end("malformed", "the server wants to switch to another protocol")
         except httptools.HttpParserError as error:
             self.keep_alive = False
+            self.has_surplus = self.ended == "complete"
             self.end("malformed", f"not HTTP: {error}")
         self._stamp_pieces()
 
@@ -111,7 +121,7 @@ class Receipt:
 
     def on_message_begin(self) -> None:
         if self.ended is not None:  # more than one answer: what comes next is nobody's
-            self.keep_alive = False
+            self.keep_alive, self.has_surplus = False, True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()

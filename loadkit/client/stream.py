@@ -20,6 +20,7 @@ from loadkit.client.receipt import Receipt
 from loadkit.client.secret import Secret
 from loadkit.client.timeouts import Timeouts
 
+NO_CONNECTION = "no connection"
 ANTHROPIC_VERSION = "2023-06-01"
 # A close that crossed our request arrives within a round trip; what fails later may have been read.
 CLOSING_S = 0.1
@@ -72,6 +73,16 @@ class StreamClient:
         """A warm connection. OSError (TimeoutError among them) when the server is not there."""
         return self._pool.acquire()
 
+    def put_back(self, connection: Connection) -> None:
+        """A connection from `connect` on which nothing was sent."""
+        connection.reusable = True
+        self._pool.release(connection)
+
+    @property
+    def num_unasked(self) -> int:
+        """How often more came on a connection than was asked for. Complete after `close`."""
+        return self._pool.num_unasked
+
     def send(
         self,
         connection: Connection,
@@ -86,11 +97,8 @@ class StreamClient:
         leave_after_s: the user hangs up so long after sending; outcome cancelled, "the user left".
         """
         receipt = receipt or Receipt()
-        connect_s = connection.connect_s
         self.receive(connection, request, receipt, leave_after_s=leave_after_s)
-        response = self.decode(receipt)
-        response.connect_s = connect_s
-        return response
+        return self.decode(receipt)
 
     def receive(
         self,
@@ -106,8 +114,19 @@ class StreamClient:
         A kept connection that the server was just closing (llama.cpp's does so after a streamed
         answer, without saying) hardly ever carried the request: it goes out again, once, on a new one,
         and the answer is marked `resent`, since the first copy may have been computed all the same.
+
+        One that was closed since `connect`, or on which an answer came that no request had asked
+        for, is not used at all.
         """
         was_kept = connection.connect_s is None
+        if was_kept and connection.is_stale():
+            self._pool.drop(connection)
+            try:
+                connection = self._pool.open()
+            except OSError as error:
+                receipt.end("not_sent", f"{NO_CONNECTION}: {error}")
+                return
+            was_kept = False
         self._exchange(connection, request, receipt, leave_after_s)
         if (
             was_kept

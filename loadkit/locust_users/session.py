@@ -19,7 +19,7 @@ from loadkit.client.bodies import request_body
 from loadkit.client.exchange import USER_LEFT
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.receipt import Receipt
-from loadkit.client.stream import StreamClient, quoted
+from loadkit.client.stream import NO_CONNECTION, StreamClient, quoted
 from loadkit.locust_users.settings import Settings
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import Message, SessionPlan, Turn
@@ -29,7 +29,6 @@ WARM_LEAD_S = 0.05
 # The reference server refuses longer session ids, and so may others.
 MAX_WIRE_CHARS = 256
 STOPPED = "the run was stopped"
-NO_CONNECTION = "no connection"
 
 ReplyRule = Callable[[SessionPlan, Turn, str], str]
 

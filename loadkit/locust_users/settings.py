@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far one worker is, `elapsed_s` after the run's start; written now and then, and last
-    when it has finished."""
+    when it has finished. unasked: connections on which more came than was asked for."""
 
     worker: int
     done: int
@@ -81,6 +81,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     mutations: int = 0
     resends: int = 0
     compactions: int = 0
+    unasked: int = 0
     stalls: StallReport | None = None
 
 

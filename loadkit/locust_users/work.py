@@ -86,6 +86,7 @@ def closed_context(
         duration_s=max((status.elapsed_s for status in statuses), default=0.0),
         mutations=sum(status.mutations for status in statuses),
         compactions=sum(status.compactions for status in statuses),
+        unasked=sum(status.unasked for status in statuses),
         missing_workers=draft.processes - sum(status.finished for status in statuses),
         interrupted=interrupted,
         stalls=[status.stalls for status in statuses if status.stalls is not None],

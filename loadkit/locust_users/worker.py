@@ -82,6 +82,7 @@ class LoadWorker:
             mutations=guard.num_refused,
             resends=guard.num_resent,
             compactions=self.lane.num_compactions,
+            unasked=self.lane.client.num_unasked,
             stalls=self.monitor.report(),
         )
 

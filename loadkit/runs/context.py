@@ -31,7 +31,7 @@ class RunContext(msgspec.Struct, kw_only=True):
     capacity_blocks (their mean). prefix_caching False: the server says that it reuses nothing. mutations: requests that the append-only guard refused. compactions: histories replaced on purpose. cache: what was
     done about the server's cache before the run ("as_is", "reset" or "salt"). missing_workers: load workers that died or never reported.
     interrupted: ended by Ctrl-C before its plan was done. stages: of a saturation search, by rate.
-    stalls: what each worker that reported says about its own loop. freshness: what the plan's
+    unasked: connections on which more came than was asked for. stalls: what each worker that reported says about its own loop. freshness: what the plan's
     prompts share, as `planning.FreshnessReport` has it.
     """
 
@@ -51,6 +51,7 @@ class RunContext(msgspec.Struct, kw_only=True):
     freshness: dict[str, Any] | None = None
     mutations: int = 0
     compactions: int = 0
+    unasked: int = 0
     cache: str = "as_is"
     missing_workers: int = 0
     interrupted: bool = False

@@ -42,6 +42,10 @@ from loadkit.runs.view import Gathered, View, measured_view
 from loadkit.runs.warm import warm_note
 
 SCHEMA = "loadkit.run/1"
+UNASKED = (
+    "on {} connection(s) more came than was asked for; they were closed. An answer that comes late on a "
+    "kept connection looks like the next request's: some answers may stand beside the wrong request"
+)
 
 
 def gather(work: Path) -> Gathered:
@@ -104,8 +108,9 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     run = _run_json(view, context)
     run["tokenizer"] = msgspec.to_builtins(facts)
     warm = warm_note(gathered.records, view.answered, run["reconciliation"])
+    late = [UNASKED.format(context.unasked)] if context.unasked else []
     slow = load_notes(context.stalls)
-    run["notes"] = [*context.notes, *notes, *([warm] if warm else []), *slow]
+    run["notes"] = [*context.notes, *notes, *([warm] if warm else []), *late, *slow]
     best = predictions.best if predictions else None
     write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")

@@ -83,7 +83,10 @@ def read_late(*, kernel_stamps: bool) -> tuple[Receipt, float, float]:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has such stamps")
 def test_a_busy_client_still_knows_when_bytes_came() -> None:
-    receipt, began, there = read_late(kernel_stamps=True)
+    for _ in range(10):  # the kernel leaves a stamp out now and then
+        receipt, began, there = read_late(kernel_stamps=True)
+        if receipt.lag_s is not None:
+            break
     assert receipt.lag_s is not None
     assert receipt.lag_s > 0.05
     assert began <= receipt.stamps[0] < there + 0.05

@@ -244,6 +244,12 @@ def test_without_tokenizer_the_reason_for_no_prediction_is_noted(
     assert run["notes"] == ["no prediction: it needs the served tokenizer and the block size"]
 
 
+def test_answers_too_many_are_noted(work: Path, tmp_path: Path) -> None:
+    journal(work, 0, [answered("a", 0, 0.0)])
+    run = finish_run(work, tmp_path / "run", context(scheduled=1, unasked=2))
+    assert any(note.startswith("on 2 connection(s) more came than") for note in run["notes"])
+
+
 def test_a_tokenizer_that_cannot_be_loaded_does_not_lose_the_run(
     work: Path, tmp_path: Path
 ) -> None:
