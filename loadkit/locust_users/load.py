@@ -14,11 +14,12 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadkit.client.collector import calm_collector
 from loadkit.client.guard import REWRITTEN
+from loadkit.client.stream import NO_CONNECTION
 from loadkit.locust_users import web_tab
 from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.master import Master
 from loadkit.locust_users.metrics_page import serve_metrics
-from loadkit.locust_users.session import NO_CONNECTION, STOPPED, sleep_until
+from loadkit.locust_users.session import STOPPED, sleep_until
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.wire import Wire
 from loadkit.locust_users.worker import LoadWorker
