@@ -25,6 +25,7 @@ from loadkit.core.errors import CannotMeasure
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
 
 NO_ROOM, IN_FLIGHT = -1, -2
+WITHOUT_END = 2**62  # pages of an infinite cache
 MAX_STEPS = 16  # of a reply whose token times are not known
 
 
@@ -164,23 +165,25 @@ def log_times(
 ) -> Times:
     """Times of a log's requests; `latency_s` stands for all where the log has none.
 
-    The first token comes after the prompt's tokens / `prefill_tokens_per_s`, at the latest with the
-    last one; unless the speed is given, with the last one. CannotMeasure without arrival times, or
-    without latencies from either source.
+    A log does not tell its tokens' times. They are evenly apart, the first one as long after the
+    start as the others are from each other, unless a prompt takes its tokens / `prefill_tokens_per_s`;
+    where the reply's length is not known, the first one comes at the end. CannotMeasure without
+    arrival times, or without latencies from either source.
     """
     if trace.arrival_s is None:
         raise CannotMeasure("overlap needs timestamps, and the log has none")
-    last = trace.completed_s
-    if latency_s is not None:
-        last = trace.arrival_s + latency_s
-    if last is None:
-        raise CannotMeasure(
-            "overlap needs latencies, and the log has none", remedy="--latency SECONDS for all"
-        )
-    first = last
-    if prefill_tokens_per_s is not None:
-        first = np.minimum(last, trace.arrival_s + trace.prompt_tokens / prefill_tokens_per_s)
-    return Times(trace.arrival_s, first, last)
+    latency = np.full(trace.num_requests, latency_s, np.float64)
+    if latency_s is None:
+        if trace.completed_s is None:
+            raise CannotMeasure(
+                "overlap needs latencies, and the log has none", remedy="--latency SECONDS for all"
+            )
+        latency = trace.completed_s - trace.arrival_s
+    if prefill_tokens_per_s is None:
+        first = latency / np.maximum(trace.output_tokens, 1)
+    else:
+        first = np.minimum(latency, trace.prompt_tokens / prefill_tokens_per_s)
+    return Times(trace.arrival_s, trace.arrival_s + first, trace.arrival_s + latency)
 
 
 def requests_served(reuse: Reuse, served: Served) -> PerRequest:

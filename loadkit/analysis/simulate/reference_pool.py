@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from loadkit.analysis.reuse import NEVER
-from loadkit.analysis.simulate.pools import IN_FLIGHT, NO_ROOM, Chains
+from loadkit.analysis.simulate.pools import IN_FLIGHT, NO_ROOM, WITHOUT_END, Chains
 
 
 class ReferencePool:
@@ -26,7 +25,7 @@ class ReferencePool:
 
     def __init__(self, chains: Chains, capacity: int | None):
         self._chains = chains
-        self._capacity = NEVER if capacity is None else capacity
+        self._capacity = WITHOUT_END if capacity is None else capacity
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._pins: dict[int, int] = {}
         self._reserved = 0

@@ -29,9 +29,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadkit.analysis.reuse import NEVER
 from loadkit.analysis.simulate.host_cache import common_prefix
-from loadkit.analysis.simulate.pools import NO_ROOM, Chains
+from loadkit.analysis.simulate.pools import NO_ROOM, WITHOUT_END, Chains
 from loadkit.core.trace import IntArray
 
 _EMPTY: IntArray = np.zeros(0, np.int64)
@@ -66,7 +65,7 @@ class SglangPool:
 
     def __init__(self, chains: Chains, capacity: int | None):
         self._chains = chains
-        self._capacity = NEVER if capacity is None else capacity
+        self._capacity = WITHOUT_END if capacity is None else capacity
         self._num_free = self._capacity
         self._num_evictable = 0
         self._root = _Node(_EMPTY, None, 0, locks=1)
