@@ -26,12 +26,17 @@ MAX_TOOL_CALLS = 256
 
 
 class ToolCall(msgspec.Struct):
-    """A call that a model asks for. id: "" where the server names none. arguments: JSON as the model
-    wrote it, so perhaps none."""
+    """A call that a model asks for. id: made up where the server names none. arguments: JSON as the
+    model wrote it, so perhaps none."""
 
     id: str = ""
     name: str = ""
     arguments: str = ""
+
+    def as_sent(self) -> dict[str, Any]:
+        """The call in the assistant's message of a chat's history."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
 
 
 class Decoded:
@@ -61,7 +66,10 @@ class Decoded:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls in the order of their index, their pieces joined."""
-        return [call for _, call in sorted(self._calls.items())]
+        calls = [call for _, call in sorted(self._calls.items())]
+        for number, call in enumerate(calls):
+            call.id = call.id or f"call_{number}"
+        return calls
 
     def add(self, chunk: Chunk, at: float | None) -> None:
         """One event (or whole answer) that arrived at `at`."""

@@ -24,6 +24,11 @@ def packed_tokens(tokens: Sequence[int]) -> bytes:
     return array("i", tokens).tobytes()
 
 
+def unpacked_tokens(packed: bytes) -> list[int]:
+    """The token ids of `packed_tokens`."""
+    return array("i", packed).tolist()
+
+
 def block_hashes(tokens: Sequence[int], block_size: int, root: bytes) -> list[bytes]:
     """Chained 128-bit hashes of the full blocks of `tokens`; a partial last block has none.
 

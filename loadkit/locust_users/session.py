@@ -318,6 +318,8 @@ def make_record(play: _Play, response: Response, asked: Asked) -> Record:
         tools=list(session.tools) if sent and asked.prompt is None else [],
         reply=response.text,
         reply_token_ids=response.token_ids,
+        prompt_token_ids=response.prompt_token_ids,
+        tool_calls=response.tool_calls,
         reasoning=response.reasoning,
         prompt=asked.prompt if sent else None,
         phase=session.phase,

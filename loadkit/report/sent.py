@@ -28,22 +28,24 @@ def sent(label: str, folder: Path, run: dict[str, Any], *, show_text: bool) -> S
     log, tokenizer, size = folder / "sent.jsonl.gz", run.get("tokenizer"), run.get("block_size")
     found = run
     if show_text or not (run.get("append_only") and run.get("diversity")):
-        if not tokenizer or not size:
+        own_ids = (run.get("prompt_ids") or {}).get("source") == "server"
+        if not size or not (tokenizer or own_ids):
             return Sent(label, None, None, "the run knew no tokenizer or block size")
         if not log.is_file():
             return Sent(label, None, None, "the run folder has no sent.jsonl.gz")
         try:
-            found = _analyze(log, str(tokenizer["name"]), int(size), show_text)
+            name = str(tokenizer["name"]) if tokenizer else None
+            found = _analyze(log, name, int(size), show_text)
         except (LoadkitError, OSError, ValueError, EOFError) as error:
             return Sent(label, None, None, f"the sent log was not read again: {error}")
     return Sent(label, found["append_only"], found["diversity"])
 
 
-def _analyze(log: Path, tokenizer: str, block_size: int, show_text: bool) -> dict[str, Any]:
+def _analyze(log: Path, tokenizer: str | None, block_size: int, show_text: bool) -> dict[str, Any]:
     from loadkit.analysis import analyze
     from loadkit.core.tokenizer import load_tokenizer
     from loadkit.traces import read_log
 
-    served = load_tokenizer(tokenizer)
+    served = None if tokenizer is None else load_tokenizer(tokenizer)
     trace = read_log([log], format="openai", tokenizer=served, block_size=block_size).trace
     return analyze(trace, show_text=show_text).to_dict()

@@ -102,15 +102,18 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     everything = in_order_of_sending(gathered.records)
     sent = folder / "sent.jsonl.gz"
     write_sent(everything, sent)
-    facts, predictions, notes = make_predictions(sent, everything, context)
+    made = make_predictions(sent, everything, context)
+    predictions = made.predictions
     splits = split_requests(everything, predictions.best if predictions else None)
     view = measured_view(gathered, everything, splits, predictions)
     run = _run_json(view, context)
-    run["tokenizer"] = msgspec.to_builtins(facts)
+    run["tokenizer"] = msgspec.to_builtins(made.tokenizer)
+    run["prompt_ids"] = msgspec.to_builtins(made.prompt_ids)
+    run["template"] = msgspec.to_builtins(made.template)
     warm = warm_note(gathered.records, view.answered, run["reconciliation"])
     late = [UNASKED.format(context.unasked)] if context.unasked else []
     slow = load_notes(context.stalls)
-    run["notes"] = [*context.notes, *notes, *([warm] if warm else []), *late, *slow]
+    run["notes"] = [*context.notes, *made.notes, *([warm] if warm else []), *late, *slow]
     best = predictions.best if predictions else None
     write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")

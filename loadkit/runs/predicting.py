@@ -1,5 +1,8 @@
 """Make the predictions for a run with the analyzer's own code: the sent log in, columns out.
 
+Prompts are the server's own token ids where all answers came with them, else what the tokenizer makes
+of the messages.
+
 The engine's rule goes by the dialect of its counters: llama.cpp and SGLang match token by token.
 """
 
@@ -9,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,11 +26,13 @@ from loadkit.core.csr import pointers
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
+from loadkit.core.units import plural
 from loadkit.runs.context import RunContext
 from loadkit.runs.prediction import OF_THE_LOG, Prediction, Predictions
 from loadkit.runs.record import Record
-from loadkit.runs.sent import write_sent
+from loadkit.runs.sent import num_with_prompt_ids, reply_ids, write_sent
 from loadkit.runs.slots import overlap, predict_slots
+from loadkit.runs.template import TemplateCheck, TemplateComparison
 from loadkit.traces import read_log
 
 # Blocks of one token take some 250 bytes each: half a GiB at most.
@@ -42,28 +47,96 @@ class TokenizerFacts(msgspec.Struct, frozen=True):
     fingerprint: str
 
 
-Outcome = tuple[TokenizerFacts | None, Predictions | None, list[str]]
+class PromptIds(msgspec.Struct, frozen=True):
+    """Whose token ids of the prompts the prediction is made of (None: there is none), and how many of
+    the answers came with the server's."""
+
+    source: Literal["server", "tokenizer"] | None
+    from_server: int
+    answers: int
+
+
+class Outcome(NamedTuple):
+    """What the prediction was made with, the predictions, what to note, and what is known of the
+    template: None without a tokenizer, or where the server tells nothing of its prompts."""
+
+    tokenizer: TokenizerFacts | None
+    predictions: Predictions | None
+    notes: list[str]
+    prompt_ids: PromptIds
+    template: TemplateCheck | None
 
 
 def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext) -> Outcome:
     """Tokenizer, predictions and notes for the log `sent`, which has a row per answered request.
 
-    None with a note that says why, if there is no tokenizer or block size, the tokenizer is not the
-    server's, or the analyzer refuses the log: a finished run is kept whatever the prediction does.
+    None with a note that says why, if there is no tokenizer (needed unless all prompts and replies
+    came with token ids) or block size, the tokenizer is not the server's, or the analyzer refuses the
+    log: a finished run is kept whatever the prediction does.
     """
+    ids = PromptIds(None, num_with_prompt_ids(answered), len(answered))
     if not answered:
-        return None, None, []
-    if context.tokenizer is None or block_size_of(context) is None:
-        return None, None, ["no prediction: it needs the served tokenizer and the block size"]
+        return Outcome(None, None, [], ids, None)
+    facts = template = None
     try:
-        tokenizer = load_tokenizer(context.tokenizer)
-        facts = TokenizerFacts(tokenizer.name, tokenizer.fingerprint)
-        if context.server_tokenizer_fingerprint not in (None, facts.fingerprint):
-            return facts, None, ["no prediction: the server has another tokenizer than this one"]
+        tokenizer = load_tokenizer(context.tokenizer) if context.tokenizer is not None else None
+        if tokenizer is not None:
+            facts = TokenizerFacts(tokenizer.name, tokenizer.fingerprint)
+            comparison = TemplateComparison(tokenizer)
+            comparison.add(answered)
+            template = comparison.result
+        is_served = context.server_tokenizer_fingerprint in (None, facts and facts.fingerprint)
+        differs = not is_served or (template is not None and template.different > 0)
+        source, why_none = _source(answered, context, facts, differs)
+        if source is None:
+            return Outcome(facts, None, [why_none], ids, template)
+        if source == "server" and differs:
+            tokenizer = None  # its texts would be others
         predictions = _both(sent, answered, tokenizer, context)
-        return facts, predictions, _doubts(predictions.best, context)
+        ids = msgspec.structs.replace(ids, source=source)
+        notes = [*_of_the_ids(ids, template), *_doubts(predictions.best, context)]
+        return Outcome(facts, predictions, notes, ids, template)
     except LoadkitError as error:
-        return None, None, [f"no prediction: {error}"]
+        return Outcome(facts, None, [f"no prediction: {error}"], ids, template)
+
+
+def _source(
+    answered: Sequence[Record], context: RunContext, facts: TokenizerFacts | None, differs: bool
+) -> tuple[Literal["server", "tokenizer"] | None, str]:
+    """Whose token ids the prompts are, or None and why there can be no prediction. differs: the
+    tokenizer, if there is one, is not the served one."""
+    num_ids = num_with_prompt_ids(answered)
+    if block_size_of(context) is None or (facts is None and not num_ids):
+        return None, "no prediction: it needs the served tokenizer and the block size"
+    num_replies = sum(reply_ids(record) is not None for record in answered)
+    is_usable = facts is not None and not differs
+    if num_ids == len(answered) and (is_usable or num_replies == num_ids):
+        return "server", ""
+    if facts is None or num_ids == len(answered):
+        what, known = ("prompt", num_ids) if num_ids < len(answered) else ("reply", num_replies)
+        return None, (
+            f"no prediction: {len(answered) - known:,} of {plural(len(answered), 'answer')} came"
+            f" without the server's token ids of the {what}, so it needs the served tokenizer"
+        )
+    if context.server_tokenizer_fingerprint not in (None, facts.fingerprint):
+        return None, "no prediction: the server has another tokenizer than this one"
+    return "tokenizer", ""
+
+
+def _of_the_ids(ids: PromptIds, template: TemplateCheck | None) -> list[str]:
+    """What to know of where the prompts' token ids come from."""
+    notes = []
+    if template is not None and template.different:
+        what = "the prediction is made of the server's own token ids, so it holds"
+        if ids.source == "tokenizer":
+            what = "the prediction is made with this tokenizer, so it is wrong"
+        notes.append(f"{template.message}; {what}")
+    if ids.source == "tokenizer" and ids.from_server:
+        notes.append(
+            f"{ids.from_server:,} of {plural(ids.answers, 'answer')} came with the server's token ids"
+            " of the prompt, the others without: the prediction is made with the tokenizer for all"
+        )
+    return notes
 
 
 def engine_of(context: RunContext) -> str:
@@ -80,7 +153,7 @@ def block_size_of(context: RunContext) -> int | None:
 
 
 def _both(
-    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
+    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer | None, context: RunContext
 ) -> Predictions:
     size = block_size_of(context)
     assert size is not None
@@ -109,10 +182,11 @@ def _place_in_the_folder(append_only: dict[str, Any]) -> None:
 
 
 def _from_text(
-    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer, context: RunContext
+    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer | None, context: RunContext
 ) -> Prediction | None:
-    """The prediction with every reply tokenised again; None if no reply came with token ids."""
-    if all(record.reply_token_ids is None for record in answered):
+    """The prediction with every reply tokenised again; None if no reply came with token ids, or no
+    served tokenizer is to be had."""
+    if tokenizer is None or all(record.reply_token_ids is None for record in answered):
         return None
     handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=sent.parent)
     os.close(handle)
@@ -142,7 +216,7 @@ def _unruled_tokens(trace: Trace) -> IntArray:
     return np.minimum(blocks * trace.block_size, trace.prompt_tokens)
 
 
-def _read(log: Path, tokenizer: Tokenizer, block_size: int) -> Trace:
+def _read(log: Path, tokenizer: Tokenizer | None, block_size: int) -> Trace:
     return read_log([log], format="openai", tokenizer=tokenizer, block_size=block_size).trace
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from loadkit.client.answer import MAX_ERROR_CHARS, Outcome
+from loadkit.client.decoder import ToolCall
 from loadkit.client.exchange import USER_LEFT
 
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
@@ -29,6 +30,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry_after_s: what a 429 or 503 asked for. prompt: what went to /v1/completions instead of
     messages. compacted: this request replaced its session's history on purpose. resent: the server
     closed a kept connection under the first copy, which it may have computed unseen.
+
+    prompt_token_ids: the prompt as the server says that it computed it, 4 bytes a token
+    (`core.blocks.packed_tokens`), about as much as the text of `messages`; None: it did not say.
+    reply_token_ids: as it was generated. tool_calls: what the reply calls, beside its text.
     """
 
     session: str
@@ -54,6 +59,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] = []
     reply: str = ""
     reply_token_ids: list[int] | None = None
+    prompt_token_ids: bytes | None = None
+    tool_calls: list[ToolCall] = []
     reasoning: str = ""
     prompt: str | list[int] | None = None
     phase: Literal["priming", "warmup", "measured"] = "measured"

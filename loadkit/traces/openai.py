@@ -2,8 +2,9 @@
 
 Optional keys beside the body: timestamp (seconds), session_id, request_id, cache_salt, lora (the
 adapter's name; requests of other models, adapters or salts share no block), response.
-`response` is `{"content", "token_ids", "finish_reason", "latency_s"}` or an OpenAI completion
-object. `input` and `instructions` are the Responses API's names for messages and system message;
+`response` is `{"content", "token_ids", "prompt_token_ids", "finish_reason", "latency_s"}` or an OpenAI
+completion object. Where it has `prompt_token_ids` (vLLM's `return_token_ids`), those are the prompt's
+tokens, whatever a tokenizer makes of the text; with `token_ids` too, none is needed. `input` and `instructions` are the Responses API's names for messages and system message;
 `input` is text or a list of messages.
 """
 
@@ -39,7 +40,9 @@ class Response(msgspec.Struct):
     """Either loadkit's short form or an OpenAI completion object (`choices`, `usage`)."""
 
     content: str | None = None
+    tool_calls: list[Message] | None = None
     token_ids: TokenIds | None = None
+    prompt_token_ids: TokenIds | None = None
     finish_reason: str | None = None
     latency_s: Duration | None = None
     choices: list[dict[str, Any]] | None = None
@@ -135,12 +138,26 @@ def add_response(place: Place, request: TextRequest, response: Response) -> None
     request.latency_s = response.latency_s
     request.usage_tokens = response.usage.prompt_tokens if response.usage else None
     request.reply = reply_of(place, response)
+    request.prompt_ids = response.prompt_token_ids or _ids_of_choice(place, response) or None
+
+
+def _ids_of_choice(place: Place, response: Response) -> list[int] | None:
+    """vLLM has the prompt's ids of a text completion in its choice."""
+    said = response.choices[0].get("prompt_token_ids") if response.choices else None
+    try:
+        return msgspec.convert(said, TokenIds | None)
+    except msgspec.ValidationError as error:
+        raise place.error(f"the response does not fit the format: {error}") from error
 
 
 def reply_of(place: Place, response: Response) -> Reply | None:
     """The reply; None if the row tells nothing of its tokens."""
     if response.choices is None:
-        return _told(response.content, response.token_ids, response.finish_reason)
+        reply = _told(response.content, response.token_ids, response.finish_reason)
+        if reply is not None and response.tool_calls:
+            said = {"role": "assistant", "content": response.content}
+            reply.message = said | {"tool_calls": response.tool_calls}
+        return reply
     if len(response.choices) != 1:
         raise place.error(
             f"the response has {len(response.choices)} choices", "log one request a choice"

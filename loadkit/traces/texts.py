@@ -46,12 +46,14 @@ class Reply(msgspec.Struct):
 class TextRequest(msgspec.Struct):
     """One request of a text log: either messages or a prompt. Times in seconds, None if unknown.
 
+    prompt_ids: the prompt's token ids as the server computed them, beside what they were made of.
     usage_tokens: prompt tokens as the server counted them, to check the tokenizer against.
     max_tokens: the most that was asked for; it changes no prompt, but whoever sends it again asks so.
     """
 
     messages: list[dict[str, Any]] | None = None
     prompt: str | list[int] | None = None
+    prompt_ids: list[int] | None = None
     tools: list[Any] | None = None
     session: Name | None = None
     salt: str = ""
@@ -128,10 +130,11 @@ class HashedTexts:
 
 
 def rendered(place: Place, request: TextRequest, tokenizer: Tokenizer | None) -> str | None:
-    """Text of a chat prompt; None for a request with `prompt`. FormatError if it cannot be."""
+    """Text of a chat prompt; None for a request with `prompt`, or whose token ids are known.
+    FormatError if it cannot be."""
     if (request.messages is None) == (request.prompt is None):
         raise place.error("the row needs either `messages` or `prompt`")
-    if request.messages is None:
+    if request.messages is None or request.prompt_ids is not None:
         return None
     try:
         return needed(tokenizer, place).render_chat(request.messages, request.tools)
@@ -167,7 +170,7 @@ class _Batch:
         if reply is not None and reply.token_ids is None:
             needed(tokenizer, place)
             texts.append(reply.content or "")
-        if isinstance(prompt, str):
+        if isinstance(prompt, str) and request.prompt_ids is None:
             needed(tokenizer, place)
             self.prompts.append(prompt)
             self.num_chars += len(prompt)
@@ -223,7 +226,9 @@ def _paired(batch: _Batch, bare: list[list[int]], prompts: list[list[int]]) -> T
     next_bare, next_prompt = iter(bare), iter(prompts)
     out: Tokenised = []
     for place, request in batch.rows:
-        if request.messages is not None:
+        if request.prompt_ids is not None:
+            tokens = TokenRequest(request.prompt_ids)
+        elif request.messages is not None:
             tokens = TokenRequest(next(next_bare))
         elif isinstance(request.prompt, str):
             tokens = TokenRequest(next(next_prompt))

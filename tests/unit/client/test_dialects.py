@@ -193,12 +193,12 @@ def test_pieces_of_tool_calls_are_joined_by_their_index() -> None:
 def test_a_whole_answers_tool_calls() -> None:
     calls = [
         {"id": "c1", "function": {"name": "weather", "arguments": '{"at": "Rome"}'}},
-        {"id": "c2", "function": {"name": "time", "arguments": {}}},
+        {"function": {"name": "time", "arguments": {"in": "s"}}},
     ]
     message = {"role": "assistant", "content": None, "tool_calls": calls}
     body = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
     response = ask(sized(json.dumps(body).encode(), kind=b"application/json"))
-    assert response.tool_calls == [CALLS[0], ToolCall("c2", "time", "")]
+    assert response.tool_calls == [CALLS[0], ToolCall("call_1", "time", '{"in":"s"}')]
 
 
 def test_anthropics_tool_calls() -> None:

@@ -10,9 +10,12 @@ from run_builders import answered, context, counters, journal
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from loadkit.analysis import analyze
 from loadkit.client.prometheus import PrefixCounters
+from loadkit.core.blocks import packed_tokens
 from loadkit.runs.folder import finish_run
 from loadkit.runs.record import Record
+from loadkit.traces import read_trace
 
 WORDS = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
 IDS = {word: number for number, word in enumerate(WORDS)}
@@ -226,3 +229,117 @@ def test_overlapping_requests_leave_open_who_got_which_slot(
     known = context(scheduled=4, tokenizer=tokenizer, num_slots=1, counters_before=source)
     found = finish_run(work, tmp_path / "run", known)["reconciliation"]
     assert found["usage_vs_prediction"]["agrees"] is agrees
+
+
+GENERATED = [IDS[word] for word in "ijkl"] + [25]
+
+
+def ids_of(text: str, before: str = "") -> bytes:
+    """The server's token ids of a prompt; its template writes `before` in front of it."""
+    return packed_tokens([IDS[word] for word in [*before, *text.split()]])
+
+
+def with_ids(before: str = "") -> list[Record]:
+    """`two_turns` of a server that tells its token ids: 12 of the second prompt's tokens are there
+    in blocks of 4, whatever stands in front of both prompts."""
+    turns = two_turns(GENERATED)
+    for record, words in zip(
+        turns, ("a b c d e f g h", "a b c d e f g h i j k l m n o"), strict=True
+    ):
+        record.prompt_token_ids = ids_of(words, before)
+        record.prompt_tokens = len(words.split()) + len(before)
+    turns[1].cached_tokens = (12 + len(before)) // 4 * 4
+    return turns
+
+
+@pytest.mark.parametrize("before", ["", "zz"])
+def test_the_servers_own_token_ids_predict_without_any_tokenizer(
+    work: Path, tmp_path: Path, before: str
+) -> None:
+    journal(work, 0, with_ids(before))
+    run = finish_run(work, tmp_path / "run", context(scheduled=2, block_size=4))
+    found = run["reconciliation"]
+    num_tokens = 23 + 2 * len(before)
+    assert found["prediction"] == {"cached_tokens": 12, "prompt_tokens": num_tokens}
+    assert found["usage_vs_prediction"]["agrees"] is True
+    assert (run["split"]["source"], run["split"]["continuation"]) == ("attributed", 12)
+    assert run["prompt_ids"] == {"source": "server", "from_server": 2, "answers": 2}
+    assert (run["tokenizer"], run["template"], run["notes"]) == (None, None, [])
+    assert run["append_only"]["kept"] == 1
+    log = tmp_path / "run" / "sent.jsonl.gz"
+    trace = read_trace([log], format="openai", block_size=4)
+    assert analyze(trace).infinite.continuation * num_tokens == pytest.approx(12)
+
+
+def test_another_template_than_the_servers_is_named_and_its_own_ids_are_used(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    journal(work, 0, with_ids("zz"))
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4)
+    run = finish_run(work, tmp_path / "run", known)
+    assert run["reconciliation"]["usage_vs_prediction"]["agrees"] is True
+    assert run["reconciliation"]["retokenised_tokens"] is None
+    assert run["prompt_ids"]["source"] == "server"
+    first = {"session": "s", "turn": 0, "server_tokens": 10, "local_tokens": 8, "first_token": 0}
+    assert run["template"] == {"compared": 2, "by": "token_ids", "different": 2, "first": first}
+    (note,) = run["notes"]
+    assert note == (
+        "the server's prompt has 2 tokens more than this tokenizer's template gives (10 and 8):"
+        " first difference at token 0. Its tokenizer or chat template is another one; the"
+        " prediction is made of the server's own token ids, so it holds"
+    )
+
+
+def test_ids_that_only_some_answers_have_are_not_mixed_with_the_tokenizers(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    turns = with_ids()
+    turns[1].prompt_token_ids = None
+    journal(work, 0, turns)
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4)
+    run = finish_run(work, tmp_path / "with", known)
+    assert run["reconciliation"]["usage_vs_prediction"]["agrees"] is True
+    assert run["prompt_ids"] == {"source": "tokenizer", "from_server": 1, "answers": 2}
+    assert "1 of 2 answers came with the server's token ids" in run["notes"][0]
+    alone = finish_run(work, tmp_path / "without", context(scheduled=2, block_size=4))
+    assert alone["prompt_ids"]["source"] is None
+    assert alone["notes"] == [
+        "no prediction: 1 of 2 answers came without the server's token ids of the prompt, so it"
+        " needs the served tokenizer"
+    ]
+
+
+def test_prompt_ids_without_those_of_a_reply_need_the_served_tokenizer(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    turns = with_ids()
+    turns[0].reply_token_ids = None
+    journal(work, 0, turns)
+    alone = finish_run(work, tmp_path / "without", context(scheduled=2, block_size=4))
+    assert "1 of 2 answers came without the server's token ids of the reply" in alone["notes"][0]
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4)
+    assert finish_run(work, tmp_path / "with", known)["prompt_ids"]["source"] == "server"
+
+
+def test_a_server_that_counts_otherwise_has_another_template(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    turns = two_turns(GENERATED)
+    turns[0].prompt_tokens, turns[1].prompt_tokens = 20, 27
+    journal(work, 0, turns)
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4)
+    run = finish_run(work, tmp_path / "run", known)
+    first = {"session": "s", "turn": 0, "server_tokens": 20, "local_tokens": 8, "first_token": None}
+    assert run["template"] == {"compared": 2, "by": "usage", "different": 2, "first": first}
+    assert "12 tokens more than this tokenizer's template gives (20 and 8)" in run["notes"][0]
+    assert "so it is wrong" in run["notes"][0]
+
+
+def test_a_tokenizer_that_gives_the_servers_tokens_is_said_to(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    journal(work, 0, with_ids())
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4)
+    run = finish_run(work, tmp_path / "run", known)
+    assert run["template"] == {"compared": 2, "by": "token_ids", "different": 0, "first": None}
+    assert (run["notes"], run["reconciliation"]["retokenised_tokens"]) == ([], 0)

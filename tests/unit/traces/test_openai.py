@@ -244,3 +244,26 @@ def test_text_parts_give_the_tokens_that_the_reference_server_gives(
     joined = letters.encode_chat([{"role": "user", "content": "abcde"}, *messages[1:]])
     assert served == joined == letters.encode_chat(messages)
     assert trace.prompt_tokens.tolist() == [len(served)]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_servers_token_ids_of_the_prompt_need_no_tokenizer_and_go_before_its_own(
+    write_log: WriteLog, letters: Tokenizer, inside: bool
+) -> None:
+    """vLLM's answer has them at its top for chats, in the choice for completions."""
+    choice = {"message": {"content": "x"}, "token_ids": [7, 8, 9], "finish_reason": "stop"}
+    ids = {"prompt_token_ids": [1, 2, 3, 4]}
+    answer = {"choices": [choice | ids]} if inside else {"choices": [choice]} | ids
+    log = write_log(chat("abc", response=answer), {"prompt": "abc", "response": answer})
+    for tokenizer in (None, letters):
+        trace = read([log], block_size=2, tokenizer=tokenizer)
+        assert trace.prompt_tokens.tolist() == [4, 4]
+        assert trace.block_ids.tolist() == [0, 1, 0, 1]
+        assert resident(trace, 0) == [0, 1, 2]
+
+
+def test_prompt_token_ids_that_cannot_be_are_an_error(write_log: WriteLog) -> None:
+    for bad in ([2**31], [-1], ["a"], "abc"):
+        for answer in ({"prompt_token_ids": bad}, {"choices": [{"prompt_token_ids": bad}]}):
+            with pytest.raises(FormatError, match="does not fit"):
+                read([write_log(chat("abc", response=answer))], block_size=2)
