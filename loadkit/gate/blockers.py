@@ -16,6 +16,7 @@ SEND_MORE = "send more sessions, each with its own prompts"
 _SAME_SETTING = (
     "run loadkit forecast again with the tokenizer, block size and capacity that is tested"
 )
+_SERVED_TOKENIZER = "run again with the served model's own folder or name as --tokenizer"
 # Codes in run.json that say the clock, not the traffic, made a run invalid.
 _LATE = frozenset({"invalid_timing", "loop_stalled", "loop_stall", "stalled", "stalls"})
 
@@ -30,7 +31,7 @@ def blockers(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[
         checks: tuple[Check, ...] = (_refused, _other_setting)
     else:
         checks = (
-            *(_refused, _other_setting, _late, _not_reported),
+            *(_refused, _other_setting, _template_differs, _late, _not_reported),
             *(_too_few, _too_small_log, _perhaps_warm, _witnesses_differ),
         )
     for check in checks:
@@ -123,12 +124,26 @@ def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Ite
         )
         figures = run.capacity_blocks, scenario.capacity_blocks
         yield Reason("forecast_refused", message, *figures, _SAME_SETTING)
-    yield from _other_tokenizer(run, limits)
 
 
-def _other_tokenizer(run: Measured, limits: Thresholds) -> Iterator[Reason]:
-    """Servers say no fingerprint, but how many tokens a prompt has. The prediction is of every answer,
-    usage of those that have it: sums of other requests say nothing."""
+def _template_differs(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """Servers say no fingerprint, but which tokens a prompt has, or how many. A prediction of the
+    server's own ids does not need the tokenizer."""
+    if run.prompt_ids is not None and run.prompt_ids.source == "server":
+        return
+    if said := other_template(run):
+        assert run.template is not None
+        assert run.template.first is not None
+        first = run.template.first
+        figures = first.server_tokens, first.local_tokens
+        yield Reason("template_differs", said, *figures, _SERVED_TOKENIZER)
+    else:
+        yield from _counts_differ(run, limits)
+
+
+def _counts_differ(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """The prediction is of every answer, usage of those that have it: sums of other requests say
+    nothing."""
     found = run.reconciliation
     if run.split.requests != run.answered:
         return
@@ -140,7 +155,22 @@ def _other_tokenizer(run: Measured, limits: Thresholds) -> Iterator[Reason]:
             f"the server counted {served:,} prompt tokens where --tokenizer counts"
             f" {counted_here:,}: it has another tokenizer or chat template"
         )
-        yield Reason("forecast_refused", message, served, counted_here, _SAME_SETTING)
+        yield Reason("template_differs", message, served, counted_here, _SERVED_TOKENIZER)
+
+
+def other_template(run: Measured) -> str | None:
+    """What differs between the server's prompts and those of the run's tokenizer; None: nothing that
+    was compared."""
+    found = run.template
+    if found is None or not found.different or found.first is None:
+        return None
+    server, ours, at = found.first.server_tokens, found.first.local_tokens, found.first.first_token
+    where = "" if at is None else f", from token {at:,} on"
+    return (
+        f"{found.different:,} of {counted(found.compared, 'prompt')} are not what --tokenizer makes"
+        f" of them: the first has {server:,} tokens on the server and {ours:,} here{where}, so the"
+        " server has another tokenizer or chat template"
+    )
 
 
 def _capacities_differ(measured: int | None, forecast: int | None, limits: Thresholds) -> bool:
@@ -177,7 +207,7 @@ def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Re
         message = (
             "cached tokens were reported, but without a prediction they cannot be split by cause"
         )
-        remedy = "run with --tokenizer and the server's block size"
+        remedy = "run with --tokenizer and the server's block size, or on a server that returns token ids"
     else:
         message = f"{silent} of {said} came without cached tokens"
         remedy = "find out which answers lack usage: requests.parquet, column cached_tokens"

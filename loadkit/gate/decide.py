@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from loadkit.gate.baseline import Change, Run, changes, check_counts, open_run
-from loadkit.gate.blockers import blockers
+from loadkit.gate.blockers import blockers, other_template
 from loadkit.gate.doubts import doubts, left_early
 from loadkit.gate.failures import hard_failures, is_shorter, rate_failures
 from loadkit.gate.inputs import Expected, Measured, checked
@@ -174,6 +174,8 @@ def _notes(
     run: Measured, forecast: Expected, policy: Policy, requests: Requests | None
 ) -> list[str]:
     notes = []
+    if run.prompt_ids and run.prompt_ids.source == "server" and (differs := other_template(run)):
+        notes.append(f"{differs}; the run's figures are made of the server's own token ids")
     if forecast.log.tokenizer_fingerprint is None:
         notes.append(
             "the forecast names no tokenizer (its log came as block ids), so nobody checked that it"

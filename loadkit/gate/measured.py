@@ -95,6 +95,26 @@ class Tokenizer(msgspec.Struct, frozen=True):
     fingerprint: str
 
 
+class PromptIds(msgspec.Struct, frozen=True):
+    """Whose token ids the prediction is made of; None: there is no prediction."""
+
+    source: Literal["server", "tokenizer"] | None
+
+
+class FirstDifference(msgspec.Struct, frozen=True):
+    server_tokens: Count
+    local_tokens: Count
+    first_token: Count | None
+
+
+class Template(msgspec.Struct, frozen=True):
+    """What comparing the first answers' prompts with the tokenizer's found."""
+
+    compared: Count
+    different: Count
+    first: FirstDifference | None
+
+
 class Delay(msgspec.Struct, frozen=True):
     """Seconds of actual minus intended send."""
 
@@ -106,7 +126,7 @@ class Measured(msgspec.Struct, frozen=True):
     file that lost one must not look like a run without that fault.
 
     left: requests that users left on purpose; the plan says so, and nobody waits for their answers.
-    kind: of traffic, as the profile names it.
+    kind: of traffic, as the profile names it. prompt_ids, template: an older loadkit did not look.
     """
 
     schema: Literal["loadkit.run/1"]
@@ -125,6 +145,8 @@ class Measured(msgspec.Struct, frozen=True):
     schedule_delay_s: Delay
     split: MeasuredSplit
     reconciliation: Reconciliation
+    prompt_ids: PromptIds | None = None
+    template: Template | None = None
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.reasons:

@@ -21,6 +21,7 @@ Code = Literal[
     "not_reported",
     "invalid_timing",
     "forecast_refused",
+    "template_differs",
     "slo_missed",
     "regression",
 ]
@@ -37,6 +38,7 @@ QUESTIONS: dict[str, str] = {
     "not_reported": "did the server report cached tokens",
     "invalid_timing": "were requests sent when they should be",
     "forecast_refused": "is there a forecast for this setting",
+    "template_differs": "does the tokenizer give the prompts that the server computes",
     "slo_missed": "do enough requests meet the objectives",
     "regression": "is it no worse than the baseline run",
 }

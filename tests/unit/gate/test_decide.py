@@ -499,9 +499,41 @@ def test_counters_may_differ_by_what_was_left_without_an_answer(
 def test_a_prompt_of_other_lengths_shows_another_tokenizer() -> None:
     other = run(reconciliation__prediction__prompt_tokens=9000)
     [reason] = decide(other, expected()).reasons
-    assert reason.code == "forecast_refused"
+    assert reason.code == "template_differs"
     assert "10,000 prompt tokens where --tokenizer counts 9,000" in reason.message
     assert verdict(run(reconciliation__prediction__prompt_tokens=9900)) == "PASS"
+
+
+DIFFERS = {
+    "compared": 6,
+    "by": "token_ids",
+    "different": 6,
+    "first": {
+        "session": "s",
+        "turn": 0,
+        "server_tokens": 128,
+        "local_tokens": 116,
+        "first_token": 0,
+    },
+}
+
+
+def test_another_template_at_the_first_answers_is_inconclusive() -> None:
+    by_tokenizer = {"source": "tokenizer", "from_server": 3, "answers": 60}
+    found = run() | {"template": DIFFERS, "prompt_ids": by_tokenizer}
+    [reason] = decide(found, expected()).reasons
+    assert (reason.code, reason.verdict) == ("template_differs", "INCONCLUSIVE")
+    assert (reason.measured, reason.expected) == (128, 116)
+    assert "6 of 6 prompts are not what --tokenizer makes of them" in reason.message
+    assert "128 tokens on the server and 116 here, from token 0 on" in reason.message
+    assert verdict(found | {"template": DIFFERS | {"different": 0, "first": None}}) == "PASS"
+
+
+def test_another_template_is_a_note_where_the_servers_own_ids_were_used() -> None:
+    own = {"source": "server", "from_server": 60, "answers": 60}
+    found = decide(run() | {"template": DIFFERS, "prompt_ids": own}, expected())
+    assert found.verdict == "PASS"
+    assert any("made of the server's own token ids" in note for note in found.notes)
 
 
 def test_answers_without_usage_do_not_look_like_another_tokenizer() -> None:

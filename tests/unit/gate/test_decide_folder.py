@@ -12,6 +12,7 @@ from gate_builders import UNSPLIT, expected, folder, mirage, rows, run
 
 from loadkit.core.errors import InputError
 from loadkit.gate import Verdict, decide_folder
+from loadkit.gate.verdict import CODES
 
 SLO = {"ttft_s": 0.5, "share": 0.95}
 
@@ -75,7 +76,7 @@ def test_warm_up_requests_do_not_count(tmp_path: Path) -> None:
 
 def test_every_code_has_one_check_and_what_nobody_asked_is_skipped(tmp_path: Path) -> None:
     verdict = judge(tmp_path, run())
-    assert len({check.code for check in verdict.checks}) == 12
+    assert [check.code for check in verdict.checks] == list(CODES)
     assert [c.code for c in verdict.checks if c.outcome == "skipped"] == [
         "slo_missed",
         "regression",

@@ -16,6 +16,7 @@ from loadkit.gate import decide
 from loadkit.gate.annotations import to_annotations
 from loadkit.gate.junit import to_junit
 from loadkit.gate.markdown import to_markdown
+from loadkit.gate.verdict import CODES
 
 LATE = {"code": "invalid_timing", "message": HOSTILE}
 
@@ -28,7 +29,7 @@ def hostile() -> Any:
 
 def test_junit_counts_failures_errors_and_skipped_checks() -> None:
     suite = ET.fromstring(to_junit(decide(mirage() | {"wraps": 2}, expected())))
-    assert suite.attrib == suite.attrib | {"tests": "12", "failures": "2", "errors": "0"}
+    assert suite.attrib == suite.attrib | {"tests": str(len(CODES)), "failures": "2", "errors": "0"}
     failed = [case.find("failure") for case in suite.iter("testcase")]
     assert [f.get("type") for f in failed if f is not None] == ["replay_mirage", "wrapped_corpus"]
     unsure = ET.fromstring(to_junit(decide(run(split__sessions=3), expected())))
@@ -52,7 +53,7 @@ def test_markdown_has_figures_reasons_remedies_and_checks() -> None:
     assert text.startswith("## loadkit gate: FAIL (staging)\n")
     assert "| hit rate | 92.0% |" in text
     assert "> Send what users send" in text
-    assert text.count("\n| ") == 1 + 3 + 1 + 12  # two heads, three rates, twelve checks
+    assert text.count("\n| ") == 1 + 3 + 1 + len(CODES)  # two heads, three rates, the checks
 
 
 def test_markdown_of_hostile_text_is_text() -> None:
