@@ -33,7 +33,6 @@ from loadkit.analysis.curve import hit_curve
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import Reuse, reuse_of
 from loadkit.core.tokenizer import load_tokenizer
-from loadkit.core.trace import IntArray
 from loadkit.traces import read_trace
 
 # In a file of its own process: AIPerf's analysis without its start, file already parsed.
@@ -99,11 +98,6 @@ class Peers:
         return json.loads((self.scratch / name).read_text("utf-8"))
 
 
-def tokens_of(reuse: Reuse, hit_blocks: IntArray) -> IntArray:
-    """Hit tokens (n,): the partial last block has what the prompt has left."""
-    return np.minimum(hit_blocks * reuse.trace.block_size, reuse.trace.prompt_tokens)
-
-
 def aiperf(peers: Peers, path: Path, given: Reuse) -> Iterator[Line]:
     """Mean over requests of leading ids seen before / ids."""
     peers.run("aiperf", "analyze-trace", path, "512", "--output-file", "aiperf.json")
@@ -123,7 +117,7 @@ def kvcache_simulator(peers: Peers, path: Path, given: Reuse) -> Iterator[Line]:
     half = report["metadata"]["warmupRequests"]
 
     def last_half(capacity: int | None) -> float:
-        hit = tokens_of(given, given.hit_blocks(capacity))[half:].sum()
+        hit = given.tokens(given.hit_blocks(capacity))[half:].sum()
         return float(hit / given.trace.prompt_tokens[half:].sum())
 
     yield Line(
@@ -145,7 +139,7 @@ def llmtrafficlens(peers: Peers, path: Path, given: Reuse) -> Iterator[Line]:
     for point in peers.report("ltl.json")["reuse_potential"]["curve"]:
         tokens = point["capacity_tokens"]
         blocks = None if tokens is None else max(1, tokens // 512)
-        exact = int(tokens_of(given, given.hit_blocks(blocks)).sum()) / total
+        exact = int(given.tokens(given.hit_blocks(blocks)).sum()) / total
         theirs = point["hit_rate"]
         size = "no limit" if blocks is None else f"LRU {blocks:,}"
         yield Line("llmtrafficlens", f"{size}, our definition", theirs, exact)
@@ -200,7 +194,7 @@ def kvlint(peers: Peers, tokenizer: Path) -> Iterator[Line]:
         rows = result["per_request"]
         total = sum(row["prompt_tokens"] for row in rows)
         theirs = sum(row["cached_tokens"] for row in rows) / total
-        ours = int(tokens_of(reuse, reuse.hit_blocks(None)).sum()) / int(trace.prompt_tokens.sum())
+        ours = int(reuse.tokens(reuse.hit_blocks(None)).sum()) / int(trace.prompt_tokens.sum())
         yield Line("kvlint", f"{engine}, no limit, no last-block rule", theirs, ours)
         ruled = per_request_of(reuse_of(trace, engine), None).total().rate("hit") or 0.0
         yield Line("kvlint", f"{engine}, no limit, engine's rule", theirs, ruled)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from loadkit.analysis.events import prompts_alone
+from loadkit.analysis.nodes import NodeStream, node_stream
 from loadkit.analysis.reuse import Reuse
-from loadkit.analysis.stack import stack_positions
-from loadkit.core.jit import compiled
+from loadkit.analysis.stack import Positions, stack_positions
+from loadkit.analysis.weighted import WeightedHits, weighted_hits
 from loadkit.core.split import Split
-from loadkit.core.trace import IntArray
 
-KindArray = npt.NDArray[np.int8]
 DEFAULT_POINTS = 24
 POINT_CAUSES = (
     "replay_same_session",
@@ -50,50 +48,59 @@ class CurvePoint(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class HitCurve:
-    """Hits at every capacity; build it with `hit_curve`. Index c counts positions <= c."""
+    """Hits at every capacity; build it with `hit_curve`.
 
-    block_size: int
-    prompt_tokens: int
-    by_cause: IntArray  # (4, largest position + 1) tokens: see _histogram for the causes
-    as_given: IntArray  # (largest position + 1,) prompt blocks, of prompts alone
-    num_blocks: int
+    as_given counts blocks instead of tokens: the prompts alone, as if each block were one token, no
+    engine had a rule, and replies and unfinished pages did not exist.
+    """
+
+    log: Counted
+    as_given: Counted
 
     def split(self, capacity_blocks: int | None) -> Split:
         """Prompt tokens of the whole log by cause at a capacity (None: infinite)."""
-        at, ever = self._at(self.by_cause, capacity_blocks), self._at(self.by_cause, None)
-        new_own, new_shared, same, cross = (int(tokens) for tokens in at)
-        evicted = int(ever.sum() - at.sum())
-        return Split(self.prompt_tokens, same, cross, new_own, new_shared, evicted)
+        return self.log.hits([capacity_blocks]).split(0)
 
     def block_hit_rate(self, capacity_blocks: int | None) -> float | None:
         """Hit blocks / blocks as given, in a plain LRU of that size; None without blocks."""
-        if not self.num_blocks:
-            return None
-        return int(self._at(self.as_given, capacity_blocks)) / self.num_blocks
+        return self.as_given.hits([capacity_blocks]).split(0).rate("hit")
 
-    def point(self, capacity_blocks: int | None) -> CurvePoint:
-        """All rates at one capacity."""
-        return CurvePoint(
-            capacity_blocks=capacity_blocks,
-            capacity_tokens=None if capacity_blocks is None else capacity_blocks * self.block_size,
-            block_hit_rate=self.block_hit_rate(capacity_blocks),
-            **rates_of_point(self.split(capacity_blocks)),
-        )
+    def points(self, capacities_blocks: Sequence[int | None]) -> list[CurvePoint]:
+        """All rates at these capacities."""
+        size = self.log.stream.block_size
+        tokens, blocks = self.log.hits(capacities_blocks), self.as_given.hits(capacities_blocks)
+        return [
+            CurvePoint(
+                capacity_blocks=capacity,
+                capacity_tokens=None if capacity is None else capacity * size,
+                block_hit_rate=blocks.split(index).rate("hit"),
+                **rates_of_point(tokens.split(index)),
+            )
+            for index, capacity in enumerate(capacities_blocks)
+        ]
 
     def default_capacities(self, points: int = DEFAULT_POINTS) -> list[int | None]:
         """Log-spaced sizes up to all distinct blocks, or on to where more room gains nothing."""
-        first_touches = self.num_blocks - int(self.as_given[-1])
-        top = max(first_touches, self.by_cause.shape[1] - 1)
-        if top == 0:
-            return []
-        return log_spaced(top, points)
+        given = self.as_given.hits([None]).split(0)
+        top = max(given.miss, self.log.largest_position())
+        return log_spaced(top, points) if top else []
 
-    @staticmethod
-    def _at(counts: IntArray, capacity_blocks: int | None) -> IntArray:
-        largest = counts.shape[-1] - 1
-        index = largest if capacity_blocks is None else min(capacity_blocks, largest)
-        found: IntArray = counts[..., index]
-        return found
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A stream and the pass over it, counted as often as asked."""
+
+    stream: NodeStream
+    positions: Positions
+
+    def hits(self, capacities_blocks: Sequence[int | None]) -> WeightedHits:
+        return weighted_hits(self.stream, capacities_blocks, positions=self.positions)
+
+    def largest_position(self) -> int:
+        """Of a block that was seen before; 0 if none was."""
+        newer, weight = self.positions.newer, self.stream.weight[self.stream.nodes]
+        seen = newer >= 0
+        return int((newer[seen] + weight[seen]).max(initial=0))
 
 
 def rates_of_point(split: Split) -> dict[str, float | None]:
@@ -108,57 +115,14 @@ def log_spaced(top: float, points: int = DEFAULT_POINTS) -> list[int | None]:
 
 
 def hit_curve(reuse: Reuse) -> HitCurve:
-    """Count the pass once for all capacities."""
-    trace = reuse.trace
-    given = reuse.position
+    """The curve of a pass already made; a log with replies takes another one over its prompts."""
+    trace, stream, positions = reuse.trace, reuse.stream, reuse.positions
     if trace.resident_ids is not None or trace.partial_page is not None:
-        given = stack_positions(trace, prompts_alone(trace))
-    counts = _histogram(
-        trace.block_ptr,
-        reuse.position,
-        reuse.max_hit_blocks,
-        reuse.own_blocks,
-        reuse.replay,
-        trace.prompt_tokens,
-        trace.block_size,
-        int(reuse.position.max(initial=0)),
+        stream = node_stream(trace, "none")
+        positions = stack_positions(stream)
+    given = np.diff(trace.block_ptr)
+    asked = replace(
+        stream.requests, prompt_tokens=given, max_hit_blocks=given, max_hit_tokens=given
     )
-    seen = np.bincount(given, minlength=1)
-    seen[0] = 0  # never seen before
-    return HitCurve(
-        block_size=trace.block_size,
-        prompt_tokens=int(trace.prompt_tokens.sum()),
-        by_cause=np.cumsum(counts, axis=1, out=counts),
-        as_given=np.cumsum(seen, out=seen),
-        num_blocks=trace.num_blocks,
-    )
-
-
-@compiled
-def _histogram(
-    ptr: IntArray,
-    position: IntArray,
-    max_hit_blocks: IntArray,
-    own_blocks: IntArray,
-    replay: KindArray,
-    prompt_tokens: IntArray,
-    block_size: int,
-    largest: int,
-) -> IntArray:
-    """Tokens of blocks that may hit, by cause and position.
-
-    Causes: 0 continuation and 1 shared of new prompts, 2 and 3 replays (1 + REPLAY_*). A partial
-    last block, which hits under the rule `none` only, has the tokens that the prompt has left.
-    """
-    counts = np.zeros((4, largest + 1), np.int64)
-    for request in range(len(ptr) - 1):
-        start = ptr[request]
-        for depth in range(max_hit_blocks[request]):
-            found = position[start + depth]
-            if found == 0:
-                break
-            cause = 1 + replay[request]
-            if replay[request] == 0 and depth < own_blocks[request]:
-                cause = 0
-            counts[cause, found] += min(block_size, prompt_tokens[request] - depth * block_size)
-    return counts
+    as_given = Counted(replace(stream, block_size=1, requests=asked), positions)
+    return HitCurve(Counted(reuse.stream, reuse.positions), as_given)

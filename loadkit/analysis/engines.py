@@ -48,6 +48,15 @@ def max_hit_blocks(trace: Trace, engine: str) -> IntArray:
     return np.minimum(rule, given)
 
 
+def hit_tokens(blocks: IntArray, prompt_tokens: IntArray, block_size: int) -> IntArray:
+    """Tokens (n,) of each prompt's leading `blocks` (n,): the one definition of hit tokens.
+
+    Full blocks have `block_size` tokens, and the partial last one what the prompt has left. So a
+    prompt whose whole chain hits has `prompt_tokens` hit tokens, never more.
+    """
+    return np.minimum(blocks * block_size, prompt_tokens)
+
+
 def as_cached(trace: Trace, engine: str) -> Trace:
     """The trace as that engine keeps it: without unfinished pages, or without replies."""
     check_engine(engine)

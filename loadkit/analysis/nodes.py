@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from loadkit.analysis.engines import as_cached, max_hit_blocks
+from loadkit.analysis.causes import own_prefix_blocks, replay_kinds
+from loadkit.analysis.engines import as_cached, hit_tokens, max_hit_blocks
 from loadkit.analysis.events import Events, events_of
-from loadkit.analysis.reuse import own_prefix_blocks, replay_kinds
 from loadkit.core import csr
 from loadkit.core.csr import places, pointers
 from loadkit.core.errors import InputError
+from loadkit.core.jit import compiled
 from loadkit.core.trace import BoolArray, FloatArray, IntArray, Trace
 
 KindArray = npt.NDArray[np.int8]
@@ -28,12 +29,15 @@ KindArray = npt.NDArray[np.int8]
 class NodeRequests:
     """What the pass must know of each request; all arrays are (n,), lengths in blocks and tokens.
 
-    max_hit_blocks is the engine's rule, own_blocks the leading blocks that the session had before
-    (see `analysis.reuse`), replay one of REPLAY_*. prompt_tokens has the partial last block too.
+    max_hit_blocks is the engine's rule, max_hit_tokens the tokens of those blocks
+    (`engines.hit_tokens`: a partial last block has fewer than a block). own_blocks are the leading
+    blocks that the session had before, replay one of REPLAY_* (see `analysis.causes`).
+    prompt_tokens has the partial last block too.
     """
 
     prompt_tokens: IntArray
     max_hit_blocks: IntArray
+    max_hit_tokens: IntArray
     own_blocks: IntArray
     replay: KindArray
     prompt_key: IntArray
@@ -81,8 +85,13 @@ class NodeStream:
 def node_stream(trace: Trace, engine: str = "vllm") -> NodeStream:
     """Compress a trace as that engine keeps it, with its rule of how much of a prompt may hit (see
     `analysis.engines`). InputError for an unknown engine."""
-    trace = as_cached(trace, engine)
+    return stream_of(as_cached(trace, engine), engine)
+
+
+def stream_of(trace: Trace, engine: str) -> NodeStream:
+    """`node_stream` of a trace that is as the engine keeps it already (`engines.as_cached`)."""
     events = events_of(trace)
+    may_hit = max_hit_blocks(trace, engine)
     ptr, blocks, num_blocks = _touches(trace, events)
     event_ptr, nodes, weight = compress(ptr, blocks, num_blocks)
     return NodeStream(
@@ -95,7 +104,8 @@ def node_stream(trace: Trace, engine: str = "vllm") -> NodeStream:
         event_time_s=_event_times(trace, events),
         requests=NodeRequests(
             prompt_tokens=trace.prompt_tokens,
-            max_hit_blocks=max_hit_blocks(trace, engine),
+            max_hit_blocks=may_hit,
+            max_hit_tokens=hit_tokens(may_hit, trace.prompt_tokens, trace.block_size),
             own_blocks=own_prefix_blocks(trace, events),
             replay=replay_kinds(trace.prompt_key, trace.session),
             prompt_key=trace.prompt_key,
@@ -112,16 +122,10 @@ def compress(
     No chain may hold a block twice. A block with two parents starts a node of its own, so the
     result is exact for ids that are no prefix chains too.
     """
-    parent_of_touch = _parents(ptr, blocks)
-    heads = _node_heads(blocks, parent_of_touch, num_blocks)
-    keep = np.flatnonzero(heads[blocks])
-    node_of_block = np.cumsum(heads) - 1
-    nodes = node_of_block[blocks[keep]]
-    # A node ends where the next one of the chain starts, or with the chain.
-    ends = np.minimum(np.append(keep[1:], len(blocks)), _chain_end(ptr, keep))
-    weight = np.zeros(int(heads.sum()), np.int64)
-    weight[nodes] = ends - keep
-    return np.searchsorted(keep, ptr).astype(np.int64), nodes.astype(np.int64), weight
+    heads, num_touches = _node_heads(ptr, blocks, num_blocks)
+    nodes, weight = np.zeros(num_touches, np.int64), np.zeros(int(heads.sum()), np.int64)
+    node_ptr = _join(ptr, blocks, heads, np.cumsum(heads) - 1, nodes, weight)
+    return node_ptr, nodes, weight
 
 
 def split_at_depths(stream: NodeStream, depths: IntArray) -> NodeStream:
@@ -218,27 +222,51 @@ def _event_times(trace: Trace, events: Events) -> FloatArray | None:
     return np.where(events.completes, trace.completed_s[events.request], arrival)
 
 
-def _parents(ptr: IntArray, blocks: IntArray) -> IntArray:
-    """(m,) the block before each touch in its chain, -1 at the head."""
-    parent = np.empty(len(blocks), np.int64)
-    parent[1:] = blocks[:-1]
-    parent[ptr[:-1][np.diff(ptr) > 0]] = -1
-    return parent
+@compiled
+def _node_heads(ptr: IntArray, blocks: IntArray, num_blocks: int) -> tuple[BoolArray, int]:
+    """(num_blocks,) whether a block starts a node, ids that never occur do not; touches of those.
+
+    A block starts a node if it stands first in a chain, follows different blocks, or is touched
+    less often than the one that it follows.
+    """
+    heads = np.zeros(num_blocks, np.bool_)
+    count, parent = np.zeros(num_blocks, np.int64), np.full(num_blocks, -1, np.int64)
+    for row in range(len(ptr) - 1):
+        before = -1
+        for touch in range(ptr[row], ptr[row + 1]):
+            block = blocks[touch]
+            if count[block] == 0:
+                parent[block] = before
+            elif parent[block] != before:
+                heads[block] = True
+            count[block] += 1
+            before = block
+    touches = 0
+    for block in range(num_blocks):
+        if count[block] and (parent[block] < 0 or count[parent[block]] != count[block]):
+            heads[block] = True
+        touches += count[block] * heads[block]
+    return heads, touches
 
 
-def _node_heads(blocks: IntArray, parent_of_touch: IntArray, num_blocks: int) -> BoolArray:
-    """(num_blocks,) whether a block starts a node; ids that never occur do not."""
-    count = np.bincount(blocks, minlength=num_blocks)
-    parent = np.full(num_blocks, -1, np.int64)
-    parent[blocks] = parent_of_touch
-    heads = parent < 0
-    heads[blocks[parent[blocks] != parent_of_touch]] = True
-    inner = np.flatnonzero(~heads)
-    heads[inner] = count[parent[inner]] != count[inner]
-    heads &= count > 0
-    return heads
-
-
-def _chain_end(ptr: IntArray, touch: IntArray) -> IntArray:
-    end: IntArray = ptr[np.searchsorted(ptr, touch, side="right")]
-    return end
+@compiled
+def _join(
+    ptr: IntArray,
+    blocks: IntArray,
+    heads: BoolArray,
+    node_of_block: IntArray,
+    nodes: IntArray,
+    weight: IntArray,
+) -> IntArray:
+    """Write the nodes of every chain and the blocks of every node; where each chain's begin."""
+    node_ptr = np.zeros(len(ptr), np.int64)
+    end = 0
+    for row in range(len(ptr) - 1):
+        for touch in range(ptr[row], ptr[row + 1]):
+            if heads[blocks[touch]]:
+                nodes[end] = node_of_block[blocks[touch]]
+                weight[nodes[end]] = 0
+                end += 1
+            weight[nodes[end - 1]] += 1
+        node_ptr[row + 1] = end
+    return node_ptr

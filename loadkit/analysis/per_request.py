@@ -7,13 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadkit.analysis.reuse import (
-    REPLAY_CROSS_SESSION,
-    REPLAY_NONE,
-    REPLAY_SAME_SESSION,
-    Reuse,
-    reuse_of,
-)
+from loadkit.analysis.causes import REPLAY_CROSS_SESSION, REPLAY_NONE, REPLAY_SAME_SESSION
+from loadkit.analysis.reuse import Reuse, reuse_of
 from loadkit.core.split import Split
 from loadkit.core.trace import BoolArray, IntArray, Trace
 
@@ -83,20 +78,14 @@ def per_request_from(
 ) -> PerRequest:
     """Causes of hits counted elsewhere; both (n,) in leading blocks, an infinite cache's first."""
     trace = reuse.trace
-    reusable = _tokens(trace, reusable_blocks)
-    resident = _tokens(trace, resident_blocks)
+    reusable, resident = reuse.tokens(reusable_blocks), reuse.tokens(resident_blocks)
     # Only the rule `none` lets a partial last block hit.
     full = np.maximum(trace.prompt_tokens // trace.block_size, reuse.max_hit_blocks)
     return PerRequest(
         prompt_tokens=trace.prompt_tokens,
         replay=reuse.replay,
-        own_prefix_tokens=_tokens(trace, np.minimum(reuse.own_blocks, full)),
+        own_prefix_tokens=reuse.tokens(np.minimum(reuse.own_blocks, full)),
         reusable_tokens=reusable,
         resident_tokens=resident,
         miss_capacity_tokens=reusable - resident,
     )
-
-
-def _tokens(trace: Trace, blocks: IntArray) -> IntArray:
-    """Tokens in leading blocks (n,): a partial last block has what the prompt has left."""
-    return np.minimum(blocks * trace.block_size, trace.prompt_tokens)

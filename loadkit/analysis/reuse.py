@@ -1,4 +1,4 @@
-"""The exact pass put together: per prompt block its stack position, per request why it could hit."""
+"""What one pass over a trace found: a log's weighted nodes with their stack positions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadkit.analysis.engines import as_cached, max_hit_blocks
-from loadkit.analysis.events import Events, events_of
-from loadkit.analysis.stack import stack_positions
-from loadkit.core.jit import compiled
-from loadkit.core.trace import BoolArray, IntArray, Trace
-
-REPLAY_NONE, REPLAY_SAME_SESSION, REPLAY_CROSS_SESSION = 0, 1, 2
-NEVER = np.iinfo(np.int64).max
+from loadkit.analysis.engines import as_cached, hit_tokens
+from loadkit.analysis.nodes import NodeStream, stream_of
+from loadkit.analysis.stack import Positions, stack_positions
+from loadkit.analysis.weighted import leading_blocks
+from loadkit.core.trace import IntArray, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +19,35 @@ class Reuse:
     """What one pass over a trace found; every rate at every capacity is counted from it."""
 
     trace: Trace
-    position: IntArray  # (m,) stack position, 0 never seen; replies and unfinished pages included
-    max_hit_blocks: IntArray  # (n,) the most blocks of the prompt that may hit, by engine rule
-    own_blocks: IntArray  # (n,) leading blocks that the session itself had before
-    replay: npt.NDArray[np.int8]  # (n,) REPLAY_*
+    stream: NodeStream
+    positions: Positions  # replies and unfinished pages take room in them
+
+    @property
+    def max_hit_blocks(self) -> IntArray:
+        """(n,) the most blocks of the prompt that may hit, by engine rule."""
+        return self.stream.requests.max_hit_blocks
+
+    @property
+    def own_blocks(self) -> IntArray:
+        """(n,) leading blocks that the session itself had before."""
+        return self.stream.requests.own_blocks
+
+    @property
+    def replay(self) -> npt.NDArray[np.int8]:
+        """(n,) REPLAY_*, see `analysis.causes`."""
+        return self.stream.requests.replay
+
+    def seen_blocks(self, capacity_blocks: int | None = None) -> IntArray:
+        """Leading blocks of each prompt (n,) in a cache of that size, whatever the rule lets hit."""
+        return leading_blocks(self.stream, self.positions, capacity_blocks)
 
     def hit_blocks(self, capacity_blocks: int | None) -> IntArray:
         """Blocks hit per request (n,) in a cache of that size (None: infinite)."""
-        limit = NEVER if capacity_blocks is None else capacity_blocks
-        return np.minimum(_within(self.trace.block_ptr, self.position, limit), self.max_hit_blocks)
+        return np.minimum(self.seen_blocks(capacity_blocks), self.max_hit_blocks)
+
+    def tokens(self, blocks: IntArray) -> IntArray:
+        """Tokens of leading blocks (n,), see `engines.hit_tokens`."""
+        return hit_tokens(blocks, self.trace.prompt_tokens, self.trace.block_size)
 
 
 def reuse_of(trace: Trace, engine: str = "vllm") -> Reuse:
@@ -39,85 +56,5 @@ def reuse_of(trace: Trace, engine: str = "vllm") -> Reuse:
     The result's trace is the one given, as that engine keeps it in its cache.
     """
     trace = as_cached(trace, engine)
-    events = events_of(trace)
-    return Reuse(
-        trace=trace,
-        position=stack_positions(trace, events),
-        max_hit_blocks=max_hit_blocks(trace, engine),
-        own_blocks=own_prefix_blocks(trace, events),
-        replay=replay_kinds(trace.prompt_key, trace.session),
-    )
-
-
-def replay_kinds(prompt_key: IntArray, session: IntArray) -> npt.NDArray[np.int8]:
-    """REPLAY_* (n,): was this whole prompt sent before, by this session or only by others?"""
-    rows = np.arange(len(prompt_key))
-    kinds = np.zeros(len(prompt_key), np.int8)
-    kinds[_first_row(prompt_key[:, None]) < rows] = REPLAY_CROSS_SESSION
-    kinds[_first_row(np.stack([prompt_key, session], axis=1)) < rows] = REPLAY_SAME_SESSION
-    return kinds
-
-
-def own_prefix_blocks(trace: Trace, events: Events) -> IntArray:
-    """Leading prompt blocks (n,) that the request's session had before, in prompts or replies.
-
-    The blocks that a session has had are closed under "parent of" (a chained hash seen means its
-    ancestors were seen), so they are a prefix of every chain and one number tells them all.
-    """
-    session = trace.session[events.request]
-    return _own_prefix(
-        trace.block_ptr,
-        trace.block_ids,
-        events.resident_ptr,
-        events.resident_ids,
-        events.request,
-        events.completes,
-        trace.session,
-        np.argsort(session, kind="stable"),
-        np.full(trace.num_ids, -1, np.int32),
-    )
-
-
-@compiled
-def _within(ptr: IntArray, position: IntArray, limit: int) -> IntArray:
-    """Touches of each row (n,) that were seen before and stand no deeper than the limit."""
-    found = np.zeros(len(ptr) - 1, np.int64)
-    for row in range(len(ptr) - 1):
-        for touch in range(ptr[row], ptr[row + 1]):
-            found[row] += 0 < position[touch] <= limit
-    return found
-
-
-def _first_row(keys: IntArray) -> IntArray:
-    """Index (n,) of the first row equal to each row of keys (n, k)."""
-    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return first[group.reshape(-1)]
-
-
-@compiled
-def _own_prefix(
-    ptr: IntArray,
-    ids: IntArray,
-    resident_ptr: IntArray,
-    resident_ids: IntArray,
-    event_request: IntArray,
-    event_completes: BoolArray,
-    session: IntArray,
-    order: IntArray,
-    last_session: npt.NDArray[np.int32],
-) -> IntArray:
-    """`order` goes session by session, so a block's last session tells whether this one had it."""
-    own = np.zeros(len(ptr) - 1, np.int64)
-    for event in order:
-        request = event_request[event]
-        if event_completes[event]:
-            chain = resident_ids[resident_ptr[request] : resident_ptr[request + 1]]
-        else:
-            chain = ids[ptr[request] : ptr[request + 1]]
-        k = len(chain)
-        while k > 0 and last_session[chain[k - 1]] != session[request]:
-            last_session[chain[k - 1]] = session[request]
-            k -= 1
-        if not event_completes[event]:
-            own[request] = k
-    return own
+    stream = stream_of(trace, engine)
+    return Reuse(trace, stream, stack_positions(stream))

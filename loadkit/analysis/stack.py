@@ -1,136 +1,158 @@
-"""Exact LRU at every capacity in one pass: stack positions of blocks (Mattson et al., 1970).
+"""The one pass over a log: LRU stack positions, exact at every capacity (Mattson et al., 1970).
 
 Every request touches its chain tail first, head last, so a parent is always more recent than its
 children: plain LRU then evicts leaves only, the cached part of a chain is always a prefix of it,
-and LRU stays a stack algorithm. A block hits in a cache of C blocks if and only if its position is
-at most C.
+and LRU stays a stack algorithm. The blocks of a node (see `analysis.nodes`) lie one after another
+in the stack, its head nearest to the top: with `newer` blocks more recent than the node, its j-th
+block (from 1) has position newer + j, and hits in a cache of C blocks if and only if that is at
+most C. Expiry that is refreshed on use keeps LRU a stack algorithm, with the node's idle time as a
+second limit. (A TTL counted from insertion does not: `analysis.simulate`.)
 
-Time is cut into slots, one a touch. A slot is live while it holds the last touch of its entry; the
-position of an entry is 1 + the live slots after its own. Live slots are counted in buckets of 64
-with a Fenwick tree over the buckets. A chain touched together lies in neighbouring slots, so most
-positions are the parent's plus one, and most updates of a bucket come in runs.
+Time is cut into slots, one a touch. A slot is live while it holds the last touch of its node, and
+weighs as many blocks as the node. Live weight is summed in buckets of 64 slots with a Fenwick tree
+over the buckets. A chain touched together lies in neighbouring slots, so most positions follow from
+the parent's, and most updates of a bucket come in runs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import numpy.typing as npt
 
-from loadkit.analysis.events import Events
+from loadkit.analysis.nodes import NodeStream, times_of
 from loadkit.core.jit import compiled
-from loadkit.core.trace import BoolArray, IntArray, Trace
+from loadkit.core.trace import BoolArray, FloatArray, IntArray
 
-ByteArray = npt.NDArray[np.uint8]
+UNSEEN = -1
 
 
-def stack_positions(trace: Trace, events: Events) -> IntArray:
-    """LRU stack position (m,) of every prompt block when its request arrives.
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Where an arrival finds the nodes of its chain; k = node touches of the stream."""
 
-    1 is the most recent entry; 0 means never seen before. The entries are blocks, and pages left
-    unfinished by a reply, which never hit but take room.
+    newer: IntArray  # (k,) more recent blocks; UNSEEN if never seen, or below such a node
+    idle_s: FloatArray | None  # (k,) since the node was last touched; None: not asked for
+
+
+def stack_positions(stream: NodeStream, with_idle: bool = False) -> Positions:
+    """Run the pass. Touches of completions are not looked up, theirs are UNSEEN.
+
+    `with_idle` measures how long nodes were idle too: InputError for a stream without times.
     """
-    touches = trace.num_blocks + len(events.resident_ids) + trace.num_requests
-    return _pass(
-        trace.block_ptr,
-        trace.block_ids,
-        events.resident_ptr,
-        events.resident_ids,
-        events.partial_page,
-        events.request,
-        events.completes,
-        np.zeros(trace.num_ids, np.int64),
-        np.zeros(touches + 65, np.uint8),
-        np.zeros(touches // 64 + 3, np.int64),
+    touches = len(stream.nodes)
+    newer = np.full(touches, UNSEEN, np.int64)
+    idle_s = np.zeros(touches if with_idle else 0)
+    _pass(
+        stream.event_ptr,
+        stream.nodes,
+        stream.weight,
+        stream.is_arrival,
+        times_of(stream) if with_idle else np.zeros(0),
+        np.zeros(stream.num_nodes, np.int64),
+        np.zeros(stream.num_nodes if with_idle else 0),
+        np.zeros(touches + _BUCKET + 1, np.int64),
+        np.zeros(touches // _BUCKET + 3, np.int64),
+        newer,
+        idle_s,
     )
+    return Positions(newer, idle_s if with_idle else None)
+
+
+_BUCKET = 64
+_SHIFT = 6
 
 
 @compiled
 def _pass(
     ptr: IntArray,
-    ids: IntArray,
-    resident_ptr: IntArray,
-    resident_ids: IntArray,
-    partial_page: BoolArray,
-    event_request: IntArray,
-    event_completes: BoolArray,
+    nodes: IntArray,
+    weight: IntArray,
+    is_arrival: BoolArray,
+    time: FloatArray,
     slot_of: IntArray,
-    live: ByteArray,
+    touched_at: FloatArray,
+    live: IntArray,
     tree: IntArray,
-) -> IntArray:
-    position = np.zeros(len(ids), np.int64)
-    clock, num_live = 0, 0
-    for event in range(len(event_request)):
-        request = event_request[event]
-        if event_completes[event]:
-            chain = resident_ids[resident_ptr[request] : resident_ptr[request + 1]]
-            if partial_page[request]:
-                clock += 1
-                num_live += 1
-                live[clock] = 1
-                _add(tree, clock >> 6, 1)
-        else:
-            start, stop = ptr[request], ptr[request + 1]
-            chain = ids[start:stop]
-            _look_up(chain, slot_of, live, tree, num_live, position[start:stop])
-        num_live += _touch(chain, slot_of, live, tree, clock)
+    newer: IntArray,
+    idle_s: FloatArray,
+) -> None:
+    clock, live_weight = 0, 0
+    for event in range(len(is_arrival)):
+        start, stop = ptr[event], ptr[event + 1]
+        chain = nodes[start:stop]
+        if is_arrival[event]:
+            _look_up(chain, weight, slot_of, live, tree, live_weight, newer[start:stop])
+        if len(time):
+            for k in range(len(chain)):
+                idle_s[start + k] = time[event] - touched_at[chain[k]]
+                touched_at[chain[k]] = time[event]
+        live_weight += _touch(chain, weight, slot_of, live, tree, clock)
         clock += len(chain)
-    return position
 
 
 @compiled
 def _look_up(
     chain: IntArray,
+    weight: IntArray,
     slot_of: IntArray,
-    live: ByteArray,
+    live: IntArray,
     tree: IntArray,
-    num_live: int,
-    position: IntArray,
+    live_weight: int,
+    newer: IntArray,
 ) -> None:
-    """Write the position of each block of the chain, head to tail, up to the first unseen one."""
-    previous_slot, previous = -1, 0
+    """Write the blocks newer than each node of the chain, head to tail, up to an unseen one."""
+    previous_slot = -1
     for k in range(len(chain)):
         slot = slot_of[chain[k]]
         if slot == 0:
             return
         if slot == previous_slot - 1:
-            previous += 1
+            newer[k] = newer[k - 1] + weight[chain[k - 1]]
         else:
-            previous = num_live - _live_through(slot, live, tree) + 1
-        position[k] = previous
+            newer[k] = live_weight - _live_through(slot, live, tree)
         previous_slot = slot
 
 
 @compiled
-def _touch(chain: IntArray, slot_of: IntArray, live: ByteArray, tree: IntArray, clock: int) -> int:
-    """Make the chain the most recent, tail first, in the slots after `clock`; count new entries."""
-    new_entries = 0
+def _touch(
+    chain: IntArray,
+    weight: IntArray,
+    slot_of: IntArray,
+    live: IntArray,
+    tree: IntArray,
+    clock: int,
+) -> int:
+    """Make the chain the most recent, tail first, in the slots after `clock`; weight of new nodes."""
+    new_weight = 0
     old_bucket, removed = 0, 0
     bucket, added = 0, 0
     for k in range(len(chain) - 1, -1, -1):
-        slot = slot_of[chain[k]]
+        node = chain[k]
+        slot = slot_of[node]
         if slot > 0:
             live[slot] = 0
-            if slot >> 6 != old_bucket:
+            if slot >> _SHIFT != old_bucket:
                 _add(tree, old_bucket, -removed)
-                old_bucket, removed = slot >> 6, 0
-            removed += 1
+                old_bucket, removed = slot >> _SHIFT, 0
+            removed += weight[node]
         else:
-            new_entries += 1
+            new_weight += weight[node]
         clock += 1
-        live[clock] = 1
-        slot_of[chain[k]] = clock
-        if clock >> 6 != bucket:
+        live[clock] = weight[node]
+        slot_of[node] = clock
+        if clock >> _SHIFT != bucket:
             _add(tree, bucket, added)
-            bucket, added = clock >> 6, 0
-        added += 1
+            bucket, added = clock >> _SHIFT, 0
+        added += weight[node]
     _add(tree, old_bucket, -removed)
     _add(tree, bucket, added)
-    return new_entries
+    return new_weight
 
 
 @compiled
 def _add(tree: IntArray, bucket: int, amount: int) -> None:
-    """Add to a bucket's count of live slots (Fenwick tree, entry i stands for bucket i - 1)."""
+    """Add to a bucket's live weight (Fenwick tree, entry i stands for bucket i - 1)."""
     if amount == 0:
         return
     i = bucket + 1
@@ -140,14 +162,14 @@ def _add(tree: IntArray, bucket: int, amount: int) -> None:
 
 
 @compiled
-def _live_through(slot: int, live: ByteArray, tree: IntArray) -> int:
-    """Live slots up to and with `slot`: whole buckets from the tree, the rest one by one."""
-    bucket = slot >> 6
-    count = 0
+def _live_through(slot: int, live: IntArray, tree: IntArray) -> int:
+    """Live weight up to and with `slot`: whole buckets from the tree, the rest one by one."""
+    bucket = slot >> _SHIFT
+    total = 0
     i = bucket
     while i > 0:
-        count += tree[i]
+        total += tree[i]
         i -= i & -i
-    for other in range(bucket << 6, slot + 1):
-        count += live[other]
-    return count
+    for other in range(bucket << _SHIFT, slot + 1):
+        total += live[other]
+    return total

@@ -87,7 +87,7 @@ def analyze(
         blocks=trace.num_blocks,
         unique_blocks=trace.num_unique_blocks,
         infinite=_infinite(requests, curve),
-        curve=tuple(curve.point(capacity) for capacity in capacities),
+        curve=tuple(curve.points(capacities)),
         append_only=append_only(reuse, requests.reusable_tokens, show_text),
         diversity=diversity(reuse, show_text),
         warnings=trace.warnings,

@@ -55,6 +55,6 @@ def _curve(question: Question) -> tuple[CurvePoint, ...]:
     asked, ttl = question.curve_blocks, question.scenario.ttl_s
     sizes = curve.default_capacities() if asked is None else list(asked)
     if ttl is None:
-        return tuple(curve.point(size) for size in sizes)
+        return tuple(curve.points(sizes))
     hits = weighted_hits(question.stream, sizes, [ttl])
     return tuple(curve_point(hits, index, size) for index, size in enumerate(sizes))

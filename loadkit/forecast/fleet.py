@@ -49,7 +49,7 @@ def fleet_hits(
         part = weighted_hits(select_requests(stream, replica == index), shares, [fleet.ttl_s])
         total = part if total is None else total + part
     assert total is not None
-    return replace(total, ever_blocks=weighted_hits(stream, [None]).ever_blocks)
+    return replace(total, ever_tokens=weighted_hits(stream, [None]).ever_tokens)
 
 
 def assign(stream: NodeStream, fleet: Fleet, seed: int) -> IntArray:
@@ -67,7 +67,7 @@ def assign(stream: NodeStream, fleet: Fleet, seed: int) -> IntArray:
 def _work_rate(stream: NodeStream, fleet: Fleet) -> float:
     """Blocks per second that must be computed if all replicas shared one cache."""
     hits = weighted_hits(stream, [fleet.routed_capacity], [fleet.ttl_s])
-    asked = stream.requests.prompt_tokens.sum() / stream.block_size
+    missed = stream.requests.prompt_tokens.sum() - hits.hit_tokens.sum()
     time_s = stream.event_time_s
     length = 1.0 if time_s is None or len(time_s) < 2 else float(time_s[-1] - time_s[0])
-    return float(asked - hits.hit_blocks.sum()) / max(length, 1e-9)
+    return float(missed) / stream.block_size / max(length, 1e-9)

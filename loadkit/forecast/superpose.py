@@ -2,8 +2,7 @@
 
 Copy 0 of every session is the session itself at its own time, so at R = 1 the trace is the sample.
 Weights stay in blocks and lengths in tokens: a copied request has its template's prompt tokens, the
-partial tail included (in denominators only, it can never hit), and its template's limit of hit
-blocks by the engine's rule. Its own earlier blocks, and whether its session sent the same prompt
+partial tail included, and its template's limit of hit blocks and hit tokens by the engine's rule. Its own earlier blocks, and whether its session sent the same prompt
 before, are its template's too, since a copy maps the nodes of a session one to one. It repeats a
 prompt of another session only if it follows the template down to the end of the prompt, tail
 included.
@@ -16,13 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loadkit.analysis.causes import REPLAY_CROSS_SESSION, REPLAY_NONE, REPLAY_SAME_SESSION
 from loadkit.analysis.nodes import (
     KindArray,
     NodeRequests,
     NodeStream,
     split_at_depths,
 )
-from loadkit.analysis.reuse import REPLAY_CROSS_SESSION, REPLAY_NONE, REPLAY_SAME_SESSION
 from loadkit.core.trace import BoolArray, FloatArray, IntArray
 from loadkit.forecast.copies import CopyPlan, copy_chains, draw_family
 from loadkit.forecast.first_touches import DEPTHS, FirstTouches, first_touches

@@ -111,7 +111,8 @@ def _gains(
     stream = sample.stream
     gaps = lookup_gaps(replace(stream, event_time_s=sample.time_s), 0.0)
     law = survival(gaps, _TRUSTED * sample.window_s)
-    can_hit = gaps.blocks.sum() * stream.block_size / max(stream.requests.prompt_tokens.sum(), 1)
+    asked = stream.requests
+    can_hit = asked.max_hit_tokens.sum() / max(asked.prompt_tokens.sum(), 1)
     recent = sample.window_s * (2 / 3 + (np.arange(_STEPS) + 0.5) / _STEPS / 3)
     out = []
     for tail in (law.power_tail, law.cure_tail):

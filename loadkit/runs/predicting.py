@@ -22,7 +22,6 @@ from loadkit.analysis.engines import TOKEN_GRANULAR
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.concurrent import simulate_concurrent
-from loadkit.core.csr import pointers
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
@@ -211,9 +210,7 @@ def _overlap(trace: Trace, best: Prediction, capacity_blocks: int | None) -> Int
 def _unruled_tokens(trace: Trace) -> IntArray:
     """Tokens (n,) of leading blocks seen before, whatever the engine's rule would let hit."""
     reuse = reuse_of(trace)
-    seen = pointers(reuse.position > 0)
-    blocks: IntArray = seen[trace.block_ptr[1:]] - seen[trace.block_ptr[:-1]]
-    return np.minimum(blocks * trace.block_size, trace.prompt_tokens)
+    return reuse.tokens(reuse.seen_blocks())
 
 
 def _read(log: Path, tokenizer: Tokenizer | None, block_size: int) -> Trace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,28 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 Row = dict[str, Any]
 
 
+# Whether a prompt has a partial last block, and whether ids (in formats of ids) stand for it too.
+TAILS = ("covered", "not covered", "none")
+TAIL_BLOCK = 9  # the letter of the tail
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One request: a chain of full blocks and a partial tail of one token."""
+    """One request: a chain of full blocks and a partial tail of one token (see TAILS)."""
 
     blocks: Sequence[int]
     session: str
     at_s: float
+    tail: str = "not covered"
+
+    @property
+    def length(self) -> int:
+        return BLOCK_SIZE * len(self.blocks) + (self.tail != "none")
+
+    @property
+    def ids(self) -> list[int]:
+        """Of the blocks, not chained."""
+        return [*self.blocks, *[TAIL_BLOCK] * (self.tail == "covered")]
 
 
 SAMPLES = (
@@ -65,38 +80,39 @@ def chained(blocks: Sequence[int]) -> list[int]:
 
 
 def text_of(sample: Sample) -> str:
-    return "".join(LETTERS[block] * BLOCK_SIZE for block in sample.blocks) + "j"
+    text = "".join(LETTERS[block] * BLOCK_SIZE for block in sample.blocks)
+    return text + LETTERS[TAIL_BLOCK] * (sample.tail != "none")
 
 
 def mooncake_row(sample: Sample) -> Row:
     return {
         "timestamp": sample.at_s * 1000,
-        "input_length": BLOCK_SIZE * len(sample.blocks) + 1,
-        "hash_ids": chained(sample.blocks),
+        "input_length": sample.length,
+        "hash_ids": chained(sample.ids),
         "session_id": sample.session,
         "block_size": BLOCK_SIZE,
     }
 
 
 def bailian_row(sample: Sample) -> Row:
-    chat = SAMPLES.index(sample)
+    chat = [one.at_s for one in SAMPLES].index(sample.at_s)
     return {
         "chat_id": chat,
         "parent_chat_id": 0 if chat == 2 else -1,
         "timestamp": sample.at_s,
-        "input_length": BLOCK_SIZE * len(sample.blocks) + 1,
+        "input_length": sample.length,
         "output_length": 5,
         "type": "text",
         "turn": 1,
-        "hash_ids": list(sample.blocks),
+        "hash_ids": sample.ids,
     }
 
 
 def hashed_row(sample: Sample) -> Row:
     return {
         "timestamp_s": sample.at_s,
-        "prompt_tokens": BLOCK_SIZE * len(sample.blocks) + 1,
-        "hashes": chained(sample.blocks),
+        "prompt_tokens": sample.length,
+        "hashes": chained(sample.ids),
         "session": sample.session,
         "block_size": BLOCK_SIZE,
     }
@@ -221,10 +237,11 @@ ANSWERS = {
 }
 
 
-def rows_of(format: str) -> list[Row]:
+def rows_of(format: str, tail: str = "not covered") -> list[Row]:
+    """The log's rows; formats of whole sessions have one text each, whatever the tail."""
     if format in PER_SESSION:
         return PER_SESSION[format]()
-    return [PER_REQUEST[format](sample) for sample in SAMPLES]
+    return [PER_REQUEST[format](replace(sample, tail=tail)) for sample in SAMPLES]
 
 
 def write(path: Path, rows: Sequence[Row]) -> Path:

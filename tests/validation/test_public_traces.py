@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from block_positions import block_positions
 
 from loadkit.analysis import analyze
-from loadkit.analysis.events import events_of
-from loadkit.analysis.stack import stack_positions
 from loadkit.core.errors import FormatError
 from loadkit.core.trace import Trace
 from loadkit.traces import read_trace
@@ -93,7 +92,7 @@ def test_the_pass_hits_block_for_block_what_a_direct_simulation_hits(
     name: str, capacity: int
 ) -> None:
     trace = public_trace(name)
-    position = stack_positions(trace, events_of(trace))
+    position = block_positions(trace)
     ours = (position > 0) & (position <= capacity)
     assert np.array_equal(ours, direct_lru(trace, capacity))
 
@@ -101,7 +100,7 @@ def test_the_pass_hits_block_for_block_what_a_direct_simulation_hits(
 @pytest.mark.parametrize("capacity", [1000, 30_000])
 def test_the_pass_hits_block_for_block_what_libcachesim_hits(capacity: int) -> None:
     trace = public_trace(SYNTHETIC)
-    position = stack_positions(trace, events_of(trace))
+    position = block_positions(trace)
     ours = (position > 0) & (position <= capacity)
     assert np.array_equal(ours, libcachesim_lru(trace, capacity))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from loadkit.analysis.reuse import REPLAY_NONE, Reuse
+from loadkit.analysis.causes import REPLAY_NONE
+from loadkit.analysis.reuse import Reuse
 from loadkit.core.trace import BoolArray, IntArray
 
 BINS = 10

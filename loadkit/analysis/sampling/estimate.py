@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from loadkit.analysis.causes import replay_kinds
 from loadkit.analysis.curve import CurvePoint, log_spaced
 from loadkit.analysis.nodes import NodeRequests, NodeStream
-from loadkit.analysis.reuse import replay_kinds
 from loadkit.analysis.sampling.kept import KeptTouches, keep
 from loadkit.analysis.summary import SCHEMA, InfiniteCache
 from loadkit.analysis.weighted import weighted_hits
@@ -172,8 +172,7 @@ class _Counted:
         """By cause and in all; None without tokens."""
         if not (tokens := self._hits.prompt_tokens):
             return dict.fromkeys((*_CAUSES, "hit_rate"))
-        blocks = self._hits.hit_blocks[0, index]
-        shares = (blocks * self._kept.block_size / _SCALE / tokens).tolist()
+        shares = (self._hits.hit_tokens[0, index] / _SCALE / tokens).tolist()
         return dict(zip(_CAUSES, shares, strict=True)) | {"hit_rate": sum(shares)}
 
 
@@ -214,6 +213,7 @@ class _Facts:
         of_node = np.zeros(int(self.nodes.max(initial=-1)) + 1, np.int64)
         of_node[self.nodes[part]] = weight
         num = len(kept.prompt_tokens)
+        may_hit = _summed(self.row[part], each * self.may_hit[part], num)
         return NodeStream(
             block_size=kept.block_size,
             event_ptr=pointers(part)[kept.ptr],
@@ -224,7 +224,8 @@ class _Facts:
             event_time_s=kept.arrival_s,
             requests=NodeRequests(
                 prompt_tokens=kept.prompt_tokens,
-                max_hit_blocks=_summed(self.row[part], each * self.may_hit[part], num),
+                max_hit_blocks=may_hit,
+                max_hit_tokens=may_hit * kept.block_size,  # the rule is vLLM's: full blocks alone
                 own_blocks=_summed(self.row[part], weight * self.own[part], num),
                 replay=self.replay,
                 prompt_key=self.prompt_key,

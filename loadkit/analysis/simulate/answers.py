@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from loadkit.analysis.nodes import node_stream
 from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import Reuse
 from loadkit.analysis.simulate.concurrent import simulate_concurrent
@@ -128,17 +126,10 @@ def _ttls(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
 def _refreshed(
     reuse: Reuse, capacities: Sequence[int | None], ttls_s: Sequence[float]
 ) -> WeightedHits | None:
-    """One pass for all capacities and all TTLs that use prolongs.
-
-    None where it cannot answer: without times, or if a partial last block may hit (rule `none`).
-    """
-    trace = reuse.trace
-    partial = reuse.max_hit_blocks * trace.block_size > trace.prompt_tokens
-    if not ttls_s or trace.arrival_s is None or partial.any():
+    """One pass for all capacities and all TTLs that use prolongs; None without times or TTLs."""
+    if not ttls_s or reuse.trace.arrival_s is None:
         return None
-    stream = node_stream(trace)
-    requests = replace(stream.requests, max_hit_blocks=reuse.max_hit_blocks)
-    return weighted_hits(replace(stream, requests=requests), capacities, ttls_s)
+    return weighted_hits(reuse.stream, capacities, ttls_s)
 
 
 def _tiers(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
@@ -146,7 +137,7 @@ def _tiers(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
     if not asked.tiers:
         return
     result = simulate_tiers(reuse, asked.tiers)
-    tokens = result.tier_blocks.sum(axis=0) * reuse.trace.block_size
+    tokens = result.tier_tokens.sum(axis=0)
     total = int(reuse.trace.prompt_tokens.sum())
     for name, capacity, hit in zip(TIER_NAMES, asked.tiers, tokens.tolist(), strict=False):
         yield {
@@ -178,7 +169,7 @@ def _in_flight(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
                 latency_s=asked.latency_s,
             )
             waits = result.start_s - _arrivals(reuse.trace)
-            twice = int(result.in_flight_blocks.sum()) * reuse.trace.block_size
+            twice = int(result.in_flight_tokens.sum())
             total = int(reuse.trace.prompt_tokens.sum())
             yield {
                 "in_flight": way,

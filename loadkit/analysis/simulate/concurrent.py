@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from loadkit.analysis.engines import hit_tokens
 from loadkit.analysis.events import kept_chains
 from loadkit.analysis.per_request import PerRequest
-from loadkit.analysis.reuse import NEVER, Reuse
+from loadkit.analysis.reuse import Reuse
 from loadkit.analysis.simulate.policies import requests_of
+from loadkit.analysis.weighted import NEVER
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.core.trace import FloatArray, IntArray
 
@@ -37,7 +39,7 @@ IN_FLIGHT = ("wait", "share", "recompute")
 class Concurrent:
     """A log served with overlap. Arrays are (n,); times in seconds since the log's own zero.
 
-    in_flight_blocks: leading blocks behind the hit that another request was computing at the start
+    in_flight_tokens: leading tokens behind the hit that another request was computing at the start
     (0 but for `recompute`). refused counts requests whose prompt is larger than the cache: they
     hit nothing and leave nothing.
     """
@@ -45,7 +47,7 @@ class Concurrent:
     in_flight: str
     capacity_blocks: int | None
     start_s: FloatArray
-    in_flight_blocks: IntArray
+    in_flight_tokens: IntArray
     refused: int
     requests: PerRequest
 
@@ -74,7 +76,7 @@ def simulate_concurrent(
         in_flight=in_flight,
         capacity_blocks=capacity_blocks,
         start_s=server.start_s,
-        in_flight_blocks=server.in_flight_blocks,
+        in_flight_tokens=server.in_flight_tokens(),
         refused=server.refused,
         requests=requests_of(reuse, server.hit_blocks),
     )
@@ -147,6 +149,11 @@ class _Server:
         self.start_s = np.full(num, np.nan)
         self.refused = 0
 
+    def in_flight_tokens(self) -> IntArray:
+        """(n,) see `Concurrent`."""
+        tokens = self._reuse.tokens
+        return tokens(self.hit_blocks + self.in_flight_blocks) - tokens(self.hit_blocks)
+
     def run(self, arrival_s: FloatArray, latency_s: FloatArray) -> None:
         """Serve all requests. What ends or arrives at one instant does so before anything starts."""
         self._events = [(float(at), 2, row) for row, at in enumerate(arrival_s)]
@@ -215,9 +222,9 @@ class _Server:
     def _schedule(self, row: int, now: float, latency_s: float) -> None:
         prefill_s = latency_s
         if self._speed is not None:
-            hit = int(self.hit_blocks[row]) * self._trace.block_size
-            computed = int(self._trace.prompt_tokens[row]) - hit
-            prefill_s = min(latency_s, computed / self._speed)
+            prompt = self._trace.prompt_tokens[row : row + 1]
+            hit = hit_tokens(self.hit_blocks[row : row + 1], prompt, self._trace.block_size)
+            prefill_s = min(latency_s, int((prompt - hit)[0]) / self._speed)
         heapq.heappush(self._events, (now + prefill_s, 0, row))
         heapq.heappush(self._events, (now + latency_s, 1, row))
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from loadkit.analysis.events import Events, events_of
 from loadkit.analysis.per_request import PerRequest, per_request_from
-from loadkit.analysis.reuse import NEVER, Reuse
+from loadkit.analysis.reuse import Reuse
 from loadkit.analysis.simulate.kernel import (
     DIVERSITY,
     GDSF,
@@ -37,6 +37,7 @@ from loadkit.analysis.simulate.kernel import (
     serve,
 )
 from loadkit.analysis.simulate.state import BLOCK, QUEUED, Cache, Log, Rule
+from loadkit.analysis.weighted import NEVER
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.core.trace import FloatArray, IntArray, Trace
 

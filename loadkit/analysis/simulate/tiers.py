@@ -25,10 +25,14 @@ TIER_NAMES = ("device", "host", "disk")
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
-    """Hits by tier. tier_blocks is (n, tiers): leading blocks of each request found in each tier."""
+    """Hits by tier, both (n, tiers): leading blocks of each request found in each, and their tokens.
+
+    What one tier has of a chain follows what the tiers before it have, as parents are more recent.
+    """
 
     capacities_blocks: tuple[int, ...]
     tier_blocks: IntArray
+    tier_tokens: IntArray
     requests: PerRequest
 
 
@@ -56,7 +60,14 @@ def simulate_tiers(reuse: Reuse, capacities_blocks: Sequence[int]) -> Tiers:
         np.array(capacities_blocks, np.int64),
         size,
     )
-    return Tiers(tuple(capacities_blocks), tier_blocks, requests_of(reuse, tier_blocks.sum(axis=1)))
+    upto = np.cumsum(tier_blocks, axis=1)
+    tokens = np.stack([reuse.tokens(blocks) for blocks in upto.T], axis=1)
+    return Tiers(
+        capacities_blocks=tuple(capacities_blocks),
+        tier_blocks=tier_blocks,
+        tier_tokens=np.diff(tokens, axis=1, prepend=0),
+        requests=requests_of(reuse, upto[:, -1]),
+    )
 
 
 @compiled

@@ -49,7 +49,7 @@ def test_a_twin_shares_blocks_in_flight_or_computes_them_again() -> None:
     assert (hits(shares), shares.start_s.tolist()) == ([0, 3], [0, 1])
     again = simulate_concurrent(reuse_for(TWINS), in_flight="recompute")
     assert (hits(again), again.start_s.tolist()) == ([0, 0], [0, 1])
-    assert again.in_flight_blocks.tolist() == [0, 3]
+    assert again.in_flight_tokens.tolist() == [0, 3]
     assert again.requests.split(1).miss_capacity == 3
 
 
@@ -91,7 +91,7 @@ def test_without_a_limit_sharing_in_flight_equals_the_exact_pass(
     shares = simulate_concurrent(reuse, in_flight="share")
     again = simulate_concurrent(reuse, in_flight="recompute")
     assert hits(shares) == (reuse.hit_blocks(None) * block_size).tolist()
-    twice = again.requests.resident_tokens + again.in_flight_blocks * block_size
+    twice = again.requests.resident_tokens + again.in_flight_tokens
     assert twice.tolist() == hits(shares)
 
 

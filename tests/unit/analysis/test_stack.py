@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from block_positions import block_positions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadkit.analysis.events import events_of
 from loadkit.analysis.reuse import reuse_of
-from loadkit.analysis.stack import stack_positions
 from loadkit.core.trace import Trace
 from loadkit.traces import TokenRequest, token_trace
 
@@ -39,7 +38,7 @@ def chain_trace(*chains: Sequence[int]) -> Trace:
 
 
 def positions(trace: Trace) -> list[int]:
-    return stack_positions(trace, events_of(trace)).tolist()
+    return block_positions(trace).tolist()
 
 
 def test_positions_count_entries_from_the_most_recent_one() -> None:
@@ -179,7 +178,7 @@ def test_overlapping_requests_equal_a_plain_lru_over_their_touches(
     for row, request in enumerate(requests):
         request.arrival_s, request.latency_s = float(row), random.choice([0.0, 0.5, 1.0, 3.5])
     trace = token_trace(requests, block_size)
-    position = stack_positions(trace, events_of(trace))
+    position = block_positions(trace)
     for capacity in range(1, trace.num_ids + len(served) + 2):
         hit = (position > 0) & (position <= capacity)
         per_row = [int(part.sum()) for part in np.split(hit, trace.block_ptr[1:-1])]
@@ -221,7 +220,7 @@ def random_chains(seed: int, num: int) -> list[list[int]]:
 @pytest.mark.parametrize("capacity", [1, 2, 17, 100, 401, 1000])
 def test_random_chains_hit_block_for_block_as_in_libcachesim(capacity: int) -> None:
     trace = chain_trace(*random_chains(seed=5, num=300))
-    position = stack_positions(trace, events_of(trace))
+    position = block_positions(trace)
     ours = ((position > 0) & (position <= capacity)).tolist()
     assert ours == libcachesim_hits(trace, capacity)
 

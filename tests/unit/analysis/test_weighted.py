@@ -1,4 +1,4 @@
-"""The weighted pass against the block-level pass and against a simulation written out."""
+"""The one pass, counted by cause, against caches simulated block by block."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadkit.analysis.curve import hit_curve
 from loadkit.analysis.nodes import compress, node_stream, select_requests
+from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.policies import simulate
 from loadkit.analysis.weighted import weighted_hits
 from loadkit.core.errors import InputError
 from loadkit.core.trace import Trace
@@ -51,15 +52,16 @@ def trace_of(block_size: int, served: list[Served], replies: bool = True) -> Tra
 
 @settings(max_examples=150, deadline=None)
 @given(served_logs(), st.booleans())
-def test_every_capacity_and_cause_equals_the_block_level_pass(
+def test_every_capacity_and_cause_equals_a_cache_simulated_block_by_block(
     log: tuple[int, list[Served]], replies: bool
 ) -> None:
     trace = trace_of(*log, replies=replies)
-    curve, stream = hit_curve(reuse_of(trace)), node_stream(trace)
+    reuse, stream = reuse_of(trace), node_stream(trace)
     capacities = [*range(1, stream.distinct_blocks + 2), None]
     hits = weighted_hits(stream, capacities)
     for index, capacity in enumerate(capacities):
-        assert hits.split(index) == curve.split(capacity)
+        assert hits.split(index) == simulate(reuse, "lru", capacity).requests.total()
+        assert hits.split(index) == per_request_of(reuse, capacity).total()
 
 
 def hits_with_expiry(block_size: int, served: list[Served], capacity: int, ttl: float) -> int:
