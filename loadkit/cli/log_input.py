@@ -76,7 +76,7 @@ class KvSize:
 
     def in_tokens(self, capacity: str | None) -> str | None:
         """The capacities as typed, with sizes in bytes as tokens of the model's."""
-        from loadkit.core.kv_size import read_bytes_per_token
+        from loadkit.core.cache_layout import read_bytes_per_token
         from loadkit.core.units import bytes_as_tokens
 
         if self.model_config is not None:
