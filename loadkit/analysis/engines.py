@@ -1,7 +1,8 @@
 """Engine rules by name: how much of a prompt may hit, and what a request leaves in the cache.
 
 - vllm: full blocks; the last token is always computed, so at most floor((n - 1) / B) blocks hit. An
-  unfinished last block occupies a page of the LRU queue.
+  unfinished last block occupies a page of the LRU queue. Models with states or windows hit only
+  where those are kept (`kept`, if the trace says so).
 - sglang: a radix tree whose match is cut to whole pages (page size = block size, 1 unless the
   server is started with --page-size); a fully cached prompt computes its last token, hence with
   pages of one token n - 1 tokens hit. Unfinished pages are freed. SGLang evicts whole leaf nodes
@@ -23,6 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from loadkit.analysis.kept import hits_where_kept
 from loadkit.core.csr import depths, pointers
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray, Trace
@@ -45,7 +47,8 @@ def max_hit_blocks(trace: Trace, engine: str) -> IntArray:
     if engine == "none":
         return given
     rule: IntArray = np.maximum(trace.prompt_tokens - 1, 0) // trace.block_size
-    return np.minimum(rule, given)
+    most = np.minimum(rule, given)
+    return hits_where_kept(trace, most) if engine == "vllm" and trace.kept_blocks else most
 
 
 def hit_tokens(blocks: IntArray, prompt_tokens: IntArray, block_size: int) -> IntArray:

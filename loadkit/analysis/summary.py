@@ -11,6 +11,7 @@ import numpy as np
 from loadkit.analysis.audit import AppendOnly, append_only
 from loadkit.analysis.curve import CurvePoint, HitCurve, hit_curve
 from loadkit.analysis.diversity import Diversity, diversity
+from loadkit.analysis.kept import SHARED_POOL
 from loadkit.analysis.per_request import PerRequest, per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.core.split import CAUSES
@@ -90,7 +91,7 @@ def analyze(
         curve=tuple(curve.points(capacities)),
         append_only=append_only(reuse, requests.reusable_tokens, show_text),
         diversity=diversity(reuse, show_text),
-        warnings=trace.warnings,
+        warnings=(*trace.warnings, *([SHARED_POOL] if trace.kept_blocks else ())),
     )
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 from loadkit.cli import log_input, sample_options
-from loadkit.cli.log_input import Answer, CheckedSource, KvSize
+from loadkit.cli.log_input import Answer, CheckedSource
 from loadkit.cli.options import flag, grouped, option
 from loadkit.cli.sample_options import Sampling
+from loadkit.cli.served_model import ServedModel
 from loadkit.cli.simulate_options import Simulated, answers, read
 from loadkit.core.errors import InputError
 
@@ -17,7 +18,7 @@ from loadkit.core.errors import InputError
 def analyze(
     source: CheckedSource,
     simulated: Simulated,
-    kv_size: KvSize,
+    model: ServedModel,
     sampling: Sampling,
     answer: Answer,
     capacity: Annotated[
@@ -44,15 +45,16 @@ def analyze(
     ] = None,
 ) -> None:
     """Exact reusable share of a log's prompt tokens, split by cause, and the hit-rate curve."""
+    from msgspec import to_builtins
     from msgspec.structs import replace
 
     from loadkit.analysis import analyze as analyze_trace
-    from loadkit.cli import analyze_view, rate_tables, simulate_view
+    from loadkit.cli import analyze_view, rate_tables, served_model, simulate_view
     from loadkit.traces import read_key, write_hashed
 
     log_input.check_folder(answer.output, hashed_out)
     engine = simulated.engine
-    capacity = kv_size.in_tokens(capacity)
+    capacity = model.in_tokens(capacity)
     if hash_key is not None and hashed_out is None:
         raise InputError("there is no log to write", where="--hash-key", remedy="add --hashed-out")
     key = None if hash_key is None else read_key(hash_key)
@@ -64,9 +66,10 @@ def analyze(
              "--in-flight": simulated.in_flight, "--show-text": show_text,
              "--hashed-out": hashed_out, "--strict": source.strict}
         )  # fmt: skip
+        model.check_block_size(source.block_size)
         sample_options.run(source, sampling, capacity, answer)
         return
-    log = read(source, engine, simulated.page_size)
+    log = read(source, engine, simulated.page_size, model)
     if hashed_out is not None:
         write_hashed(log.trace, hashed_out, key)
     asked = simulated.asked(log.trace.block_size, capacity)
@@ -74,9 +77,17 @@ def analyze(
     if engine == "llamacpp":  # slots have no capacity in blocks
         analysis = replace(analysis, curve=())
     caches = answers(log.trace, engine, asked)
+    blocks = None
+    if engine == "vllm":
+        sizes = served_model.same_log_at(model, source, log)
+        blocks = served_model.model_blocks(model, log, sizes)
 
     def show() -> None:
         analyze_view.show(analysis, log.format, all_points=capacity is not None)
+        served_model.show(rate_tables.console(), blocks, analysis.infinite.hit_rate)
         simulate_view.show(rate_tables.console(), caches)
 
-    answer.give(analysis.to_dict() | {"format": log.format, "engine": engine} | caches, show)
+    told = {"format": log.format, "engine": engine}
+    if blocks is not None:
+        told["model_blocks"] = to_builtins(blocks)
+    answer.give(analysis.to_dict() | told | caches, show)

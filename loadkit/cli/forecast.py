@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from loadkit.cli import simulate_options
-from loadkit.cli.log_input import Answer, CheckedSource, KvSize, check_folder
+from loadkit.cli.log_input import Answer, CheckedSource, check_folder
 from loadkit.cli.options import PageSize, flag, grouped, option
+from loadkit.cli.served_model import ServedModel
 
 if TYPE_CHECKING:
     from loadkit.core.trace import Trace
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @grouped
 def forecast(
     source: CheckedSource,
-    kv_size: KvSize,
+    model: ServedModel,
     printed: Answer,
     traffic: Annotated[
         str, option("Production's traffic as a multiple of the log's.", "20x")
@@ -65,17 +66,18 @@ def forecast(
     ] = None,
 ) -> None:
     """Hit rate to expect in production. Exit 3 where no honest figure can be given."""
+    from msgspec import to_builtins
     from msgspec.structs import replace
 
-    from loadkit.cli import forecast_view
+    from loadkit.cli import forecast_view, rate_tables, served_model
     from loadkit.core.errors import CannotMeasure
     from loadkit.core.units import parse_capacity, parse_traffic
     from loadkit.forecast import forecast as forecast_trace
 
     check_folder(printed.output)
     times = parse_traffic(traffic)
-    capacity = kv_size.in_tokens(capacity)
-    log = simulate_options.read(source, engine, page_size)
+    capacity = model.in_tokens(capacity)
+    log = simulate_options.read(source, engine, page_size, model)
     trace = log.trace.without_replies() if prompts_only else log.trace
     answer = forecast_trace(
         trace,
@@ -94,7 +96,14 @@ def forecast(
         turns=_turns(trace, source.tokenizer) if sampled == "requests" else None,
     )
     answer = replace(answer, log=replace(answer.log, model=for_model))
-    printed.give(answer.to_dict(), lambda: forecast_view.show(answer))
+    blocks = served_model.model_blocks(model, log) if engine == "vllm" else None
+
+    def show() -> None:
+        forecast_view.show(answer)
+        served_model.show(rate_tables.console(), blocks, answer.hit_rate.estimate)
+
+    told = {} if blocks is None else {"model_blocks": to_builtins(blocks)}
+    printed.give(answer.to_dict() | told, show)
     if answer.status != "ok":
         verdict = "no forecast" if answer.hit_rate.estimate is None else "inconclusive"
         raise CannotMeasure(f"{verdict}: {answer.needs}", code="forecast_refused")

@@ -66,32 +66,6 @@ class CheckedSource(Source):
 
 
 @dataclass(frozen=True)
-class KvSize:
-    """What a token takes in the cache, for capacities in bytes."""
-
-    model_config: Annotated[
-        Path | None, option("The model's config.json, for capacities in GiB.", "PATH")
-    ] = None
-    kv_dtype: Annotated[str | None, option("The KV cache's type if not the model's.", "fp8")] = None
-
-    def in_tokens(self, capacity: str | None) -> str | None:
-        """The capacities as typed, with sizes in bytes as tokens of the model's."""
-        from loadkit.core.cache_layout import read_bytes_per_token
-        from loadkit.core.units import bytes_as_tokens
-
-        if self.model_config is not None:
-            size = read_bytes_per_token(self.model_config, self.kv_dtype)
-            return bytes_as_tokens(capacity or "", size) or None
-        if self.kv_dtype is not None:
-            raise InputError(
-                "says nothing by itself",
-                where="--kv-dtype",
-                remedy="add --model-config, and sizes in --capacity as 40GiB",
-            )
-        return capacity
-
-
-@dataclass(frozen=True)
 class Answer:
     """Where the answer goes."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from loadkit.cli.log_input import CheckedSource
 from loadkit.cli.options import PageSize, option
+from loadkit.cli.served_model import ServedModel, engine_note
 from loadkit.core.errors import InputError
 from loadkit.core.units import parse_capacity
 
@@ -75,12 +76,23 @@ class Simulated:
         )
 
 
-def read(source: CheckedSource, engine: str, page_size: int | None) -> Log:
-    """Read the log in the engine's blocks: its pages for SGLang, single tokens for llama.cpp.
+def read(
+    source: CheckedSource, engine: str, page_size: int | None, model: ServedModel | None = None
+) -> Log:
+    """Read the log in the engine's blocks: the model's for vLLM, pages for SGLang, single tokens for
+    llama.cpp.
 
     A log of ids keeps its own blocks, or is put together into pages; a warning then says that the
     matched lengths are rounded down.
     """
+    log = _read(source, engine, page_size, model or ServedModel())
+    said = engine_note(engine, model.layout() if model else None)
+    if said is None:
+        return log
+    return replace(log, trace=replace(log.trace, warnings=(*log.trace.warnings, said)))
+
+
+def _read(source: CheckedSource, engine: str, page_size: int | None, model: ServedModel) -> Log:
     from loadkit.analysis.engines import TOKEN_GRANULAR, check_engine
     from loadkit.traces.registry import TEXT_FORMATS, detect
 
@@ -88,7 +100,7 @@ def read(source: CheckedSource, engine: str, page_size: int | None) -> Log:
     if page_size is not None and engine != "sglang":
         raise InputError("pages are SGLang's", where="--page-size", remedy="--engine sglang")
     if engine not in TOKEN_GRANULAR:
-        return source.read()
+        return model.read(source) if engine == "vllm" else source.read()
     name = source.format
     if name == "auto":
         name = detect(source.logs, skip_bad=source.skip_bad)

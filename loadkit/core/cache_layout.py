@@ -20,13 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from loadkit.core.errors import InputError
 
 Config = Mapping[str, Any]
+T = TypeVar("T")
 DEFAULT_BLOCK = 16  # vLLM's, and the unit of its attention kernels on GPUs
 _LATENT_BLOCK = 128  # a state model with latent attention: at least this
 _DTYPE_BYTES = {
@@ -426,7 +427,7 @@ def _unequal_pages(model: Config, kinds: frozenset[str]) -> bool:
     return any(model.get(name) is not None for name in other)
 
 
-def _placed(path: Path, read: Callable[[Config], Any]) -> Any:
+def _placed(path: Path, read: Callable[[Config], T]) -> T:
     file = path / "config.json" if path.is_dir() else path
     try:
         return read(read_config(path))

@@ -41,7 +41,8 @@ class Trace:
     never hit but takes room in an engine's LRU queue. chats are the requests' texts for the
     append-only audit; no figure is counted from them. tenants are who the log says shares nothing, or
     who pays: forecasts can be asked to grow them whole. block_hashes are what the ids stood for where
-    loadkit hashed the tokens itself, so equal in every log that has the prefix.
+    loadkit hashed the tokens itself, so equal in every log that has the prefix. kept_blocks: of a model
+    whose states or windows are kept at a few places only, see `analysis.kept`.
     """
 
     block_size: int
@@ -63,6 +64,7 @@ class Trace:
     places: Places | None = None  # None: not read from files
     tenant: IntArray | None = None  # (n,) dense ids; None: the log names none
     block_hashes: IntArray | None = None  # (u,) by id; None: a log of ids
+    kept_blocks: tuple[int, ...] = ()  # a kind of layer each; empty: every block is kept
 
     @property
     def num_requests(self) -> int:

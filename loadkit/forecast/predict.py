@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from loadkit.analysis.kept import SHARED_POOL
 from loadkit.analysis.nodes import node_stream
+from loadkit.analysis.per_request import per_request
 from loadkit.core.trace import Trace
 from loadkit.forecast.baselines import baselines
 from loadkit.forecast.exact import count_exactly
@@ -67,6 +69,7 @@ def forecast(
     )
     check_scenario(scenario, confidence, target_points)
     check_sampled(sampled)
+    trace = _countable(trace, scenario)
     stream = node_stream(trace, engine)
     question = Question(
         trace=trace,
@@ -90,6 +93,26 @@ def forecast(
     if sampled == "tenants":
         return _by_tenant(question)
     return _answer(_warned(question), sample_of(stream))
+
+
+def _countable(trace: Trace, scenario: Scenario) -> Trace:
+    """The trace for this question. Where a model keeps its states and windows depends on who came
+    before, so it can be counted in the log's own order only; else every block counts as kept."""
+    if not trace.kept_blocks:
+        return trace
+    notes = [] if scenario.capacity_blocks is None else [SHARED_POOL]
+    if not scenario.keeps_traffic or scenario.horizon_s is not None:
+        rates = [
+            per_request(each, None).total().rate("hit") or 0.0
+            for each in (trace, replace(trace, kept_blocks=()))
+        ]
+        notes.append(
+            "an upper bound: this model keeps states or windows at a few places only, and where they"
+            " would be at other traffic is not modelled. At the log's own traffic that takes the rate"
+            f" from {rates[1]:.1%} to {rates[0]:.1%} in an infinite cache"
+        )
+        trace = replace(trace, kept_blocks=())
+    return replace(trace, warnings=(*trace.warnings, *notes))
 
 
 def log_facts(trace: Trace, tokenizer_fingerprint: str | None) -> LogFacts:
