@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from report_builders import (
 )
 from scripted import scripted_server
 
+from loadkit.cli.prelaunch import prelaunch
 from loadkit.core.tokenizer import load_tokenizer
 from loadkit.forecast import forecast
 from loadkit.gate.policy import read_policy
@@ -122,30 +123,94 @@ def test_no_input_is_pasted_into_a_script() -> None:
     assert not [script for script in scripts if "${{" in script]
 
 
-def test_the_install_step_makes_an_environment_and_puts_it_on_the_path(
-    shop: Shop, tmp_path: Path
-) -> None:
-    """With a wheel of nothing but a `loadkit` command, so that nothing is fetched."""
-    wheel = tmp_path / "stub-1-py3-none-any.whl"
-    info = "stub-1.dist-info"
+# A project that builds without fetching anything: its backend lies in its own folder.
+BACKEND = """
+import zipfile
+from pathlib import Path
+
+NAME, INFO = "loadkit_llm-1-py3-none-any.whl", "loadkit_llm-1.dist-info"
+
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
     files = {
-        "stub.py": "def main(): print('installed')\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: stub\nVersion: 1\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": "[console_scripts]\nloadkit = stub:main\n",
+        "stub.py": "def main(): print('installed')",
+        f"{INFO}/METADATA": "Metadata-Version: 2.1\\nName: loadkit-llm\\nVersion: 1\\nProvides-Extra: text\\n",
+        f"{INFO}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        f"{INFO}/entry_points.txt": "[console_scripts]\\nloadkit = stub:main\\n",
     }
-    with zipfile.ZipFile(wheel, "w") as archive:
+    with zipfile.ZipFile(Path(folder) / NAME, "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text)
-        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*files, "RECORD"]))
-    script, variables = step("Install loadkit", version=str(wheel))
+        archive.writestr(f"{INFO}/RECORD", "".join(f"{name},,\\n" for name in [*files, "RECORD"]))
+    return NAME
+"""
+
+
+def test_the_install_step_installs_the_checked_out_action_and_nothing_of_its_name_from_an_index(
+    shop: Shop, tmp_path: Path
+) -> None:
+    action = tmp_path / "the action"
+    action.mkdir()
+    (action / "backend.py").write_text(BACKEND)
+    (action / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (action / "constraints.txt").write_text("other==1\n")
+    script, variables = step("Install loadkit")
     path = tmp_path / "path"
-    places = {"RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(path), "PIP_NO_INDEX": "1"}
+    places = {
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_PATH": str(path),
+        "GITHUB_ACTION_PATH": str(action),
+        "PIP_NO_INDEX": "1",
+    }
     done = shop.bash(script, **variables, **places)
     assert done.returncode == 0, done.stderr
     [tools] = path.read_text().splitlines()
     found = subprocess.run([f"{tools}/loadkit"], capture_output=True, text=True)
     assert found.stdout == "installed\n"
+
+
+@pytest.mark.parametrize("text", [(ROOT / "action.yml").read_text(), DOCS], ids=["action", "docs"])
+def test_no_pipeline_installs_our_unpublished_name_from_an_index(text: str) -> None:
+    """Whoever registers the name would run code in users' pipelines."""
+    installs = re.findall(r"pip install[^\n]*(?:\\\n[^\n]*)*", text)
+    assert installs
+    for line in installs:
+        assert "loadkit" not in line or "@ git+" in line
+    assert "OWNER/loadkit@main" not in text
+
+
+def test_every_input_of_the_action_reaches_prelaunch(shop: Shop, tmp_path: Path) -> None:
+    """A stand-in for loadkit writes down its arguments."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "loadkit").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
+    (tools / "loadkit").chmod(0o755)
+    given = {
+        "profile": "p", "url": "u", "log": "l", "traffic": "3x", "horizon": "60", "capacity": "3k",
+        "format": "openai", "model": "m", "tokenizer": "t", "block-size": "32", "processes": "2",
+        "api-key-file": "k", "budget": "9req", "policy": "g", "baseline": "b", "reset": "true",
+        "set": "a=1\nb.c=two words", "expected": "e", "output": str(tmp_path / "out"),
+    }  # fmt: skip
+    script, variables = step("Run and judge", **given)
+    done = shop.bash(f'PATH="{tools}:$PATH"\n{script}', **variables)
+    assert done.returncode == 0, done.stderr
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[:2] == ["prelaunch", "p"]
+    for name, value in given.items():
+        if name in ("profile", "output", "reset", "set"):
+            continue
+        assert arguments[arguments.index(f"--{name}") + 1] == value
+    assert "--reset" in arguments
+    assert [arguments[i + 1] for i, word in enumerate(arguments) if word == "--set"] == [
+        "a=1", "b.c=two words"
+    ]  # fmt: skip
+    known = set(inspect.signature(prelaunch).parameters)
+    inputs = set(ACTION["inputs"]) - {"measured", "artifact", "extras"}
+    assert known - {"junit", "markdown", "dry_run", "as_json"} == {
+        {"set": "settings"}.get(name, name.replace("-", "_")) for name in inputs
+    }
 
 
 def test_an_earlier_jobs_results_are_never_judged_again(shop: Shop, tmp_path: Path) -> None:
