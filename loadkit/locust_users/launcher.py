@@ -6,6 +6,7 @@ under a hidden name, private to its owner, and goes away once the run folder is 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,9 +45,14 @@ class _Load:
     settings: Settings
     num_requests: int
     on_progress: Progress | None
+    told: set[str]
 
     def report(self) -> list[WorkerStatus]:
         statuses = self.work.statuses()
+        for note in self.work.notes():
+            if note not in self.told:
+                self.told.add(note)
+                print(f"loadkit: {note}", file=sys.stderr)
         if self.on_progress is not None:
             self.on_progress(sum(status.done for status in statuses), self.num_requests)
         return statuses
@@ -88,7 +94,7 @@ def run_profile(
             process = LocustProcess(
                 work, settings, key=api_key, web=web_at, master=master, token=token
             )
-            load = _Load(work, settings, plan.num_requests, on_progress)
+            load = _Load(work, settings, plan.num_requests, on_progress, set())
             closed = _measure(load, process, control, context)
             result = finish_run(work.path, out, closed)
     if closed.interrupted:

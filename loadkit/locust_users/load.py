@@ -102,7 +102,7 @@ class Load:
 
     def _master_elsewhere(self, environment: Environment) -> None:
         """Workers that we did not start: deal the plan when the test starts, collect at its end."""
-        master = Master(environment.runner, Wire())
+        master = Master(environment.runner, Wire(), self.work.note)
 
         def start(**_: Any) -> None:
             if self.work.started() is not None:  # again, in the web interface: sent once

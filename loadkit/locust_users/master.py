@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +49,22 @@ class _Part:
 
 
 class Master:
-    """Talks to the workers that know the token; others get no share and are not listened to."""
+    """Talks to the workers that know the token. Nothing that others send reaches Locust, so they do
+    not count as workers, get no share and no users, and change nothing when they leave.
 
-    def __init__(self, runner: MasterRunner, channel: wire.Wire):
-        self.runner, self.wire = runner, channel
+    note: told once of each stranger.
+    """
+
+    def __init__(
+        self, runner: MasterRunner, channel: wire.Wire, note: Callable[[str], None] = logger.error
+    ):
+        self.runner, self.wire, self._note = runner, channel, note
         self.known: set[str] = set()
+        self._waiting: dict[str, Any] = {}  # Locust's first message of who has not said hello yet
+        self._named: set[str] = set()
         self._parts: dict[str, _Part] = {}
-        runner.register_message(wire.HELLO, self._on_hello)
+        self._to_locust = runner.handle_message
+        runner.handle_message = self._admit
         runner.register_message(wire.READY, self._on_ready)
         runner.register_message(wire.JOURNAL, self._on_journal)
 
@@ -114,13 +124,39 @@ class Master:
     def _send(self, kind: str, client: str, content: Any) -> None:
         self.runner.send_message(kind, self.wire.seal(kind, client, content), client)
 
-    def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
+    def _admit(self, client: str, msg: Any) -> None:
+        """Locust's `handle_message`: what every message of a worker comes through first. `client` is
+        the sender as the connection knows it, `msg.node_id` as it calls itself."""
+        if msg.type == wire.HELLO:
+            self._on_hello(client, msg)
+        elif client in self.known and msg.node_id == client:
+            self._to_locust(client, msg)
+        elif msg.type == "client_ready" and client not in self._waiting:
+            self._waiting[client] = msg
+            self.runner.send_message("ack", client_id=client)  # it says hello once it has this
+            gevent.spawn_later(HELLO_S, self._name_stranger, client, "showed no token")
+
+    def _on_hello(self, client: str, msg: Any) -> None:
         try:
-            self.wire.open(wire.HELLO, msg.node_id, msg.data, wire.Hello)
-        except wire.Refused as refused:
-            logger.error("%s: it takes no part (set the same $%s)", refused, TOKEN_VARIABLE)
-        else:
-            self.known.add(msg.node_id)
+            self.wire.open(wire.HELLO, client, msg.data, wire.Hello)
+        except wire.Refused:
+            self.runner.send_message(wire.REFUSED, client_id=client)
+            self._name_stranger(client, "showed another token than this run's")
+            return
+        is_new = client not in self.known
+        self.known.add(client)
+        self._send(wire.WELCOME, client, wire.Welcome())
+        if is_new and client in self._waiting:
+            self._to_locust(client, self._waiting.pop(client))
+
+    def _name_stranger(self, client: str, what: str) -> None:
+        if client in self.known or client in self._named:
+            return
+        self._named.add(client)
+        self._note(
+            f"a Locust worker, {client[:80]!r}, {what}; it takes no part"
+            f" (set the same ${TOKEN_VARIABLE} here and there)"
+        )
 
     def _on_ready(self, environment: Any, msg: Any, **_: Any) -> None:
         ready = self._opened(wire.READY, msg, wire.Part)

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from loadkit.client.secret import KEY_VARIABLES, Secret
+from loadkit.core.errors import CannotMeasure
 from loadkit.locust_users.settings import WORK_VARIABLE, Settings, WorkFolder
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -18,6 +20,9 @@ WORKER_LOCUSTFILE = Path(__file__).with_name("worker_locustfile.py")
 TOKEN_VARIABLE = "LOADKIT_TOKEN"
 Address = tuple[str, int]
 STOP_GRACE_S = 5.0
+# A worker gives up when nobody has listened at its master's address for so long.
+MASTER_S = 10.0
+POLL_S = 0.25
 LOG_TAIL_BYTES = 4000
 
 
@@ -111,7 +116,9 @@ def run_worker(master: Address, key: Secret | None, token: str) -> int:
     """A worker of a run that is mastered elsewhere: Locust in this process's stead, its exit code.
 
     Records that the master did not get stay in the current folder, and the log says where.
+    CannotMeasure: nobody listens at `master`.
     """
+    _await_master(master)
     command = [sys.executable, "-m", "locust", "-f", str(WORKER_LOCUSTFILE), "--worker"]
     command += [
         "--master-host",
@@ -123,6 +130,22 @@ def run_worker(master: Address, key: Secret | None, token: str) -> int:
     ]
     environment = _clean_environment(key) | {TOKEN_VARIABLE: token}
     return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _await_master(master: Address) -> None:
+    """Return once somebody listens there. Locust would try for minutes, without a word."""
+    deadline = time.monotonic() + MASTER_S
+    while True:
+        try:
+            socket.create_connection(master, timeout=MASTER_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline or isinstance(error, socket.gaierror):
+                raise CannotMeasure(
+                    f"no run waits for workers at {master[0]}:{master[1]}: {error.strerror or error}",
+                    remedy="start it first: loadkit run PROFILE --url URL -o DIR --master",
+                ) from error
+        time.sleep(POLL_S)
 
 
 def _environment(work: WorkFolder, key: Secret | None, token: str | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from locust.runners import WorkerRunner
 from loadkit.locust_users import wire
 from loadkit.locust_users.dispatcher import Dispatcher
 from loadkit.locust_users.load import make_dispatcher
+from loadkit.locust_users.process import TOKEN_VARIABLE
 from loadkit.locust_users.session import STOPPED
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.shipping import Send, Shipper
@@ -31,6 +33,8 @@ from loadkit.traffic.plan import TrafficPlan, write_plan
 
 MASTER_SILENT_S = 4.0
 POLL_S = 0.5
+WELCOME_S = 10.0
+EXIT_NOT_MEASURED = 3
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +84,8 @@ class RemoteWorker:
         self._parts: dict[str, RemotePart] = {}
         self._going: dict[str, Event] = {}
         for kind, listener in (
+            (wire.WELCOME, self._on_welcome),
+            (wire.REFUSED, self._on_refused),
             (wire.SHARE, self._on_share),
             (wire.GO, self._on_go),
             (wire.ACK, self._on_ack),
@@ -88,7 +94,8 @@ class RemoteWorker:
             self.runner.register_message(kind, listener)
         self._heard_at = time.monotonic()
         environment.events.heartbeat_received.add_listener(self._on_heartbeat)
-        self._send(wire.HELLO, wire.Hello())
+        self._welcome = Event()
+        gevent.spawn(self._introduce)
         gevent.spawn(self._watch_master)
 
     def load_for(self, part: str) -> RemoteLoad:
@@ -102,6 +109,35 @@ class RemoteWorker:
     def _send(self, kind: str, content: Any) -> None:
         client = self.runner.client_id
         self.runner.send_message(kind, self.wire.seal(kind, client, content))
+
+    def _introduce(self) -> None:
+        """Show the token until the master has seen it: its Locust may listen before it does."""
+        deadline = time.monotonic() + WELCOME_S
+        while not self._welcome.is_set() and time.monotonic() < deadline:
+            self._send(wire.HELLO, wire.Hello())
+            self._welcome.wait(POLL_S)
+        if not self._welcome.is_set():
+            self._give_up(f"no loadkit run answers at {self._master}; is it a plain Locust master?")
+
+    @property
+    def _master(self) -> str:
+        return f"{self.runner.master_host}:{self.runner.master_port}"
+
+    def _on_welcome(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self._opened(wire.WELCOME, msg, wire.Welcome) is not None:
+            self._welcome.set()
+
+    def _on_refused(self, environment: Any, msg: Any, **_: Any) -> None:
+        """Nobody need have sealed this; a run that has begun goes on."""
+        if not self._welcome.is_set():
+            where = f"the run at {self._master}"
+            self._give_up(
+                f"{where} has another token; set the same ${TOKEN_VARIABLE} here and there"
+            )
+
+    def _give_up(self, why: str) -> None:
+        print(f"loadkit: {why}", file=sys.stderr, flush=True)
+        os._exit(EXIT_NOT_MEASURED)
 
     def _opened(self, kind: str, msg: Any, type_: type[wire.T]) -> wire.T | None:
         try:
@@ -174,7 +210,7 @@ class RemoteWorker:
             part.stop()
             if part.folder.exists():
                 logger.error("records that it does not have are kept in %s", part.folder)
-        os._exit(1)
+        os._exit(EXIT_NOT_MEASURED)
 
 
 class RemoteLoad:

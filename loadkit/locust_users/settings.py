@@ -101,6 +101,7 @@ class WorkFolder:
         self.log = path / "locust.log"
         self._context = path / "context.json"
         self._lock = -1
+        self._notes = path / "notes.txt"
         self._settings = path / "settings.json"
         self._start = path / "start.json"
 
@@ -151,6 +152,20 @@ class WorkFolder:
 
     def journal(self, worker: int) -> Path:
         return self.path / "journals" / f"worker-{worker}.journal"
+
+    def note(self, text: str) -> None:
+        """Tell the launcher something while the run goes on: one line, for the terminal and for
+        the run's notes."""
+        with self._notes.open("a", encoding="utf-8") as notes:
+            notes.write(text.replace("\n", " ") + "\n")
+
+    def notes(self) -> list[str]:
+        """What was told so far. A line that is still being written is not there yet."""
+        try:
+            text = self._notes.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return text[: text.rfind("\n") + 1].splitlines()
 
     def has_journals(self) -> bool:
         return any((self.path / "journals").glob("*.journal"))

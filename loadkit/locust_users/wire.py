@@ -21,7 +21,8 @@ from loadkit.locust_users.settings import Settings, WorkerStatus
 from loadkit.runs.context import RunContext
 from loadkit.traffic.plan import SessionPlan
 
-HELLO, SHARE, READY, GO = "loadkit_hello", "loadkit_share", "loadkit_ready", "loadkit_go"
+HELLO, WELCOME, REFUSED = "loadkit_hello", "loadkit_welcome", "loadkit_refused"
+SHARE, READY, GO = "loadkit_share", "loadkit_ready", "loadkit_go"
 JOURNAL, ACK, STOP = "loadkit_journal", "loadkit_ack", "loadkit_stop"
 MAC_BYTES = 32
 
@@ -34,6 +35,11 @@ class Refused(Exception):
 
 class Hello(msgspec.Struct, frozen=True):
     """A worker's first message."""
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """The master's answer to a hello with the right token. A wrong one gets REFUSED, which carries
+    no MAC: a stranger could try tokens on it."""
 
 
 class Share(msgspec.Struct, frozen=True):

@@ -91,4 +91,5 @@ def closed_context(
         interrupted=interrupted,
         stalls=[status.stalls for status in statuses if status.stalls is not None],
         counters_after=after,
+        notes=[*draft.notes, *dict.fromkeys(work.notes())],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,11 +52,27 @@ class Cluster:
             *("--master", "--expect-workers", 2),
             token="right",
         )
-        self.workers = [self.worker(f"w{number}") for number in range(2)]
+        self.workers: list[subprocess.Popen[str]] = []
+        until(lambda: listens(MASTER, self.port) or self.master.poll() is not None, within_s=120.0)
+
+    def start_workers(self) -> None:
+        self.workers += [self.worker(f"w{number}") for number in range(2)]
 
     def worker(self, name: str, token: str = "right") -> subprocess.Popen[str]:
         (self.folder / name).mkdir()
         return self._start(self.folder / name, "--worker", token=token)
+
+    def stranger(self) -> subprocess.Popen[str]:
+        """A plain Locust worker, that knows nothing of loadkit."""
+        locustfile = self.folder / "theirs.py"
+        locustfile.write_text("from locust import User\nclass Theirs(User): pass\n")
+        command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--worker"]
+        command += ["--master-host", MASTER, "--master-port", str(self.port)]
+        made = subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.workers.append(made)
+        return made
 
     def _start(self, folder: Path, *options: object, token: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "loadkit", "run", *map(str, options)]
@@ -94,6 +111,11 @@ def free_port() -> int:
     return free_port()
 
 
+def listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
 def until(holds: Callable[[], Any], within_s: float = 30.0) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := holds()):
@@ -122,14 +144,25 @@ def sessions_of(folder: Path) -> Counter[tuple[str, int]]:
 
 
 def test_every_request_is_sent_once_and_a_stranger_gets_no_share(tmp_path: Path) -> None:
+    """A plain Locust worker is there first and leaves in the middle; one with another token says so
+    and ends. Neither is one of the two that the master waits for."""
     with cluster(tmp_path, 40) as (spread, server):
-        stranger = spread.worker("stranger", token="wrong")
-        spread.workers.append(stranger)
+        plain = spread.stranger()
+        wrong = spread.worker("stranger", token="wrong")
+        spread.workers.append(wrong)
+        assert wrong.wait(timeout=60) == 3
+        assert "another token" in wrong.communicate()[1]
+        spread.start_workers()
+        until(lambda: len(server.truth()) >= 5, within_s=120.0)
+        plain.terminate()
         code, printed, errors = spread.end()
         assert code == 0, errors
+        assert errors.count("showed another token") == 1
+        assert errors.count("showed no token") == 1
         sent = Counter(row["session"] for row in server.truth_of(40))
     run = json.loads(printed)
     assert run["requests"]["ok"] == run["requests"]["scheduled"] == 40
+    assert sum("it takes no part" in note for note in run["notes"]) == 2
     assert (run["processes"], run["missing_workers"], run["duplicate_records"]) == (2, 0, 0)
     assert len(run["client"]["workers"]) == 2
     assert len(sent) == 40
@@ -145,6 +178,7 @@ def test_a_worker_killed_in_the_middle_leaves_a_run_that_is_marked_and_adds_up(
 ) -> None:
     """What it had journalled and not sent is in its own folder, from which it can be had."""
     with cluster(tmp_path, 160, "--ttft", "0.1") as (spread, server):
+        spread.start_workers()
         until(lambda: len(server.truth()) >= 30)
         victim = locust_of(spread.workers[0])
         os.kill(victim, signal.SIGKILL)
@@ -180,11 +214,12 @@ def test_workers_that_lose_their_master_stop_and_say_where_their_records_are(
 ) -> None:
     """Both the launcher and its Locust are killed; the master's own folder can be recovered too."""
     with cluster(tmp_path, 300) as (spread, server):
+        spread.start_workers()
         until(lambda: len(server.truth()) >= 20)
         workers = [locust_of(worker) for worker in spread.workers]
         for pid in (spread.master.pid, locust_of(spread.master)):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: all(map(is_gone, workers)), within_s=10.0)
+        until(lambda: all(map(is_gone, workers)), within_s=60.0)
         sent_at_the_end = len(server.truth())
         errors = [worker.communicate(timeout=20)[1] for worker in spread.workers]
     assert sent_at_the_end < 300
@@ -195,3 +230,38 @@ def test_workers_that_lose_their_master_stop_and_say_where_their_records_are(
     run = recover(work, tmp_path / "saved")
     assert run["requests"]["ok"] > 0
     assert set(sessions_of(tmp_path / "saved").values()) == {1}
+
+
+def test_a_worker_without_a_master_says_so_and_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadkit", "run", "--worker", "--master-host", MASTER]
+    command += ["--master-port", str(free_port())]
+    environment = os.environ | {"LOADKIT_TOKEN": "right"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 3
+    assert f"no run waits for workers at {MASTER}:" in done.stderr
+    assert "--master" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_of_a_plain_locust_master_says_so_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text("from locust import User\nclass Theirs(User): pass\n")
+    port = str(free_port())
+    at = ["--master-host", MASTER, "--master-port", port]
+    command = [sys.executable, "-m", "locust", "-f", "theirs.py", "--headless", "--master"]
+    command += ["--expect-workers", "2", "--master-bind-host", MASTER, "--master-bind-port", port]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as master:
+        try:
+            until(lambda: listens(MASTER, int(port)), within_s=120.0)
+            environment = os.environ | {"LOADKIT_TOKEN": "right"}
+            worker = [sys.executable, "-m", "loadkit", "run", "--worker", *at]
+            done = subprocess.run(
+                worker, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+            )
+        finally:
+            master.kill()
+    assert done.returncode == 3
+    assert "is it a plain Locust master?" in done.stderr
