@@ -79,10 +79,10 @@ def read_requests(folder: Path) -> Requests:
     """requests.parquet. InputError if it cannot be read, or says what cannot be."""
     path = folder / "requests.parquet"
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError("cannot be read", where=path, remedy=_DAMAGED) from error
-    missing = {"session", "outcome", "prompt_tokens", "ttft_s"} - set(table.column_names)
+    missing = {*_NUMBERS, *_WORDS, "phase", "left"} - set(table.column_names)
     if missing:
         what = f"no column {', '.join(sorted(missing))}"
         raise InputError(what, where=path, remedy="written by another version; run again")
@@ -90,9 +90,8 @@ def read_requests(folder: Path) -> Requests:
 
 
 def _requests(table: pa.Table, path: Path) -> Requests:
-    if "phase" in table.column_names:
-        phase = _words(table, "phase")
-        table = table.filter(pa.array((phase == "measured") | (phase == "")))
+    phase = _words(table, "phase")
+    table = table.filter(pa.array((phase == "measured") | (phase == "")))
     try:
         number = {name: _numbers(table, name) for name in _NUMBERS}
     except (ValueError, TypeError, pa.ArrowException) as error:
@@ -113,21 +112,15 @@ def _requests(table: pa.Table, path: Path) -> Requests:
 
 
 def _numbers(table: pa.Table, name: str) -> FloatArray:
-    if name not in table.column_names:
-        return np.full(table.num_rows, np.nan)
     column = table[name].cast(pa.float64()).to_pylist()
     return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
 
 
 def _count_true(table: pa.Table, name: str) -> int:
-    if name not in table.column_names:
-        return 0
     return sum(value is True for value in table[name].to_pylist())
 
 
 def _words(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    if name not in table.column_names:
-        return np.full(table.num_rows, "", dtype=object)
     values = ["" if value is None else str(value) for value in table[name].to_pylist()]
     return np.array(values, dtype=object)
 

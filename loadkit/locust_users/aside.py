@@ -86,7 +86,7 @@ def finish(path: Path, out: Path) -> bytes:
     """Write the run folder; returns run.json. The working folder goes away."""
     work = WorkFolder(path)
     with ControlPlane(Endpoint.parse(work.settings().url), key=read_api_key()) as control:
-        context = closed_context(work, after=control.prefix_counters())
+        context = closed_context(work, work.context(), after=control.prefix_counters())
     run = finish_run(path, out, context)
     shutil.rmtree(path, ignore_errors=True)
     return msgspec.json.encode(run)

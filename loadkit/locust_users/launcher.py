@@ -116,6 +116,10 @@ def _measure(
             _follow(load, process)
         except KeyboardInterrupt:
             interrupted = True
+    if not work.path.is_dir():
+        raise CannotMeasure(
+            f"{work.path} was removed while the run went on, and what was measured with it"
+        )
     if work.started() is None or not work.has_journals():
         if interrupted:
             raise KeyboardInterrupt
@@ -127,6 +131,7 @@ def _measure(
     load.report()
     return closed_context(
         work,
+        context,
         after=control.prefix_counters(),
         interrupted=interrupted and not load.settings.web,
     )
@@ -135,7 +140,7 @@ def _measure(
 def _follow(load: _Load, process: LocustProcess) -> None:
     """Report progress until Locust ends. A headless run that hangs is left behind to be ended."""
     begun = time.monotonic()
-    while process.wait(POLL_S) is None:
+    while process.wait(POLL_S) is None and load.work.path.is_dir():
         statuses = load.report()
         if not load.settings.web and time.monotonic() > _deadline(load, statuses, begun):
             return

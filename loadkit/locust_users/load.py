@@ -23,6 +23,7 @@ from loadkit.locust_users.session import STOPPED, sleep_until
 from loadkit.locust_users.settings import WorkFolder
 from loadkit.locust_users.wire import Wire
 from loadkit.locust_users.worker import LoadWorker
+from loadkit.runs.journal import Head
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan, read_plan, worker_share
 
@@ -151,7 +152,8 @@ def make_dispatcher(
     """A worker's dispatcher of `sessions`, whose times count from `lead_s` from now, or from the
     start that another worker of the same folder has set."""
     calm_collector()
-    start_at = work.begin(lead_s).monotonic_s
+    start = work.begin(lead_s)
+    start_at = start.monotonic_s
     load_worker = LoadWorker(
         work,
         work.settings(),
@@ -159,6 +161,7 @@ def make_dispatcher(
         worker=worker,
         start_at=start_at,
         report=lambda record: fire_request(environment, record, start_at),
+        head=Head(work.context(), start),
     )
     gevent.spawn(_observe_stalls, load_worker)
     return Dispatcher(load_worker, on_finish)

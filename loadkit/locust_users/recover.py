@@ -37,29 +37,21 @@ def tell_of_abandoned(folder: Path) -> None:
 def recover(path: Path, out: Path) -> dict[str, Any]:
     """Make the run folder `out` of a working folder, which then goes away; returns run.json.
 
+    Journals alone are enough: what else is damaged or missing is made up for by them.
     InputError: no such working folder, one that is still looked after, or `out` exists.
     CannotMeasure: nothing was sent in it.
     """
     check_free(out)
     work = WorkFolder(path)
-    try:
-        context = work.context()
-    except OSError as error:
-        raise InputError(
-            f"no working folder of a run: {error.strerror}", where=path, remedy="check the path"
-        ) from error
     if work.is_held():
         raise InputError(
             "the run is still going on", where=path, remedy="wait for its end, or interrupt it"
         )
-    work.write_context(with_note(context, NOTE))
-    result = finish_run(path, out, closed_context(work, after=None, interrupted=True))
+    head = work.head()  # checked by its sum, unlike the file
+    context = work.context() if head is None else head.context
+    if NOTE not in context.notes:
+        context.notes.append(NOTE)
+    closed = closed_context(work, context, after=None, interrupted=True)
+    result = finish_run(path, out, closed)
     shutil.rmtree(path, ignore_errors=True)
     return result
-
-
-def with_note(context: Any, note: str) -> Any:
-    """The context with one note more, once."""
-    if note not in context.notes:
-        context.notes.append(note)
-    return context

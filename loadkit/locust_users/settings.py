@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,8 @@ from loadkit.client.answer import Response
 from loadkit.client.stalls import StallReport
 from loadkit.client.timeouts import Timeouts
 from loadkit.core.errors import InputError
-from loadkit.runs.context import RunContext
+from loadkit.runs.context import RunContext, Start
+from loadkit.runs.journal import Head, read_head
 
 WORK_VARIABLE = "LOADKIT_WORK"
 
@@ -85,13 +87,6 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     stalls: StallReport | None = None
 
 
-class Start(msgspec.Struct, frozen=True):
-    """The moment that a run's times count from: monotonic for intervals, unix for the reader."""
-
-    monotonic_s: float
-    unix_s: float
-
-
 class WorkFolder:
     """Paths of a run's private working folder, and reading and writing what lies there."""
 
@@ -126,7 +121,21 @@ class WorkFolder:
         _replace(self._context, msgspec.json.encode(context))
 
     def context(self) -> RunContext:
-        return msgspec.json.decode(self._context.read_bytes(), type=RunContext)
+        """InputError if the file is not there, or is damaged."""
+        try:
+            return msgspec.json.decode(self._context.read_bytes(), type=RunContext)
+        except FileNotFoundError as error:
+            remedy = "check the path"
+            raise InputError(
+                "no working folder of a run", where=self.path, remedy=remedy
+            ) from error
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read: {error}", where=self._context) from error
+
+    def head(self) -> Head | None:
+        """What the first journal that has it whole says of the run; None before any was begun."""
+        heads = map(read_head, sorted((self.path / "journals").glob("*.journal")))
+        return next((head for head in heads if head is not None), None)
 
     def hold(self) -> None:
         """Show, for as long as this process lives, that the run is being looked after."""
@@ -175,11 +184,12 @@ class WorkFolder:
         _replace(path, msgspec.json.encode(status))
 
     def statuses(self) -> list[WorkerStatus]:
-        """Last status of each worker that has reported at all."""
-        return [
-            msgspec.json.decode(path.read_bytes(), type=WorkerStatus)
-            for path in sorted((self.path / "status").glob("worker-*.json"))
-        ]
+        """Last status of each worker that has reported at all; a damaged one was not reported."""
+        found = []
+        for path in sorted((self.path / "status").glob("worker-*.json")):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                found.append(msgspec.json.decode(path.read_bytes(), type=WorkerStatus))
+        return found
 
     def begin(self, lead_s: float) -> Start:
         """The run's start, `lead_s` from now: the first worker to ask sets it for all of them."""
@@ -195,10 +205,12 @@ class WorkFolder:
         return msgspec.json.decode(self._start.read_bytes(), type=Start)
 
     def started(self) -> Start | None:
-        """The run's start; None before any worker has begun."""
-        if not self._start.exists():
-            return None
-        return msgspec.json.decode(self._start.read_bytes(), type=Start)
+        """The run's start; None before any worker has begun. A damaged or missing file is made up
+        for by the journals."""
+        with suppress(FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(self._start.read_bytes(), type=Start)
+        head = self.head()
+        return None if head is None else head.start
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -17,6 +17,7 @@ from loadkit.client.prometheus import PrefixCounters
 from loadkit.core.errors import CannotMeasure, InputError, LoadkitError
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.runs.context import RunContext
+from loadkit.runs.journal import read_journal
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
 MARK = ".work-"
@@ -27,6 +28,7 @@ def make_work_folder(out: Path, plan: TrafficPlan, settings: Settings) -> WorkFo
     """A private (0700) folder beside `out`, with the plan and the settings in it."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _try_to_make(out)
         path = Path(tempfile.mkdtemp(prefix=f".{out.name}{MARK}", dir=out.parent.resolve()))
     except OSError as error:
         raise _cannot_write(out, error) from error
@@ -39,6 +41,20 @@ def make_work_folder(out: Path, plan: TrafficPlan, settings: Settings) -> WorkFo
         shutil.rmtree(path, ignore_errors=True)
         raise _cannot_write(out, error) from error
     return work
+
+
+def _try_to_make(out: Path) -> None:
+    """Make `out` as the finished run folder will be made, and take it away again: what would fail at
+    the end (a mount point, the current folder, a folder of somebody else's) fails now."""
+    was_there = out.exists()
+    empty = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent.resolve()))
+    try:
+        empty.replace(out)
+    except OSError:
+        empty.rmdir()
+        raise
+    if not was_there:
+        out.rmdir()
 
 
 def _cannot_write(out: Path, error: OSError) -> InputError:
@@ -73,23 +89,39 @@ def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
 
 
 def closed_context(
-    work: WorkFolder, *, after: PrefixCounters | None, interrupted: bool = False
+    work: WorkFolder,
+    draft: RunContext,
+    *,
+    after: PrefixCounters | None,
+    interrupted: bool = False,
 ) -> RunContext:
-    """What the folder shows once the workers have ended, in the words of the run folder; the same
-    whether the run ended as planned or its launcher was killed. CannotMeasure if no load started."""
-    draft, start, statuses = work.context(), work.started(), work.statuses()
+    """`draft` with what the folder shows once the workers have ended, in the words of the run
+    folder; the same whether the run ended as planned or its launcher was killed. CannotMeasure if no
+    load started."""
+    start, statuses = work.started(), work.statuses()
     if start is None or not work.has_journals():
         raise CannotMeasure("the run ended before it sent anything", code="too_few_samples")
     return msgspec.structs.replace(
         draft,
         started_unix_s=start.unix_s,
-        duration_s=max((status.elapsed_s for status in statuses), default=0.0),
+        duration_s=max((status.elapsed_s for status in statuses), default=None) or _ended_s(work),
         mutations=sum(status.mutations for status in statuses),
         compactions=sum(status.compactions for status in statuses),
-        unasked=sum(status.unasked for status in statuses),
         missing_workers=draft.processes - sum(status.finished for status in statuses),
         interrupted=interrupted,
         stalls=[status.stalls for status in statuses if status.stalls is not None],
         counters_after=after,
         notes=[*draft.notes, *dict.fromkeys(work.notes())],
     )
+
+
+def _ended_s(work: WorkFolder) -> float:
+    """The last time in the journals, for workers that never reported how far they were."""
+    times = (
+        at
+        for path in (work.path / "journals").glob("*.journal")
+        for record in read_journal(path).records
+        for at in (record.completed_s, record.last_token_s, record.sent_s)
+        if at is not None
+    )
+    return max(times, default=0.0)

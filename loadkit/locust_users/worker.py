@@ -14,7 +14,7 @@ from loadkit.client.stream import StreamClient
 from loadkit.locust_users.live import get_live
 from loadkit.locust_users.session import Lane
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
-from loadkit.runs.journal import JournalWriter
+from loadkit.runs.journal import Head, JournalWriter
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 class LoadWorker:
     """Journals, counts and reports each finished request, in this order.
 
+    head: what the journal says of the run, so that it alone is enough to make the run folder.
     report: called with the record once it is safe on disk (Locust's request event).
     """
 
@@ -39,6 +40,7 @@ class LoadWorker:
         worker: int,
         start_at: float,
         report: Callable[[Record], None],
+        head: Head | None = None,
     ):
         self.work, self.settings, self.sessions, self.worker = work, settings, sessions, worker
         client = StreamClient(
@@ -50,7 +52,7 @@ class LoadWorker:
         self.is_orphaned = False  # stopped because its parent or master died, not as planned
         self.monitor = StallMonitor()
         self._report = report
-        self._journal = JournalWriter(work.journal(worker))
+        self._journal = JournalWriter(work.journal(worker), head)
         self._status_due = 0.0
 
     def _emit(self, record: Record) -> None:

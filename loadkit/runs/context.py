@@ -9,7 +9,7 @@ import msgspec
 from loadkit.client.prometheus import PrefixCounters
 from loadkit.client.stalls import StallReport
 
-__all__ = ["PrefixCounters", "RunContext", "Stage", "StallReport"]
+__all__ = ["PrefixCounters", "RunContext", "Stage", "StallReport", "Start"]
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -18,6 +18,13 @@ class Stage(msgspec.Struct, frozen=True):
     start_s: float
     end_s: float
     rate_per_s: float
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The moment that a run's times count from: monotonic for intervals, unix for the reader."""
+
+    monotonic_s: float
+    unix_s: float
 
 
 class RunContext(msgspec.Struct, kw_only=True):

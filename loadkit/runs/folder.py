@@ -90,7 +90,11 @@ def finish_run(work: Path, out: Path, context: RunContext) -> dict[str, Any]:
 
 
 def check_free(out: Path) -> None:
-    """InputError if `out` is there already and not an empty folder."""
+    """InputError if `out` is there already and not an empty folder, or is a symbolic link."""
+    if out.is_symlink():
+        raise InputError(
+            f"is a symbolic link to {out.readlink()}", where=out, remedy="name that folder itself"
+        )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(
             "already exists", where=out, remedy="name a new folder, or remove this one first"

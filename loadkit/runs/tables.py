@@ -77,7 +77,7 @@ def write_requests(
         _record_columns(record) | _answer_columns(row_of.get(id(record)), splits, prediction)
         for record in sorted(records, key=lambda r: (r.intended_s, r.session, r.turn))
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=REQUESTS_SCHEMA), path, compression="zstd")
+    _write_table(rows, REQUESTS_SCHEMA, path)
 
 
 def _record_columns(record: Record) -> dict[str, Any]:
@@ -106,7 +106,13 @@ def write_server_metrics(context: RunContext, path: Path) -> None:
         *_counter_rows("before", context.counters_before),
         *_counter_rows("after", context.counters_after),
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=METRICS_SCHEMA), path, compression="zstd")
+    _write_table(rows, METRICS_SCHEMA, path)
+
+
+def _write_table(rows: list[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
+    """With a checksum a page, so that a damaged byte is noticed by whoever reads and checks them."""
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def _counter_rows(moment: str, counters: PrefixCounters | None) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,7 +288,7 @@ def run_with_interference(
 
     def watch() -> None:
         try:
-            for _ in range(600):
+            for _ in range(6000):
                 for path in tmp_path.glob(".out.work-*"):
                     work = WorkFolder(path)
                     if sum(status.done for status in work.statuses()) >= 10:
@@ -310,7 +311,7 @@ def run_with_interference(
                 choices=Choices(processes=processes),
             )
     finally:
-        thread.join(40)
+        thread.join(320)
         assert failures == []
 
 
@@ -376,6 +377,21 @@ def test_a_killed_worker_loses_no_acknowledged_record_and_marks_the_run(
     assert sum(n for name, n in counts.items() if name != "scheduled") == counts["scheduled"] == 120
     assert len(pids) == 3
     assert all_end(pids)
+
+
+def test_a_folder_that_is_removed_in_the_middle_ends_the_run_by_name(tmp_path: Path) -> None:
+    removed: list[WorkFolder] = []
+
+    def remove(work: WorkFolder) -> None:
+        shutil.rmtree(work.path)
+        removed.append(work)
+
+    begun = time.monotonic()
+    with pytest.raises(CannotMeasure, match=r"work-.* was removed while the run went on"):
+        run_with_interference(tmp_path, remove, conversations(60, 2, every_s=0.1))
+    assert removed
+    assert time.monotonic() - begun < 300
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_master_takes_its_workers_along(tmp_path: Path) -> None:

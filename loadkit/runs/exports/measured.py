@@ -52,6 +52,7 @@ def read_measured(folder: Path) -> Measured:
     rows = pq.read_table(
         folder / "requests.parquet",
         columns=["gaps_s", *_NUMBERS],
+        page_checksum_verification=True,
         filters=[("outcome", "==", "ok"), ("phase", "==", "measured")],
     )
     number = {name: rows[name].to_numpy().astype(np.float64) for name in _NUMBERS}

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command import Call
 from gate_builders import expected, folder, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from report_builders import make_run, production_records, word_tokenizer
 
 from loadkit.core.errors import InputError
 from loadkit.gate import decide_folder
+from loadkit.gate.requests import read_requests
 
 # What the gate reads; anything else in the files decides nothing.
 RUN = run(left=0, profile={"name": "p", "slo": {"ttft_s": 1.0, "share": 0.9}})
@@ -128,3 +132,28 @@ def test_every_verb_refuses_a_damaged_run_in_one_line(
     assert done.code == 2, (done.out, done.err)
     assert done.err.count("\n") == 1, done.err
     assert {path.name for path in tmp_path.iterdir()} == {"good", "bad", "f.json"}
+
+
+def test_a_damaged_byte_in_requests_parquet_is_noticed(tmp_path: Path) -> None:
+    """Pages carry checksums: a flipped bit is an error, or in a byte that says nothing here."""
+    records = production_records(40, 3)
+    tokenizer = word_tokenizer(tmp_path / "tokenizer")
+    make_run(tmp_path / "run", records, tokenizer=tokenizer, capacity_blocks=1500)
+    path = tmp_path / "run" / "requests.parquet"
+    whole, before = path.read_bytes(), read_requests(tmp_path / "run")
+    draw, noticed = random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = read_requests(tmp_path / "run")
+        except InputError:
+            noticed += 1
+            continue
+        assert found.names == before.names
+        for name, values in before.number.items():
+            np.testing.assert_array_equal(found.number[name], values)
+        for name in ("session", "outcome", "replay"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(before, name))
+    assert noticed > 200

@@ -28,6 +28,7 @@ from loadkit.locust_users.preparing import (
 from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.locust_users.work import kept_if_unwritten
+from loadkit.runs.folder import check_free
 from loadkit.traffic.plan import TrafficPlan
 
 SETTINGS = Settings(url="http://h", model="m", loop="open")
@@ -150,6 +151,31 @@ def test_an_existing_result_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match="already exists"):
         run_profile(profile(), conversations(1, 1), url="http://127.0.0.1:9", out=tmp_path)
+
+
+def test_a_link_and_the_current_folder_are_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were found at the end of the run, when its folder could not be put there."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("link", "dangling"):
+        with pytest.raises(InputError, match=r"is a symbolic link to .*name that folder itself"):
+            check_free(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "real")
+    with pytest.raises(InputError, match=r"cannot be written: .*choose another folder"):
+        make_work_folder(Path(), conversations(2, 1), SETTINGS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "link", "real"]
+    assert list((tmp_path / "real").iterdir()) == []
+
+
+def test_trying_the_result_folder_leaves_it_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        make_work_folder(tmp_path / name, conversations(2, 1), SETTINGS)
+    assert (tmp_path / "empty").is_dir()
+    assert not (tmp_path / "new").exists()
 
 
 def test_no_server_and_an_empty_plan_leave_nothing_behind(tmp_path: Path) -> None:

@@ -12,21 +12,23 @@ from test_wire import CONTEXT, SETTINGS
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.locust_users.recover import abandoned, recover
 from loadkit.locust_users.settings import WorkerStatus, WorkFolder
-from loadkit.runs.journal import JournalWriter
+from loadkit.runs.journal import Head, JournalWriter
 from loadkit.runs.record import Record
 
 NUM_REQUESTS = 12
 
 
-def cut_off(parent: Path, done: int = 8, *, torn_bytes: int = 0) -> WorkFolder:
+def cut_off(
+    parent: Path, done: int = 8, *, torn_bytes: int = 0, with_head: bool = True
+) -> WorkFolder:
     """What a killed launcher leaves of a run of 12 requests, `done` of them journalled."""
     path = parent / ".out.work-abc"
     path.mkdir()
     work = WorkFolder(path)
     work.create(SETTINGS)
     work.write_context(msgspec.structs.replace(CONTEXT, scheduled=NUM_REQUESTS))
-    work.begin(0.0)
-    with JournalWriter(work.journal(0)) as journal:
+    head = Head(work.context(), work.begin(0.0)) if with_head else None
+    with JournalWriter(work.journal(0), head) as journal:
         for number in range(done):
             journal.append(
                 Record(
@@ -98,3 +100,40 @@ def test_a_run_that_never_began_cannot_be_measured(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match="before it sent anything"):
         recover(work.path, tmp_path / "new")
     assert work.path.exists()
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "zeroed", "other JSON"])
+def test_journals_alone_are_enough(tmp_path: Path, damage: str) -> None:
+    """Context, start and status are conveniences: the journals say the same."""
+    whole = recover(cut_off(tmp_path).path, tmp_path / "whole")
+    work = cut_off(tmp_path)
+    for path in (work.path / "context.json", work.path / "start.json", *_statuses(work)):
+        data = path.read_bytes()
+        if damage == "removed":
+            path.unlink()
+            continue
+        path.write_bytes(
+            {
+                "emptied": b"",
+                "cut": data[: len(data) // 2],
+                "zeroed": bytes(len(data)),
+                "other JSON": b'{"schema": 7}',
+            }[damage]
+        )
+    run = recover(work.path, tmp_path / "out")
+    assert run["requests"] == whole["requests"]
+    assert (run["endpoint"], run["profile"]) == (whole["endpoint"], whole["profile"])
+    assert run["duration_s"] == 7.0  # the last that was sent; the status had said 9
+    assert run["started_unix_s"] == pytest.approx(whole["started_unix_s"], abs=60.0)
+
+
+def _statuses(work: WorkFolder) -> list[Path]:
+    return [*(work.path / "status").iterdir()]
+
+
+def test_a_damaged_context_without_a_whole_head_names_the_file(tmp_path: Path) -> None:
+    work = cut_off(tmp_path, with_head=False)
+    (work.path / "context.json").write_bytes(b"{")
+    with pytest.raises(InputError, match=r"context.json: cannot be read"):
+        recover(work.path, tmp_path / "out")
+    assert work.journal(0).exists()

@@ -21,6 +21,7 @@ from loadkit.report.objectives import objectives
 from loadkit.report.sent import Sent, sent
 from loadkit.report.timeline import timeline
 from loadkit.runs.record import Record
+from loadkit.runs.tables import REQUESTS_SCHEMA
 
 
 def requests(base: Path, rows: list[dict[str, Any]]) -> Requests:
@@ -36,9 +37,8 @@ def requests(base: Path, rows: list[dict[str, Any]]) -> Requests:
         ("replay_same_session", "replay_cross_session", "continuation", "shared"), 0
     )
     base.mkdir(exist_ok=True)
-    pq.write_table(
-        pa.Table.from_pylist([usual | zero | row for row in rows]), base / "requests.parquet"
-    )
+    table = pa.Table.from_pylist([usual | zero | row for row in rows], schema=REQUESTS_SCHEMA)
+    pq.write_table(table, base / "requests.parquet")
     return read_requests(base)
 
 

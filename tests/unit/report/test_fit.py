@@ -18,6 +18,7 @@ from loadkit.report.fit import Rate, fit
 from loadkit.report.step_server import Traffic, _serve
 from loadkit.report.tables import fit_answer, fit_basis
 from loadkit.report.traffic import answered, traffic_of, uncached_at
+from loadkit.runs.tables import REQUESTS_SCHEMA
 
 STEP_S, TOKEN_S, TURNS, THINK_S, OUTPUT = 0.05, 0.002, 3, 0.4, 20
 ZERO = dict.fromkeys(("replay_same_session", "replay_cross_session", "continuation", "shared"), 0)
@@ -26,7 +27,7 @@ ZERO = dict.fromkeys(("replay_same_session", "replay_cross_session", "continuati
 def written(base: Path, rows: list[dict[str, Any]]) -> Requests:
     base.mkdir(exist_ok=True)
     table = pa.Table.from_pylist(
-        [{"outcome": "ok", "main_cause": "miss", **ZERO} | r for r in rows]
+        [{"outcome": "ok", "main_cause": "miss", **ZERO} | r for r in rows], schema=REQUESTS_SCHEMA
     )
     pq.write_table(table, base / "requests.parquet")
     return read_requests(base)
