@@ -5,12 +5,15 @@
   where those are kept (`kept`, if the trace says so).
 - sglang: a radix tree whose match is cut to whole pages (page size = block size, 1 unless the
   server is started with --page-size); a fully cached prompt computes its last token, hence with
-  pages of one token n - 1 tokens hit. Unfinished pages are freed. SGLang evicts whole leaf nodes
-  of its tree where the exact pass evicts the same LRU order block by block; measured on the public
-  Mooncake hour, the two differ by at most 0.043 points.
+  pages of one token n - 1 tokens hit. Unfinished pages are freed.
+- reference: loadkit's own server, full blocks as vLLM.
 - llamacpp: N slots that hold one sequence each (`simulate.slots`); n - 1 tokens may hit.
 - none: ids as given: every id hits that was seen before, the partial last block of a prompt too.
   Replies are left out.
+
+The exact pass keeps all of them as one LRU queue in which blocks are placed on arrival. What the
+engines' own pools do otherwise, in order of finishing and with requests that overlap, is in
+`simulate.engine_pools`.
 
 Token granularity needs the trace in blocks of one token (`block_size` 1), which takes about 250
 bytes a distinct token while reading: fine up to some ten million tokens. Coarser blocks round the
@@ -29,7 +32,7 @@ from loadkit.core.csr import depths, pointers
 from loadkit.core.errors import InputError
 from loadkit.core.trace import IntArray, Trace
 
-ENGINES = ("vllm", "sglang", "llamacpp", "none")
+ENGINES = ("vllm", "sglang", "reference", "llamacpp", "none")
 TOKEN_GRANULAR = ("sglang", "llamacpp")
 
 

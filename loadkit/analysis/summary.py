@@ -14,6 +14,8 @@ from loadkit.analysis.diversity import Diversity, diversity
 from loadkit.analysis.kept import SHARED_POOL
 from loadkit.analysis.per_request import PerRequest, per_request_of
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.engine_pools import Placement, place, with_pools
+from loadkit.core.errors import InputError
 from loadkit.core.split import CAUSES
 from loadkit.core.trace import Trace
 
@@ -43,7 +45,8 @@ class Analysis(msgspec.Struct, frozen=True):
     """What a log's own prompts make reusable, split by cause, at an infinite and at finite caches.
 
     All rates are token-weighted shares of prompt tokens unless named otherwise, and hold for this
-    block size only.
+    block size only. placement: how the finite caches that were asked for were filled, and thus what
+    their points of the curve say; None where none was asked for, or the rule has no pool.
     """
 
     requests: int
@@ -58,6 +61,7 @@ class Analysis(msgspec.Struct, frozen=True):
     append_only: AppendOnly
     diversity: Diversity
     warnings: tuple[str, ...]
+    placement: Placement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object `loadkit.analysis/1`: plain dicts, lists, numbers and None."""
@@ -69,16 +73,29 @@ def analyze(
     capacities_blocks: Sequence[int | None] = (),
     engine: str = "vllm",
     show_text: bool = False,
+    latency_s: float | None = None,
+    prefill_tokens_per_s: float | None = None,
 ) -> Analysis:
     """Analyze a log exactly. Without capacities the curve has points up to the log's footprint.
 
     capacities_blocks are kept in the order given; None stands for an infinite cache. `engine`
     names the rule for fully cached prompts (InputError if unknown). With `show_text` examples quote
-    a few words of a text log's prompts; without it they give positions and lengths only.
+    a few words of a text log's prompts; without it they give positions and lengths only. Finite
+    capacities that were asked for are served from the engine's pool where the log has times and
+    latencies; `latency_s` stands for those of all requests (see `simulate.engine_pools.place`).
     """
     reuse = reuse_of(trace, engine)
     curve, requests = hit_curve(reuse), per_request_of(reuse, None)
     capacities = list(capacities_blocks) or curve.default_capacities()
+    points = curve.points(capacities)
+    placement = None
+    if finite := [capacity for capacity in capacities_blocks if capacity is not None]:
+        placement, served = place(reuse, engine, finite, latency_s, prefill_tokens_per_s)
+        points = with_pools(points, finite, served)
+    elif latency_s is not None or prefill_tokens_per_s is not None:
+        raise InputError(
+            "latencies matter to a finite cache", where="--latency", remedy="add --capacity SIZE"
+        )
     return Analysis(
         requests=trace.num_requests,
         sessions=trace.num_sessions,
@@ -88,10 +105,11 @@ def analyze(
         blocks=trace.num_blocks,
         unique_blocks=trace.num_unique_blocks,
         infinite=_infinite(requests, curve),
-        curve=tuple(curve.points(capacities)),
+        curve=tuple(points),
         append_only=append_only(reuse, requests.reusable_tokens, show_text),
         diversity=diversity(reuse, show_text),
         warnings=(*trace.warnings, *([SHARED_POOL] if trace.kept_blocks else ())),
+        placement=placement,
     )
 
 

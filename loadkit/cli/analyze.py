@@ -63,7 +63,7 @@ def analyze(
         sample_options.check_alone(
             {"--engine": engine != "vllm", "--policy": simulated.policy, "--ttl": simulated.ttl,
              "--tiers": simulated.tiers, "--ttl-fixed": simulated.ttl_fixed,
-             "--in-flight": simulated.in_flight, "--show-text": show_text,
+             "--latency": simulated.latency, "--show-text": show_text,
              "--hashed-out": hashed_out, "--strict": source.strict}
         )  # fmt: skip
         model.check_block_size(source.block_size)
@@ -73,8 +73,16 @@ def analyze(
     if hashed_out is not None:
         write_hashed(log.trace, hashed_out, key)
     asked = simulated.asked(log.trace.block_size, capacity)
-    analysis = analyze_trace(log.trace, asked.capacities, engine, show_text=show_text)
-    if engine == "llamacpp":  # slots have no capacity in blocks
+    slots = engine == "llamacpp"  # they have no capacity in blocks, but latencies of their own
+    analysis = analyze_trace(
+        log.trace,
+        () if slots else asked.capacities,
+        engine,
+        show_text=show_text,
+        latency_s=None if slots else simulated.latency,
+        prefill_tokens_per_s=simulated.prefill_rate,
+    )
+    if slots:
         analysis = replace(analysis, curve=())
     caches = answers(log.trace, engine, asked)
     blocks = None

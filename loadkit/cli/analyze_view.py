@@ -32,6 +32,8 @@ def show(analysis: Analysis, format: str, *, all_points: bool = False) -> None:
         points = analysis.curve if all_points else _thinned(analysis.curve)
         out.print("\nLRU cache of a finite size", style="bold")
         out.print(curve_table(points, out.width))
+        if analysis.placement is not None:
+            out.print(analysis.placement.note, style="dim")
     _show_rest(out, analysis)
 
 

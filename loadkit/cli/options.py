@@ -79,6 +79,15 @@ PolicyFile = Annotated[
     ),
 ]
 PageSize = Annotated[int | None, option("SGLang's tokens a page; 1 unless given.", "N")]
+Latency = Annotated[
+    float | None,
+    option(
+        "Seconds a request runs, all alike, for a finite cache of overlapping ones.", "S", min=0
+    ),
+]
+PrefillRate = Annotated[
+    float | None, option("Prompt tokens a second, for the same.", "N", min=1e-9)
+]
 AsJson = Annotated[bool, flag("--json", "One JSON object on stdout, nothing else.")]
 Expected = Annotated[Path | None, option("Forecast JSON (`loadkit forecast --json`).", "FILE")]
 JsonFile = Annotated[Path | None, option("Write the JSON here too.", "FILE", "-o", "--output")]

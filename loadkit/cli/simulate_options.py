@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from loadkit.cli.log_input import CheckedSource
-from loadkit.cli.options import PageSize, option
+from loadkit.cli.options import Latency, PageSize, PrefillRate, option
 from loadkit.cli.served_model import ServedModel, engine_note
 from loadkit.core.errors import InputError
 from loadkit.core.units import parse_capacity
@@ -26,7 +26,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 class Simulated:
     """The engine's rule, and the caches to simulate."""
 
-    engine: Annotated[str, option("Its hit rule: vllm, sglang, llamacpp, none.", "NAME")] = "vllm"
+    engine: Annotated[str, option("vllm, sglang, reference, llamacpp or none.", "NAME")] = "vllm"
     page_size: PageSize = None
     slots: Annotated[
         int | None, option("llama.cpp's slots (its --parallel), with that engine.", "N")
@@ -42,15 +42,8 @@ class Simulated:
     tiers: Annotated[
         str | None, option("Exclusive LRU of device, host, disk: 10k,100k,1M.", "LIST")
     ] = None
-    in_flight: Annotated[
-        str | None, option("Overlap, twins in flight treated as: wait,share,recompute.", "LIST")
-    ] = None
-    latency: Annotated[float | None, option("Seconds a request, if the log lacks them.", "S")] = (
-        None
-    )
-    prefill_rate: Annotated[
-        float | None, option("Prompt tokens a second, for --in-flight.", "N")
-    ] = None
+    latency: Latency = None
+    prefill_rate: PrefillRate = None
 
     def asked(self, block_size: int, capacity: str | None) -> Asked:
         """One question. InputError for what is not understood or does not go together."""
@@ -70,9 +63,7 @@ class Simulated:
             tiers=tuple(_listed(self.tiers, lambda text: _tier(text, block_size))),
             slots=self.slots,
             slot_similarity=self.slot_similarity,
-            in_flight=tuple(_listed(self.in_flight, str)),
             latency_s=self.latency,
-            prefill_tokens_per_s=self.prefill_rate,
         )
 
 
@@ -127,7 +118,7 @@ def answers(trace: Trace, engine: str, asked: Asked) -> dict[str, Any]:
     from loadkit.analysis.reuse import reuse_of
     from loadkit.analysis.simulate.answers import Asked, answers
 
-    if asked == Asked(capacities=asked.capacities):
+    if asked == Asked(capacities=asked.capacities, latency_s=asked.latency_s):
         return {}
     return answers(reuse_of(trace, engine), asked)
 

@@ -15,7 +15,6 @@ _TITLES = {
     "ttl": "Expiry, LRU beyond it",
     "tiers": "Exclusive LRU tiers",
     "slots": "llama.cpp's slots",
-    "in_flight": "Requests that overlap, LRU",
 }
 _RATES = (
     "hit_rate",
@@ -24,17 +23,12 @@ _RATES = (
     "continuation",
     "shared",
     "miss_capacity",
-    "computed_twice",
 )
 _HEADS = {
     "capacity_blocks": "blocks",
     "organic_hit_rate": "organic",
     "miss_capacity": "lost",
     "refreshed_on_use": "refreshed",
-    "in_flight": "twins",
-    "computed_twice": "twice",
-    "mean_wait_s": "wait s",
-    "refused_requests": "refused",
 }
 
 
@@ -63,11 +57,10 @@ def _table(points: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _columns(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was asked first (policy, capacity, ...), then the rates, then the rest."""
+    """What was asked first (policy, capacity, ...), then the rates."""
     rates = {*_RATES, "replay_same_session", "replay_cross_session", "miss_compulsory"}
     others = [name for name in points[-1] if name not in rates and name != "capacity_tokens"]
-    waits = [name for name in others if name in ("mean_wait_s", "refused_requests")]
-    return [name for name in others if name not in waits] + list(_RATES) + waits
+    return others + list(_RATES)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import Reuse
-from loadkit.analysis.simulate.concurrent import simulate_concurrent
 from loadkit.analysis.simulate.policies import simulate
 from loadkit.analysis.simulate.slots import DEFAULT_SIMILARITY, simulate_slots
 from loadkit.analysis.simulate.tiers import TIER_NAMES, simulate_tiers
@@ -26,7 +24,7 @@ class Asked(msgspec.Struct, frozen=True):
     """What to simulate. Capacities in blocks, None infinite; an empty tuple or None asks nothing.
 
     ttls_s count from an entry's last use, fixed_ttls_s from its computation; both at every capacity
-    (infinite if none is given). latency_s and prefill_tokens_per_s are for in_flight only.
+    (infinite if none is given). latency_s: of each request in the slots, where the log has none.
     """
 
     capacities: tuple[int | None, ...] = ()
@@ -36,9 +34,7 @@ class Asked(msgspec.Struct, frozen=True):
     tiers: tuple[int, ...] = ()
     slots: int | None = None
     slot_similarity: float = DEFAULT_SIMILARITY
-    in_flight: tuple[str, ...] = ()
     latency_s: float | None = None
-    prefill_tokens_per_s: float | None = None
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -74,17 +70,16 @@ def _rates_from(split: Split, organic_hit_rate: float | None) -> Rates:
 
 
 def answers(reuse: Reuse, asked: Asked) -> dict[str, list[dict[str, Any]]]:
-    """JSON lists by kind: policies, ttl, tiers, slots, in_flight; only the kinds asked for.
+    """JSON lists by kind: policies, ttl, tiers, slots; only the kinds asked for.
 
-    miss_capacity holds what an infinite cache would have hit: evicted, expired, overwritten in its
-    slot, or (in_flight) being computed by another request.
+    miss_capacity holds what an infinite cache would have hit: evicted, expired, or overwritten in its
+    slot.
     """
     kinds = {
         "policies": _policies(reuse, asked),
         "ttl": _ttls(reuse, asked),
         "tiers": _tiers(reuse, asked),
         "slots": _slots(reuse, asked),
-        "in_flight": _in_flight(reuse, asked),
     }
     listed = {kind: list(points) for kind, points in kinds.items()}
     return {kind: points for kind, points in listed.items() if points}
@@ -150,40 +145,14 @@ def _tiers(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
 
 def _slots(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
     if asked.slots is not None:
-        result = simulate_slots(reuse, asked.slots, asked.slot_similarity)
+        result = simulate_slots(
+            reuse, asked.slots, asked.slot_similarity, latency_s=asked.latency_s
+        )
         yield {
             "slots": asked.slots,
             "similarity": asked.slot_similarity,
             **_rates(result.requests),
         }
-
-
-def _in_flight(reuse: Reuse, asked: Asked) -> Iterator[dict[str, Any]]:
-    for way in asked.in_flight:
-        for capacity in asked.capacities or (None,):
-            result = simulate_concurrent(
-                reuse,
-                capacity,
-                way,
-                prefill_tokens_per_s=asked.prefill_tokens_per_s,
-                latency_s=asked.latency_s,
-            )
-            waits = result.start_s - _arrivals(reuse.trace)
-            twice = int(result.in_flight_tokens.sum())
-            total = int(reuse.trace.prompt_tokens.sum())
-            yield {
-                "in_flight": way,
-                **_capacity(reuse, capacity),
-                **_rates(result.requests),
-                "computed_twice": twice / total if total else None,
-                "mean_wait_s": float(waits.mean()) if len(waits) else None,
-                "refused_requests": result.refused,
-            }
-
-
-def _arrivals(trace: Trace) -> np.ndarray[Any, np.dtype[np.float64]]:
-    assert trace.arrival_s is not None, "simulate_concurrent refuses a log without times"
-    return trace.arrival_s
 
 
 def _capacity(reuse: Reuse, capacity: int | None) -> dict[str, int | None]:

@@ -18,9 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from loadkit.analysis.events import kept_chains
-from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import Reuse
-from loadkit.analysis.simulate.policies import requests_of
 from loadkit.core.errors import CannotMeasure
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
 
@@ -184,11 +182,6 @@ def log_times(
     else:
         first = np.minimum(latency, trace.prompt_tokens / prefill_tokens_per_s)
     return Times(trace.arrival_s, trace.arrival_s + first, trace.arrival_s + latency)
-
-
-def requests_served(reuse: Reuse, served: Served) -> PerRequest:
-    """Causes of what was hit: what an infinite cache had and the pool lacked is miss_capacity."""
-    return requests_of(reuse, served.hit_blocks)
 
 
 def serve(pool: Pool, chains: Chains, times: Times) -> Served:

@@ -60,6 +60,7 @@ def simulate_slots(
     *,
     host: HostCache | None = None,
     order: IntArray | None = None,
+    latency_s: float | None = None,
 ) -> SlotCache:
     """Serve the log from slots. `reuse` should be of blocks of one token; coarser ones round down.
 
@@ -67,7 +68,7 @@ def simulate_slots(
     another. order: rows in the order in which these very slots began them, where the log is of them:
     then a latency includes the wait for a slot, and the slot is free again when the request
     completed. host: the prompt cache in host memory, empty
-    at the start. InputError for no slots or a similarity outside 0..1.
+    at the start. latency_s: of each request, in place of the log's. InputError for no slots or a similarity outside 0..1.
     """
     if num_slots < 1:
         raise InputError(f"{num_slots} slots", where="--slots", remedy="give at least 1")
@@ -77,7 +78,7 @@ def simulate_slots(
     kept_ptr, kept_ids = kept_chains(trace)
     pool = _Pool([Slot(number) for number in range(num_slots)])
     hits, chosen = np.zeros(trace.num_requests, np.int64), np.zeros(trace.num_requests, np.int64)
-    times = _times(reuse)
+    times = _times(reuse, latency_s)
     for request in range(trace.num_requests) if order is None else order:
         arrival_s, latency_s = times[request]
         start_s = pool.wait(arrival_s)
@@ -139,10 +140,12 @@ def _use_host(
                 other.blocks = other.blocks[:0]
 
 
-def _times(reuse: Reuse) -> list[tuple[float, float]]:
+def _times(reuse: Reuse, latency_s: float | None) -> list[tuple[float, float]]:
     """(arrival, latency) of each request; without times each starts when the one before is done."""
     trace = reuse.trace
-    if trace.arrival_s is None or trace.completed_s is None:
+    if trace.arrival_s is None or (trace.completed_s is None and latency_s is None):
         return [(float(row), 0.0) for row in range(trace.num_requests)]
-    latency = trace.completed_s - trace.arrival_s
+    latency = np.full(trace.num_requests, latency_s, np.float64)
+    if latency_s is None and trace.completed_s is not None:
+        latency = trace.completed_s - trace.arrival_s
     return list(zip(trace.arrival_s.tolist(), latency.tolist(), strict=True))

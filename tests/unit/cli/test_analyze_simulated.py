@@ -91,8 +91,7 @@ def test_a_log_of_ids_is_put_into_pages_or_kept_with_a_warning(loadkit: Call, id
 def test_policies_times_and_tiers_stand_beside_the_curve(loadkit: Call, tokens: Path) -> None:
     data = analyzed(
         loadkit, tokens, "--engine", "sglang", "--capacity", "7,inf", "--policy", "lru,diversity",
-        "--ttl", "5m", "--ttl-fixed", "300,1h", "--tiers", "4,6", "--in-flight", "share",
-        "--latency", "1",
+        "--ttl", "5m", "--ttl-fixed", "300,1h", "--tiers", "4,6",
     )  # fmt: skip
     assert [(p["policy"], p["capacity_blocks"]) for p in data["policies"]] == [
         ("lru", 7), ("lru", None), ("diversity", 7), ("diversity", None)
@@ -104,9 +103,6 @@ def test_policies_times_and_tiers_stand_beside_the_curve(loadkit: Call, tokens: 
     assert [p["refreshed_on_use"] for p in data["ttl"]] == [True, True] + [False] * 4
     assert [p["tier"] for p in data["tiers"]] == ["device", "host", "all"]
     assert data["tiers"][2]["capacity_blocks"] == 10
-    # Prompts of 8 do not run in a cache of 7.
-    assert [p["hit_rate"] for p in data["in_flight"]] == [0, 13 / 23]
-    assert [p["refused_requests"] for p in data["in_flight"]] == [2, 0]
 
 
 def test_the_tables_name_what_was_simulated(loadkit: Call, tokens: Path) -> None:
@@ -127,7 +123,8 @@ def test_the_tables_name_what_was_simulated(loadkit: Call, tokens: Path) -> None
         (("--tiers", "10,inf"), "a tier cannot be infinite"),
         (("--page-size", "4"), "pages are SGLang's"),
         (("--slots", "2"), "go together"),
-        (("--in-flight", "maybe"), "unknown way 'maybe'"),
+        (("--latency", "1"), "latencies matter to a finite cache"),
+        (("--latency", "1", "--capacity", "8", "--engine", "none"), "the rule none has no pool"),
     ],
 )
 def test_what_is_not_understood_is_one_line(
@@ -139,7 +136,46 @@ def test_what_is_not_understood_is_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_overlap_without_latencies_cannot_be_measured(loadkit: Call, tokens: Path) -> None:
-    code, _, err = loadkit("analyze", tokens, "--in-flight", "wait")
-    assert code == 3
-    assert "--latency SECONDS" in err
+def test_a_finite_cache_is_the_engines_pool_where_latencies_are_known(
+    loadkit: Call, tokens: Path
+) -> None:
+    """Room for 9 tokens. On arrival the second prompt finds 6 of the first's, whether that has ended
+    or not. On vLLM the prompts of 8 and 7 share 6 and take 9 together; with 100 s each they overlap."""
+    options = ("--engine", "vllm", "--block-size", "1", "--capacity", "9,inf")
+    plain = analyzed(loadkit, tokens, *options)
+    assert plain["placement"]["order"] == "arrival"
+    assert plain["placement"]["note"].endswith("engines place at finish: give --latency")
+    timed = analyzed(loadkit, tokens, *options, "--latency", "100")
+    assert timed["placement"]["order"] == "engine"
+    (point,) = timed["placement"]["points"]
+    assert point["hit_rate"] == timed["curve"][0]["hit_rate"]
+    assert point["arrival_hit_rate"] == plain["curve"][0]["hit_rate"]
+    assert timed["curve"][1] == plain["curve"][1]  # an infinite cache keeps all
+    code, out, _ = loadkit("analyze", tokens, *options, "--latency", "100")
+    assert code == 0
+    assert "vLLM's pool in event time" in out
+
+
+def test_twins_in_flight_hit_as_the_engine_lets_them(loadkit: Call, tmp_path: Path) -> None:
+    """Two equal prompts of 8 tokens, 1 s apart, 10 s each. vLLM shares blocks as it schedules them, the
+    reference server waits for them, SGLang computes them again: its tree has them after the prefill."""
+    path = tmp_path / "twins.jsonl"
+    twin = {"prompt": [1, 2, 3, 4, 5, 6, 7, 8]}
+    rows = [{"timestamp": at, "session_id": str(at), **twin} for at in (0, 1)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rates, waits = {}, {}
+    for engine in ("vllm", "reference", "sglang"):
+        size = ("--page-size", "1") if engine == "sglang" else ("--block-size", "1")
+        data = analyzed(
+            loadkit, path, "--engine", engine, *size, "--capacity", "100", "--latency", "10"
+        )
+        (point,) = data["placement"]["points"]
+        rates[engine], waits[engine] = point["hit_rate"], point["mean_wait_s"]
+    assert rates == {"vllm": 7 / 16, "reference": 7 / 16, "sglang": 0}
+    assert waits == {"vllm": 0, "reference": 4.5, "sglang": 0}
+
+
+def test_a_request_larger_than_the_cache_is_left_out_and_said(loadkit: Call, tokens: Path) -> None:
+    data = analyzed(loadkit, tokens, "--block-size", "1", "--capacity", "7", "--latency", "1")
+    assert data["placement"]["points"][0]["refused_requests"] == 2
+    assert "2 requests are larger than the cache" in data["placement"]["note"]
