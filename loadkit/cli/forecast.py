@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from loadkit.cli import simulate_options
-from loadkit.cli.log_input import Answer, CheckedSource, check_folder
-from loadkit.cli.options import PageSize, flag, grouped, option
+from loadkit.cli.options import Latency, PageSize, PrefillRate, flag, grouped, option
 from loadkit.cli.served_model import ServedModel
 
 if TYPE_CHECKING:
@@ -58,8 +57,10 @@ def forecast(
             "Leave the log's replies out of the cache: what a replay of the log can hit.",
         ),
     ] = False,
-    engine: Annotated[str, option("Its hit rule: vllm, sglang or none.", "NAME")] = "vllm",
+    engine: Annotated[str, option("vllm, sglang, reference or none.", "NAME")] = "vllm",
     page_size: PageSize = None,
+    latency: Latency = None,
+    prefill_rate: PrefillRate = None,
     seed: Annotated[int, option("Same seed, same forecast.", "N", min=0)] = 0,
     for_model: Annotated[
         str | None, option("Served model it is for; gate refuses a run of another.", "NAME")
@@ -94,6 +95,8 @@ def forecast(
         engine=engine,
         sampled=sampled,
         turns=_turns(trace, source.tokenizer) if sampled == "requests" else None,
+        latency_s=latency,
+        prefill_tokens_per_s=prefill_rate,
     )
     answer = replace(answer, log=replace(answer.log, model=for_model))
     blocks = served_model.model_blocks(model, log) if engine == "vllm" else None

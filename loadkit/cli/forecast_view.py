@@ -26,6 +26,8 @@ def show(forecast: Forecast) -> None:
         out.print()
         out.print(split_table(msgspec.structs.asdict(forecast.split)))
         out.print(f"\norganic hit rate {_with_interval(forecast.organic_hit_rate)}")
+        if forecast.placement is not None:
+            out.print(forecast.placement.note)
         if forecast.warm_hit_rate is not None:
             out.print(f"last third of the period, cache warm: {percent(forecast.warm_hit_rate)}")
         if forecast.curve:
@@ -47,7 +49,9 @@ def show(forecast: Forecast) -> None:
 def _headline(forecast: Forecast) -> str:
     scenario = forecast.scenario
     capacity = scenario.capacity_blocks
-    cache = "infinite cache" if capacity is None else f"LRU cache of {capacity:,} blocks"
+    by_engine = forecast.placement is not None and forecast.placement.order == "engine"
+    kind = "cache" if by_engine else "LRU cache"
+    cache = "infinite cache" if capacity is None else f"{kind} of {capacity:,} blocks"
     where = f"token-weighted, {cache}, blocks of {scenario.block_size} tokens"
     if forecast.hit_rate.estimate is None:
         return f"no forecast for traffic {scenario.traffic:g}x ({where})"

@@ -1,17 +1,19 @@
 """The log is the production asked about: its rate is counted, nothing is estimated.
 
 At the log's own traffic on one cache the pass counts what an LRU cache of that size would have
-hit, so the answer has no sampling error and carries no interval. That the next hour may differ
-from this one is not part of it.
+hit (for a log with latencies, what the engine's own pool would), so the answer has no sampling error
+and carries no interval. That the next hour may differ from this one is not part of it.
 """
 
 from __future__ import annotations
 
 from loadkit.analysis.curve import CurvePoint, hit_curve
+from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import reuse_of
+from loadkit.analysis.simulate.engine_pools import Placement, place
 from loadkit.analysis.weighted import weighted_hits
 from loadkit.forecast.model import Estimate, Forecast
-from loadkit.forecast.question import Question, curve_point, split_of
+from loadkit.forecast.question import Question, curve_point, split_from
 
 EXACT = "exact"
 ASSUMES = "if traffic stays as in your log"
@@ -24,16 +26,36 @@ def count_exactly(question: Question) -> Forecast:
     """The forecast at 1x, one pooled cache, the log's own length; with or without expiry."""
     scenario = question.scenario
     hits = weighted_hits(question.stream, [scenario.capacity_blocks], [scenario.ttl_s])
+    total, organic = hits.split(0), hits.organic_rate(0)
+    placement, served = _from_pool(question)
+    if served is not None:
+        total, organic = served.total(), served.organic_hit_rate()
     return question.answer(
-        exactly(hits.split(0).rate("hit")),
-        exactly(hits.organic_rate(0)),
-        split=split_of(hits, 0),
+        exactly(total.rate("hit")),
+        exactly(organic),
+        split=split_from(total),
         curve=_curve(question),
         self_check={"method": EXACT},
         needs=None,
         warm_hit_rate=question.baselines.last_third,
         assumes=_assumes(question),
+        placement=placement,
     )
+
+
+def _from_pool(question: Question) -> tuple[Placement | None, PerRequest | None]:
+    """What the engine's own pool hits, where the log has latencies."""
+    asked = question.scenario
+    if asked.capacity_blocks is None or asked.ttl_s is not None:
+        return None, None
+    placement, served = place(
+        reuse_of(question.trace, asked.engine),
+        asked.engine,
+        [asked.capacity_blocks],
+        question.latency_s,
+        question.prefill_tokens_per_s,
+    )
+    return placement, served[0] if served else None
 
 
 def _assumes(question: Question) -> str:

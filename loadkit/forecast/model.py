@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from loadkit.analysis.curve import CurvePoint
+from loadkit.analysis.simulate.engine_pools import Placement
 
 SCHEMA = "loadkit.forecast/1"
 
@@ -114,6 +115,8 @@ class Forecast(msgspec.Struct, frozen=True):
     status "inconclusive": either the forecast was refused and there is no estimate, or its interval
     is wider than asked for and estimate, low and high are there to be seen, not to be relied on.
     `needs` says what is missing. `assumes` is what the estimate holds under, None when refused.
+    placement: whether a finite cache was filled on arrival or by the engine's own pool; the curve and
+    all that is not the estimate and its split are always of the former. None: infinite, or no pool.
     warm_hit_rate: the same for requests of the last third of the period, when the cache is warm.
     """
 
@@ -130,6 +133,7 @@ class Forecast(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
     warm_hit_rate: float | None = None
     assumes: str | None = None
+    placement: Placement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: plain dicts, lists, numbers and None."""

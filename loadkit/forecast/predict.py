@@ -15,7 +15,7 @@ from loadkit.forecast.baselines import baselines
 from loadkit.forecast.exact import count_exactly
 from loadkit.forecast.grown import grow_traffic
 from loadkit.forecast.model import Estimate, Forecast, LogFacts, Scenario
-from loadkit.forecast.question import Question, check_sampled, check_scenario
+from loadkit.forecast.question import Question, check_latency, check_sampled, check_scenario
 from loadkit.forecast.refuse import (
     NO_TENANTS,
     NO_TURNS,
@@ -50,6 +50,8 @@ def forecast(
     engine: str = "vllm",
     sampled: str = "sessions",
     turns: TurnSource | None = None,
+    latency_s: float | None = None,
+    prefill_tokens_per_s: float | None = None,
 ) -> Forecast:
     """Hit rate to expect of production described as a multiple of the log's traffic.
 
@@ -58,7 +60,9 @@ def forecast(
     the log. target_points: widest half interval that is still an answer. curve_blocks: capacities of
     the curve, log-spaced ones unless given. engine: vllm, sglang or none, see `analysis.engines`;
     the trace must be in that engine's blocks. sampled: what the log is a random share of (SAMPLED);
-    "requests" needs `turns`, the earlier turns that each request shows. Same arguments, same seed:
+    "requests" needs `turns`, the earlier turns that each request shows. At the log's own traffic a
+    finite cache is the engine's own pool where the log has times and latencies, or `latency_s` stands
+    for them all (see `simulate.engine_pools.place`). Same arguments, same seed:
     same forecast.
 
     Raises InputError for a scenario that makes no sense. A forecast that cannot be made honestly is
@@ -83,7 +87,10 @@ def forecast(
         times=traffic,
         curve_blocks=curve_blocks,
         sampled=sampled,
+        latency_s=latency_s,
+        prefill_tokens_per_s=prefill_tokens_per_s,
     )
+    check_latency(question)
     if not trace.num_requests:
         return _refused(question, ["the log is empty"])
     if traffic == 1:

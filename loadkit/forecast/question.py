@@ -12,8 +12,10 @@ import numpy as np
 from loadkit.analysis.curve import CurvePoint, log_spaced, rates_of_point
 from loadkit.analysis.engines import check_engine
 from loadkit.analysis.nodes import NodeStream
+from loadkit.analysis.simulate.engine_pools import ON_ARRIVAL, POOLS, Placement
 from loadkit.analysis.weighted import WeightedHits
 from loadkit.core.errors import InputError
+from loadkit.core.split import Split as TokenSplit
 from loadkit.core.trace import Trace
 from loadkit.forecast.fleet import ROUTINGS, Fleet
 from loadkit.forecast.model import (
@@ -39,7 +41,7 @@ class Question:
     curve_blocks: capacities of the curve, None for log-spaced ones. trace is what is forecast from:
     the log, or what was made of it; `times` is production's traffic as a multiple of the trace's,
     and differs from the scenario's where that is not the log. sampled: what the log is a random
-    share of, see SAMPLED.
+    share of, see SAMPLED. latency_s, prefill_tokens_per_s: see `simulate.pools.log_times`.
     """
 
     trace: Trace
@@ -53,6 +55,8 @@ class Question:
     times: float
     curve_blocks: Sequence[Capacity] | None = None
     sampled: str = "sessions"
+    latency_s: float | None = None
+    prefill_tokens_per_s: float | None = None
 
     def answer(
         self,
@@ -65,8 +69,10 @@ class Question:
         curve: Sequence[CurvePoint] = (),
         self_check: dict[str, Any] | None = None,
         warm_hit_rate: float | None = None,
+        placement: Placement | None = None,
     ) -> Forecast:
-        """The forecast that says this. needs: what is missing, None for one to be relied on."""
+        """The forecast that says this. needs: what is missing, None for one to be relied on. placement:
+        how the cache was filled, on arrival unless given."""
         return Forecast(
             scenario=self.scenario,
             log=self.log,
@@ -81,7 +87,19 @@ class Question:
             warnings=self.trace.warnings,
             warm_hit_rate=warm_hit_rate,
             assumes=assumes,
+            placement=placement or self._on_arrival(hit_rate),
         )
+
+    def _on_arrival(self, hit_rate: Estimate) -> Placement | None:
+        """Nothing to say of an infinite cache, of a rule without a pool, and where there is no rate."""
+        asked = self.scenario
+        if hit_rate.estimate is None or asked.capacity_blocks is None or asked.engine not in POOLS:
+            return None
+        if asked.ttl_s is not None:
+            reason = "engines' pools know no expiry"
+        else:
+            reason = "how long requests would run then is not in the log"
+        return Placement("arrival", f"{ON_ARRIVAL}: {reason}")
 
     @property
     def fleet(self) -> Fleet:
@@ -145,6 +163,18 @@ def check_sampled(sampled: str) -> None:
         )
 
 
+def check_latency(question: Question) -> None:
+    """InputError for latencies where no engine's pool is simulated."""
+    asked = question.scenario
+    given = question.latency_s is not None or question.prefill_tokens_per_s is not None
+    pooled = asked.capacity_blocks is not None and asked.ttl_s is None and asked.engine in POOLS
+    if given and not (pooled and asked.keeps_traffic and asked.horizon_s is None):
+        raise InputError(
+            "latencies are for an engine's finite cache without expiry, at the log's own traffic",
+            where="--latency",
+        )
+
+
 def _check_positive(where: str, value: float | None) -> None:
     if value is not None and not (value > 0 and math.isfinite(value)):
         raise InputError(f"{value} is not a number above 0", where=where)
@@ -161,7 +191,11 @@ def estimate(
 
 def split_of(hits: WeightedHits, capacity: int) -> Split:
     """Shares by cause at the capacity-th capacity of the hits."""
-    total = hits.split(capacity)
+    return split_from(hits.split(capacity))
+
+
+def split_from(total: TokenSplit) -> Split:
+    """The shares of counted tokens."""
     return Split(**{part: total.rate(part) for part in Split.__struct_fields__})
 
 

@@ -37,6 +37,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "append_only",
         "diversity",
         "warnings",
+        "placement",
     ]
     assert data["schema"] == "loadkit.analysis/1"
     assert list(data["infinite"]) == [

@@ -179,3 +179,36 @@ def test_a_request_larger_than_the_cache_is_left_out_and_said(loadkit: Call, tok
     data = analyzed(loadkit, tokens, "--block-size", "1", "--capacity", "7", "--latency", "1")
     assert data["placement"]["points"][0]["refused_requests"] == 2
     assert "2 requests are larger than the cache" in data["placement"]["note"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "reference", "sglang"])
+@pytest.mark.parametrize("latency", [(), ("--latency", "100")])
+def test_the_forecast_at_1x_is_the_analysis_of_the_same_pool(
+    loadkit: Call, tokens: Path, engine: str, latency: tuple[str, ...]
+) -> None:
+    size = ("--page-size", "1") if engine == "sglang" else ("--block-size", "1")
+    options = (tokens, "--engine", engine, *size, "--capacity", "9", *latency)
+    data = analyzed(loadkit, *options)
+    code, out, _ = loadkit("forecast", *options, "--json")
+    forecast = json.loads(out)
+    assert code == 0
+    assert forecast["placement"] == data["placement"]
+    (point,) = data["curve"]
+    assert forecast["hit_rate"]["estimate"] == point["hit_rate"]
+    for part in ("replay_same_session", "continuation", "shared", "miss_compulsory"):
+        assert forecast["split"][part] == point[part]
+    code, out, _ = loadkit("forecast", *options)
+    assert data["placement"]["note"] in " ".join(out.split())
+
+
+def test_where_no_pool_is_simulated_a_forecast_says_so_and_takes_no_latency(
+    loadkit: Call, tokens: Path
+) -> None:
+    options = (tokens, "--capacity", "9", "--block-size", "1", "--ttl", "5m")
+    code, out, _ = loadkit("forecast", *options, "--json")
+    assert code == 0
+    assert json.loads(out)["placement"]["note"].endswith("engines' pools know no expiry")
+    for other in (options, (tokens, "--traffic", "2x", "--capacity", "9"), (tokens,)):
+        code, _, err = loadkit("forecast", *other, "--latency", "1")
+        assert code == 2
+        assert "--latency: latencies are for" in err
