@@ -24,8 +24,8 @@ POOLS: dict[str, Callable[[Chains, int | None], Pool]] = {
     "reference": ReferencePool,
 }
 NAMES = {"vllm": "vLLM's", "sglang": "SGLang's", "reference": "the reference server's"}
-# Blocks that all requests touch together: a minute or two of one core.
-MAX_TOUCHES = 30_000_000
+# Blocks that all requests touch together: a minute or so of one core for each capacity.
+MAX_TOUCHES = 5_000_000
 ON_ARRIVAL = "placed on arrival; engines place at finish"
 
 
