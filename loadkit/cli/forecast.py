@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from loadkit.cli import simulate_options
+from loadkit.cli.log_input import Answer, CheckedSource, check_folder
 from loadkit.cli.options import Latency, PageSize, PrefillRate, flag, grouped, option
 from loadkit.cli.served_model import ServedModel
 

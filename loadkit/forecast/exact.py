@@ -7,10 +7,12 @@ and carries no interval. That the next hour may differ from this one is not part
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loadkit.analysis.curve import CurvePoint, hit_curve
 from loadkit.analysis.per_request import PerRequest
 from loadkit.analysis.reuse import reuse_of
-from loadkit.analysis.simulate.engine_pools import Placement, place
+from loadkit.analysis.simulate.engine_pools import Placement, place, with_pools
 from loadkit.analysis.weighted import weighted_hits
 from loadkit.forecast.model import Estimate, Forecast
 from loadkit.forecast.question import Question, curve_point, split_from
@@ -48,14 +50,21 @@ def _from_pool(question: Question) -> tuple[Placement | None, PerRequest | None]
     asked = question.scenario
     if asked.capacity_blocks is None or asked.ttl_s is not None:
         return None, None
-    placement, served = place(
-        reuse_of(question.trace, asked.engine),
-        asked.engine,
-        [asked.capacity_blocks],
+    placement, served = _place(question, [asked.capacity_blocks])
+    return placement, served[0] if served else None
+
+
+def _place(
+    question: Question, capacities: Sequence[int]
+) -> tuple[Placement | None, list[PerRequest]]:
+    engine = question.scenario.engine
+    return place(
+        reuse_of(question.trace, engine),
+        engine,
+        capacities,
         question.latency_s,
         question.prefill_tokens_per_s,
     )
-    return placement, served[0] if served else None
 
 
 def _assumes(question: Question) -> str:
@@ -77,6 +86,8 @@ def _curve(question: Question) -> tuple[CurvePoint, ...]:
     asked, ttl = question.curve_blocks, question.scenario.ttl_s
     sizes = curve.default_capacities() if asked is None else list(asked)
     if ttl is None:
-        return tuple(curve.points(sizes))
+        points = curve.points(sizes)
+        finite = [size for size in asked or () if size is not None]
+        return tuple(with_pools(points, finite, _place(question, finite)[1]) if finite else points)
     hits = weighted_hits(question.stream, sizes, [ttl])
     return tuple(curve_point(hits, index, size) for index, size in enumerate(sizes))

@@ -226,7 +226,7 @@ def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> P
     if context.prefix_caching is False:
         resident = np.zeros(trace.num_requests, np.int64)
     elif engine == "llamacpp" and context.num_slots is not None:
-        setup, resident = predict_slots(reuse, context.num_slots, answered)
+        setup, resident, _ = predict_slots(reuse, context.num_slots, answered)
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),

@@ -97,6 +97,8 @@ def _why_not(reuse: Reuse, engine: str, latency_s: float | None) -> str | None:
     trace = reuse.trace
     if engine not in POOLS:
         return f"the rule {engine} has no pool"
+    if trace.kept_blocks:
+        return "pools of models with states or windows are not simulated"
     if trace.arrival_s is None:
         return "the log has no timestamps"
     if latency_s is None and trace.completed_s is None:

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from loadkit.analysis.reuse import NEVER
-from loadkit.analysis.simulate.pools import NO_ROOM, Chains
+from loadkit.analysis.simulate.pools import NO_ROOM, WITHOUT_END, Chains
 
 
 class VllmPool:
@@ -28,7 +27,7 @@ class VllmPool:
 
     def __init__(self, chains: Chains, capacity: int | None):
         self._chains = chains
-        self._capacity = NEVER if capacity is None else capacity
+        self._capacity = WITHOUT_END if capacity is None else capacity
         self._blank = self._capacity
         self._idle: OrderedDict[int, None] = OrderedDict()  # free, with a hash; the oldest first
         self._copies: dict[int, dict[int, None]] = {}  # hash -> blocks that have it, oldest first
