@@ -37,6 +37,10 @@ def prelaunch(
     capacity: Annotated[
         str | None, option("Cache: 30k blocks, 3Mtok [default: the server's].", "SIZE")
     ] = None,
+    model_config: Annotated[
+        Path | None,
+        option("The served model's config.json, if the server tells no block size.", "PATH"),
+    ] = None,
     format: Annotated[
         str, option("A log format's name; found from the first rows unless given.", "NAME")
     ] = "auto",
@@ -86,6 +90,7 @@ def prelaunch(
         model=sending.model,
         tokenizer=sending.tokenizer,
         block_size=sending.block_size,
+        model_config=model_config,
         processes=sending.processes,
         key=sending.key(),
         policy=judging.policy,

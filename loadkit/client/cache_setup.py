@@ -2,7 +2,12 @@
 
 - vLLM: the labels of `vllm:cache_config_info`, one series an engine (data parallel). One block of each
   pool is a placeholder and never holds tokens. `kv_cache_size_tokens`, where there is one, differs from
-  blocks times size for models with layers of several kinds: then neither describes one LRU queue.
+  blocks times size for models with layers of several kinds: then the blocks are no one LRU queue.
+  `block_size` is that of the smallest kind of block; a hit ends at a multiple of all kinds'
+  (`effective_attention_block_size`, `cache_hit_alignment_tokens` where it is told), or of
+  `prefix_match_unit` where states are cut finer. Versions that raise a hybrid's block without telling
+  show 16: with states and no word of the attention's block, a small one is not believed.
+  `mamba_block_size` is the size asked for, not the one in use (vLLM 0.32).
 - SGLang: the gauges `sglang:page_size` and `sglang:num_pages`, before 0.5.11 the labels of
   `sglang:cache_config_info`; ranks of one `dp_rank` show the same pool. With a tier in host memory
   (`sglang:hicache_host_total_tokens`) the pages alone say nothing of what is kept.
@@ -17,18 +22,23 @@ from typing import TypeVar
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadkit.core.cache_layout import kept_blocks
+
 T = TypeVar("T")
 Series = list[tuple[Mapping[str, str], float]]
+_LARGEST_USUAL_BLOCK = 128
 
 
 class CacheSetup(msgspec.Struct, frozen=True):
-    """None: not told. block_size in tokens; num_blocks that can hold tokens, summed over `engines`,
-    each of which has a cache of its own. prefix_caching False: nothing is ever reused."""
+    """None: not told. block_size: hits end at its multiples; num_blocks that can hold tokens, summed
+    over `engines`, each of which has a cache of its own. prefix_caching False: nothing is ever reused.
+    kept_blocks: see `core.trace.Trace`, empty where every block is kept or nobody says."""
 
     engines: int
     block_size: int | None = None
     num_blocks: int | None = None
     prefix_caching: bool | None = None
+    kept_blocks: tuple[int, ...] = ()
 
 
 def parse_cache_setup(text: str) -> CacheSetup | None:
@@ -54,6 +64,7 @@ def _vllm(series: Mapping[str, Series]) -> CacheSetup | None:
     if not engines:
         return None
     told = [(*_vllm_blocks(labels), count) for labels, count in engines.values()]
+    kept = {_vllm_kept(labels, _hit_size(labels)) for labels, _ in engines.values()}
     sizes = {size for size, _, _ in told}
     on = {labels.get("enable_prefix_caching", "") for labels, _ in engines.values()}
     return CacheSetup(
@@ -63,18 +74,54 @@ def _vllm(series: Mapping[str, Series]) -> CacheSetup | None:
         if len(sizes) == 1
         else None,
         {"True": True, "False": False}.get(_only(on) or ""),
+        _only(kept) or (),
     )
 
 
 def _vllm_blocks(labels: Mapping[str, str]) -> tuple[int | None, int | None]:
     """Block size and blocks of one engine."""
+    blocks, size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
+    if size is None or blocks is None or not _is_one_queue(labels) or _has_states(labels):
+        return _hit_size(labels), None
+    return _hit_size(labels), blocks - 1
+
+
+def _hit_size(labels: Mapping[str, str]) -> int | None:
+    """Tokens at whose multiples hits end."""
+    told = _number(labels.get("cache_hit_alignment_tokens"))
+    small, attention = (
+        _number(labels.get(name)) for name in ("block_size", "effective_attention_block_size")
+    )
+    if told is not None or small is None:
+        return told
+    if _has_states(labels):
+        unit = _number(labels.get("prefix_match_unit"))
+        if unit is not None:
+            return unit if _number(labels.get("sliding_window")) is None else None
+        if attention is None and small <= _LARGEST_USUAL_BLOCK:
+            return None
+    return math.lcm(small, attention or small)
+
+
+def _vllm_kept(labels: Mapping[str, str], size: int | None) -> tuple[int, ...]:
+    """Since 0.29 an interval of 0 keeps states and windows at a few places; "None" is every block."""
+    if labels.get("prefix_cache_retention_interval") != "0" or size is None:
+        return ()
+    window = None if _is_one_queue(labels) else _number(labels.get("sliding_window"))
+    return kept_blocks(size, states=_has_states(labels), window=window)
+
+
+def _has_states(labels: Mapping[str, str]) -> bool:
+    return labels.get("mamba_cache_mode") in ("align", "all")
+
+
+def _is_one_queue(labels: Mapping[str, str]) -> bool:
+    """Whether blocks are of one kind, or nobody says: then tokens are blocks times their size."""
     size, blocks = _number(labels.get("block_size")), _number(labels.get("num_gpu_blocks"))
     tokens = _number(labels.get("kv_cache_size_tokens"))
-    if size is None or blocks is None:
-        return size, None
-    if tokens is not None and not (blocks - 2) * size <= tokens <= blocks * size:
-        return None, None
-    return size, blocks - 1
+    if size is None or blocks is None or tokens is None:
+        return True
+    return (blocks - 2) * size <= tokens <= blocks * size
 
 
 def _sglang(series: Mapping[str, Series]) -> CacheSetup | None:

@@ -24,12 +24,14 @@ Reset = Literal["reset", "unsupported", "refused"]
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """A model that an endpoint lists. None: not told. block_size and num_blocks describe its cache."""
+    """A model that an endpoint lists. None: not told. block_size, num_blocks and kept_blocks (see
+    `core.trace.Trace`) describe its cache."""
 
     id: str
     max_model_len: int | None = None
     block_size: int | None = None
     num_blocks: int | None = None
+    kept_blocks: tuple[int, ...] = ()
     tokenizer_fingerprint: str | None = None
     returns_token_ids: bool = False
 

@@ -79,9 +79,13 @@ class CacheLayout(msgspec.Struct, frozen=True):
         that does not keep all blocks: 1 for states, the last window's for windows."""
         if self.block_size is None:
             return ()
-        states = (1,) if self.state_bytes is not None else ()
-        windows = () if self.window is None else (ceil((self.window - 1) / self.block_size),)
-        return tuple(blocks for blocks in (*states, *windows) if blocks > 0)
+        return kept_blocks(self.block_size, states=self.state_bytes is not None, window=self.window)
+
+
+def kept_blocks(block_size: int, *, states: bool, window: int | None) -> tuple[int, ...]:
+    """Blocks before a hit's end, of each kind of layer: one for a state, a window's without a token."""
+    windows = () if window is None else (ceil((window - 1) / block_size),)
+    return tuple(blocks for blocks in (*((1,) if states else ()), *windows) if blocks > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +101,14 @@ class Served:
     block_size: int = DEFAULT_BLOCK
 
 
+def config_file(path: Path) -> Path:
+    """The path, or the config.json in it if it is a model's folder."""
+    return path / "config.json" if path.is_dir() else path
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A model's config.json, or the one in its folder. InputError if it is none."""
-    file = path / "config.json" if path.is_dir() else path
+    file = config_file(path)
     try:
         config = json.loads(file.read_text("utf-8"))
     except OSError as error:
@@ -428,7 +437,7 @@ def _unequal_pages(model: Config, kinds: frozenset[str]) -> bool:
 
 
 def _placed(path: Path, read: Callable[[Config], T]) -> T:
-    file = path / "config.json" if path.is_dir() else path
+    file = config_file(path)
     try:
         return read(read_config(path))
     except InputError as error:

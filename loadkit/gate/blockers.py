@@ -112,7 +112,13 @@ def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Ite
     for name, measured, forecast in pairs:
         if None not in (measured, forecast) and measured != forecast:
             message = f"the run has {name} {measured}, the forecast {forecast}"
-            yield Reason("forecast_refused", message, None, None, _SAME_SETTING)
+            remedy = _SAME_SETTING
+            if name == "block size":
+                remedy = (
+                    f"run loadkit forecast again with --block-size {measured}, from a log of text or"
+                    " token ids"
+                )
+            yield Reason("forecast_refused", message, None, None, remedy)
     if limits.require_fingerprints and None in (ours or run.endpoint.tokenizer_fingerprint, theirs):
         who = "forecast" if theirs is None else "run"
         message = f"the {who} does not say which tokenizer and chat template it is for"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from loadkit.gate.baseline import Change, Run, changes, check_counts, open_run
 from loadkit.gate.blockers import blockers, other_template
@@ -202,12 +203,27 @@ def _notes(
             " cache that is not full yet that it evicts less; a forecast with --horizon compares like"
             " with like"
         )
+    notes += _too_short(run, requests)
     notes.append(_scenario(forecast))
     if loose := loosened(policy.thresholds):
         notes.append(f"{policy.source} tolerates more than loadkit does: {', '.join(loose)}")
     if policy.slo and requests is None:
         notes.append("objectives were not judged: they need a run folder")
     return notes
+
+
+def _too_short(run: Measured, requests: Requests | None) -> list[str]:
+    """A hybrid model's blocks may be larger than every prompt."""
+    if requests is None or run.block_size is None:
+        return []
+    lengths = requests.number["prompt_tokens"][requests.is_ok]
+    longest = 0 if np.isnan(lengths).all() else int(np.nanmax(lengths))
+    if not 0 < longest <= run.block_size:
+        return []
+    return [
+        f"no prompt reaches {run.block_size + 1:,} tokens, the shortest that can hit in the server's"
+        f" blocks of {run.block_size:,} (the longest has {longest:,}): nothing that was sent can hit"
+    ]
 
 
 def _scenario(forecast: Expected) -> str:

@@ -96,6 +96,7 @@ def take_setup(context: RunContext, setup: CacheSetup) -> None:
     if context.capacity_blocks is None and setup.num_blocks is not None:
         context.capacity_blocks = setup.num_blocks // setup.engines
     context.engines, context.prefix_caching = setup.engines, setup.prefix_caching
+    context.kept_blocks = setup.kept_blocks
 
 
 def kinds_of(profile: Profile) -> set[str]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from loadkit.client.control import ControlPlane, ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
+from loadkit.core.cache_layout import config_file, read_layout
 from loadkit.core.errors import CannotMeasure, InputError
 from loadkit.core.tokenizer import load_tokenizer
 from loadkit.core.units import parse_capacity
@@ -38,7 +40,8 @@ BLOCK_SIZE, NUM_BLOCKS = 16, 2048
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is asked. expected: a forecast made before, instead of `logs`. url None: the reference
-    server, started for the run. capacity, tokenizer, block_size, model None: what the server says."""
+    server, started for the run. capacity, tokenizer, block_size, model None: what the server says.
+    model_config: of the served model, whose block size counts where the server says none."""
 
     profile: Profile
     plan: TrafficPlan
@@ -53,6 +56,7 @@ class Job:
     model: str | None = None
     tokenizer: str | None = None
     block_size: int | None = None
+    model_config: Path | None = None
     processes: int = 1
     key: Secret | None = None
     policy: Path | None = None
@@ -64,6 +68,9 @@ class Job:
             "profile": self.profile.model_dump(mode="json", by_alias=True),
             "logs": {path.name: digest(path) for path in self.logs},
             "expected": None if self.expected is None else digest(self.expected),
+            "model_config": None
+            if self.model_config is None
+            else digest(config_file(self.model_config)),
             **{
                 name: getattr(self, name)
                 for name in (
@@ -122,7 +129,7 @@ def prelaunch(job: Job, show: Show) -> Outcome:
         else:
             of = ", of the log's prompts without its replies" if _replays(job) else ""
             show.stage(f"Forecast: what production should see{of}")
-            _write(expected_file, _forecast(job, served))
+            _write(expected_file, _forecast(job, served, show))
         expected = kept(read_json, expected_file)
         kept(lambda path: checked(expected, Expected, path), expected_file)
         stages["forecast"] = "kept" if known else "made"
@@ -196,23 +203,54 @@ def _card(job: Job, url: str) -> ModelCard:
     if setup is None:
         return card
     blocks = None if setup.num_blocks is None else setup.num_blocks // setup.engines
-    return replace(card, block_size=card.block_size or setup.block_size, num_blocks=blocks)
+    size = card.block_size or setup.block_size
+    return replace(card, block_size=size, num_blocks=blocks, kept_blocks=setup.kept_blocks)
 
 
-def _forecast(job: Job, served: _Served | None) -> dict[str, Any]:
+def _cache_of(job: Job, card: ModelCard, show: Show) -> tuple[int | None, tuple[int, ...]]:
+    """The block size that counts, as asked, else the server's, else the model's, and where states and
+    windows are kept (`Trace.kept_blocks`). Says which size it is, and what contradicts it."""
+    size = job.block_size or card.block_size
+    layout = None if job.model_config is None else read_layout(job.model_config)
+    if layout is None:
+        if size is not None and size == card.block_size:
+            show.stage(
+                f"The server's cache has blocks of {size:,} tokens: the forecast is for them"
+            )
+        return size, card.kept_blocks
+    if size is None:
+        known = f"blocks of {layout.block_size:,} tokens" if layout.block_size else "no block size"
+        show.stage(f"The server tells no block size; --model-config gives {known}: {layout.why}")
+        for note in layout.notes:
+            show.stage(note)
+        return layout.block_size, layout.kept_blocks
+    if layout.block_size not in (None, size):
+        whose = "--block-size" if job.block_size else "the server"
+        show.stage(
+            f"--model-config gives blocks of {layout.block_size:,} tokens, {whose} says {size:,},"
+            f" which counts ({layout.why})"
+        )
+    return size, card.kept_blocks
+
+
+def _forecast(job: Job, served: _Served | None, show: Show) -> dict[str, Any]:
     """The named forecast as it is; else one of the log, for this server's setting."""
     if job.expected is not None:
         found = read_json(job.expected)
         checked(found, Expected, job.expected)
         return found
     assert served is not None
-    block_size = job.block_size or served.card.block_size
+    block_size, kept_blocks = _cache_of(job, served.card, show)
     tokenizer = load_tokenizer(served.tokenizer) if served.tokenizer else None
     log = read_log(
         list(job.logs), format=job.log_format, tokenizer=tokenizer, block_size=block_size
     )
+    trace = log.trace.without_replies() if _replays(job) else log.trace
+    if int(trace.prompt_tokens.max(initial=0)) <= trace.block_size:
+        shortest = trace.block_size + 1
+        show.stage(f"No prompt of the log reaches {shortest:,} tokens, the shortest that can hit")
     answer = forecast(
-        log.trace.without_replies() if _replays(job) else log.trace,
+        replace_fields(trace, kept_blocks=kept_blocks),
         job.traffic,
         _capacity(job, served.card, log.trace.block_size),
         horizon_s=job.horizon_s,
@@ -251,10 +289,17 @@ def _run(job: Job, served: _Served, folder: Path, on_progress: Callable[[int, in
         job.plan,
         url=served.url,
         out=folder,
-        choices=Choices(served.card.id, served.tokenizer, job.block_size, job.processes),
+        choices=Choices(served.card.id, served.tokenizer, _block_size(job, served), job.processes),
         api_key=job.key,
         on_progress=on_progress,
     )
+
+
+def _block_size(job: Job, served: _Served) -> int | None:
+    """What the run must be told: the model's block size if neither user nor server names one."""
+    if job.block_size is None and served.card.block_size is None and job.model_config is not None:
+        return read_layout(job.model_config).block_size
+    return job.block_size
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

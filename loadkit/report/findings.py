@@ -130,6 +130,7 @@ _STEPS = {
     "last_block_rule": "the last token is always computed",
     "reusable": "= reusable in an infinite cache",
     "eviction": "evicted at the server's size",
+    "kept_places": "states and windows are kept elsewhere",
     "held_by_running": "room held by running requests",
     "warm_cache": "from before the run, or from others",
     "not_reported": "answers without usable usage",

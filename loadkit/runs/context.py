@@ -35,7 +35,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     phases, by phase. block_size and capacity_blocks describe the
     server's cache, num_slots one of llama.cpp; without a tokenizer and block size there is no
     prediction. engines: how many answer at the server's address, each with a cache of
-    capacity_blocks (their mean). prefix_caching False: the server says that it reuses nothing. mutations: requests that the append-only guard refused. compactions: histories replaced on purpose. cache: what was
+    capacity_blocks (their mean). prefix_caching False: the server says that it reuses nothing.
+    kept_blocks: where the server keeps states and windows (`core.trace.Trace`); empty: everywhere. mutations: requests that the append-only guard refused. compactions: histories replaced on purpose. cache: what was
     done about the server's cache before the run ("as_is", "reset" or "salt"). missing_workers: load workers that died or never reported.
     interrupted: ended by Ctrl-C before its plan was done. stages: of a saturation search, by rate.
     unasked: connections on which more came than was asked for. stalls: what each worker that reported says about its own loop. freshness: what the plan's
@@ -70,6 +71,7 @@ class RunContext(msgspec.Struct, kw_only=True):
     num_slots: int | None = None
     engines: int | None = None
     prefix_caching: bool | None = None
+    kept_blocks: tuple[int, ...] = ()
     server_tokenizer_fingerprint: str | None = None
     counters_before: PrefixCounters | None = None
     counters_after: PrefixCounters | None = None

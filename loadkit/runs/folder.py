@@ -177,6 +177,7 @@ def _setting(context: RunContext) -> dict[str, Any]:
             "capacity_blocks": context.capacity_blocks,
             "engines": context.engines,
             "prefix_caching": context.prefix_caching,
+            "kept_blocks": list(context.kept_blocks),
             "tokenizer_fingerprint": context.server_tokenizer_fingerprint,
         },
         "block_size": context.block_size,

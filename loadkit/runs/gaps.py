@@ -7,6 +7,7 @@ From what was sent to what the server reported:
     + last_block_rule the last token of a prompt is always computed, so its block never hits
     = reusable        what an infinite cache of the run's own traffic gives
     + eviction        seen, but pushed out at the server's capacity
+    + kept_places     seen, but the server keeps states and windows elsewhere in the prompt
     + held_by_running room that running requests held; at most what simulating them costs
     + warm_cache      taken in all beyond what the run's own traffic could give: from before the run,
                       or from other traffic. Net: of requests under way together the server may
@@ -34,15 +35,16 @@ PARTS = (
     "block_rounding",
     "last_block_rule",
     "eviction",
+    "kept_places",
     "held_by_running",
     "warm_cache",
     "not_reported",
 )
 
 
-def usage_gap(view: View) -> dict[str, int | None] | None:
+def usage_gap(view: View, *, by_place: bool = False) -> dict[str, int | None] | None:
     """The steps from matched tokens to usage, of the measured phase. None without a prediction or
-    without any usage."""
+    without any usage. by_place: the server keeps states or windows at a few places."""
     predictions = view.predictions
     usable = np.array([has_usable_usage(record) for record in view.answered], np.bool_)
     if predictions is None or not usable.any():
@@ -56,12 +58,14 @@ def usage_gap(view: View) -> dict[str, int | None] | None:
         "block_rounding": difference(_sum(predictions.unruled), _sum(predictions.matched)),
         "last_block_rule": difference(reusable, _sum(predictions.unruled)),
         "reusable": reusable,
-        "eviction": difference(_sum(best.resident_tokens), reusable),
+        "eviction": None if by_place else difference(_sum(best.resident_tokens), reusable),
+        "kept_places": difference(_sum(best.resident_tokens), reusable) if by_place else 0,
         "warm_cache": max(0, int((cached - best.reusable_tokens)[usable].sum())),
         "not_reported": -int(best.expected_tokens[~usable].sum()),
     }
     rest = int(cached.sum()) - reusable
-    rest -= sum(steps[name] or 0 for name in ("eviction", "warm_cache", "not_reported"))
+    named = ("eviction", "kept_places", "warm_cache", "not_reported")
+    rest -= sum(steps[name] or 0 for name in named)
     steps["held_by_running"] = _held(predictions, rest)
     steps["unexplained"] = rest - (steps["held_by_running"] or 0)
     steps["usage"] = int(cached.sum())

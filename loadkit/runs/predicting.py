@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -227,6 +228,9 @@ def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> P
         resident = np.zeros(trace.num_requests, np.int64)
     elif engine == "llamacpp" and context.num_slots is not None:
         setup, resident, _ = predict_slots(reuse, context.num_slots, answered)
+    elif context.kept_blocks:
+        where_kept = replace(trace, kept_blocks=context.kept_blocks)
+        resident = per_request_of(reuse_of(where_kept, engine), None).reusable_tokens
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
@@ -234,8 +238,16 @@ def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> P
         reusable_tokens=requests.reusable_tokens,
         resident_tokens=resident,
         setup=setup,
-        exact=resident is not None if _several(context) else setup is None or not overlap(trace),
+        exact=_is_exact(trace, setup, resident, context),
     )
+
+
+def _is_exact(
+    trace: Trace, setup: str | None, resident: IntArray | None, context: RunContext
+) -> bool:
+    if _several(context):
+        return resident is not None and not context.kept_blocks
+    return (setup is None and not context.kept_blocks) or not overlap(trace)
 
 
 def one_capacity(context: RunContext) -> int | None:
@@ -248,6 +260,18 @@ def one_capacity(context: RunContext) -> int | None:
 
 def _several(context: RunContext) -> bool:
     return (context.engines or 1) > 1
+
+
+def _too_short(best: Prediction, context: RunContext) -> list[str]:
+    """Prompts that are all shorter than a block cannot hit, whatever they share."""
+    size = context.block_size
+    longest = int(best.prompt_tokens.max(initial=0))
+    if size is None or longest > size:
+        return []
+    return [
+        f"no prompt reaches {size + 1:,} tokens, the shortest that can hit in the server's blocks of"
+        f" {size:,} (the longest has {longest:,}): nothing that was sent can hit"
+    ]
 
 
 def _doubts(best: Prediction, context: RunContext) -> list[str]:
@@ -263,6 +287,12 @@ def _doubts(best: Prediction, context: RunContext) -> list[str]:
             f"{context.engines} engines with a cache each answer at this address, and nobody tells"
             " which one answered: the prediction is what they could reuse at most"
         )
+    if context.kept_blocks and context.prefix_caching is not False:
+        notes.append(
+            "the server keeps states or windows at a few places of a prompt only (vLLM's"
+            " prefix_cache_retention_interval 0): the prediction is of those places, without eviction"
+        )
+    notes += _too_short(best, context)
     if best.setup is not None:
         slots = "1 slot" if context.num_slots == 1 else f"{context.num_slots} slots"
         notes.append(

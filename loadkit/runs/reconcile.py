@@ -113,7 +113,9 @@ def reconcile(view: View, context: RunContext) -> dict[str, Any]:
         "retokenised_tokens": retokenised,
         "unanswered_requests": unanswered,
         **pairs,
-        "usage_gap": usage_gap(view),
+        "usage_gap": usage_gap(
+            view, by_place=bool(context.kept_blocks) and context.prefix_caching is not False
+        ),
         "prometheus_gap": prometheus_gap(astuple(whole), astuple(prometheus), unanswered),
         "agrees": _all_agree([pair["agrees"] for pair in pairs.values()]),
     }

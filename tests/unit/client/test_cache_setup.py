@@ -56,12 +56,72 @@ def test_prefix_caching_that_is_off_is_told() -> None:
 @pytest.mark.parametrize(
     ("tokens", "known"), [("38000", True), ("37984", True), ("9494", False), ("None", True)]
 )
-def test_tokens_that_blocks_of_one_kind_cannot_hold_leave_the_cache_unknown(
+def test_tokens_that_blocks_of_one_kind_cannot_hold_leave_the_capacity_unknown(
     tokens: str, known: bool
 ) -> None:
     """2,375 x 16 = 38,000; a model with layers of several kinds shares its blocks among them."""
     found = parse_cache_setup(vllm(kv_cache_size_tokens=tokens))
-    assert found == (CacheSetup(1, 16, 2374, True) if known else CacheSetup(1, None, None, True))
+    assert found == CacheSetup(1, 16, 2374 if known else None, True)
+
+
+# As vLLM 0.32 showed them for a small Qwen3-Next, on a CPU with --block-size 32: blocks raised to 96.
+QWEN3_NEXT = {
+    "block_size": "96",
+    "effective_attention_block_size": "96",
+    "mamba_block_size": "32",
+    "mamba_cache_mode": "align",
+    "prefix_cache_retention_interval": "0",
+    "prefix_match_unit": "None",
+    "hash_block_size": "None",
+    "cache_hit_alignment_tokens": "None",
+    "num_gpu_blocks": "400",
+    "kv_cache_size_tokens": "36408",
+}
+
+
+def test_a_hybrids_block_is_the_one_it_was_raised_to() -> None:
+    """Its states are kept at a few places, and how many tokens its blocks hold is not known."""
+    assert parse_cache_setup(vllm(**QWEN3_NEXT)) == CacheSetup(1, 96, None, True, (1,))
+    dense = QWEN3_NEXT | {"prefix_cache_retention_interval": "None"}
+    assert parse_cache_setup(vllm(**dense)) == CacheSetup(1, 96, None, True)
+
+
+def test_hits_end_where_blocks_of_every_kind_do() -> None:
+    """vLLM issue 57610: Gemma 4 has blocks of 16 for windows and of 32 for full attention."""
+    gemma = {
+        "effective_attention_block_size": "32",
+        "sliding_window": "1024",
+        "kv_cache_size_tokens": "20000",
+        "prefix_cache_retention_interval": "0",
+    }
+    assert parse_cache_setup(vllm(**gemma)) == CacheSetup(1, 32, None, True, (32,))
+    told = parse_cache_setup(vllm(**gemma, cache_hit_alignment_tokens="64"))
+    assert told == CacheSetup(1, 64, None, True, (16,))
+
+
+def test_windows_in_one_pool_are_kept_whole() -> None:
+    """Without vLLM's hybrid cache manager: tokens are blocks times their size."""
+    one = {
+        "sliding_window": "1024",
+        "kv_cache_size_tokens": "38000",
+        "prefix_cache_retention_interval": "0",
+    }
+    assert parse_cache_setup(vllm(**one)) == CacheSetup(1, 16, 2374, True)
+
+
+def test_states_cut_finer_hit_at_the_finer_unit() -> None:
+    finer = parse_cache_setup(vllm(**QWEN3_NEXT | {"prefix_match_unit": "32"}))
+    assert finer is not None
+    assert finer.block_size == 32
+
+
+def test_a_hybrids_block_of_16_is_not_believed_where_nobody_says_that_it_is_in_use() -> None:
+    """vLLM 0.27 showed the size before it was raised (its issue 53749); --block-size may name it."""
+    old = vllm(mamba_cache_mode="align", block_size="16")
+    assert parse_cache_setup(old) == CacheSetup(1, None, None, True)
+    assert parse_cache_setup(vllm(mamba_cache_mode="align", block_size="528")) == CacheSetup(
+        1, 528, None, True
+    )
 
 
 SGLANG = """\

@@ -354,6 +354,15 @@ def test_what_cannot_be_judged_is_inconclusive(change: dict[str, Any], code: str
 INTERRUPTED = {"code": "interrupted", "message": "the run was interrupted"}
 
 
+def test_a_forecast_in_other_blocks_than_the_servers_names_the_command_that_mends_it() -> None:
+    """vLLM issue 40696: a rate forecast in blocks of 16, a server that has 528."""
+    found = decide(run(block_size=528), expected())
+    reason = found.reasons[0]
+    assert (found.verdict, reason.code) == ("INCONCLUSIVE", "forecast_refused")
+    assert reason.message == "the run has block size 528, the forecast 16"
+    assert "loadkit forecast again with --block-size 528" in reason.remedy
+
+
 def test_a_run_that_is_not_valid_has_one_reason_and_does_not_fail_for_a_planned_wrap() -> None:
     torn = {"code": "torn_journal", "message": "9 bytes"}
     cut = run(status="invalid", reasons=[INTERRUPTED, torn], requests__ok=3, wraps=11)

@@ -418,3 +418,10 @@ def test_no_gate_file_switches_a_check_off(tmp_path: Path) -> None:
     answer = judge(tmp_path, mirage(), None, low, policy_file=tmp_path / "gate.yaml")
     assert [reason.code for reason in answer.reasons] == ["replay_mirage"]
     assert "tolerates more than loadkit does: confidence" in answer.notes[-1]
+
+
+def test_prompts_shorter_than_the_servers_blocks_are_named(tmp_path: Path) -> None:
+    found = judge(tmp_path, run(block_size=5280), forecast=expected(scenario__block_size=5280))
+    assert any(note.startswith("no prompt reaches 5,281 tokens") for note in found.notes)
+    found = judge(tmp_path / "b", run(), forecast=expected())
+    assert not any("no prompt reaches" in note for note in found.notes)

@@ -36,6 +36,13 @@ def test_what_is_not_told_stays_unknown() -> None:
     assert taken(CacheSetup(1), block_size=32).block_size == 32
 
 
+def test_a_hybrids_block_size_and_places_are_the_runs() -> None:
+    run = taken(CacheSetup(1, 528, None, True, (1,)))
+    assert (run.block_size, run.capacity_blocks, run.kept_blocks) == (528, None, (1,))
+    with pytest.raises(InputError, match="blocks of 528 tokens, --block-size says 16"):
+        taken(CacheSetup(1, 528), block_size=16)
+
+
 def test_another_block_size_than_the_servers_is_refused() -> None:
     with pytest.raises(InputError, match="blocks of 16 tokens, --block-size says 32"):
         taken(CacheSetup(1, 16), block_size=32)

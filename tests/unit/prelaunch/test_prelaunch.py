@@ -319,3 +319,48 @@ def test_the_forecast_is_for_the_cache_that_metrics_tell_of(
     job = stages.Job(profiles.load(PROFILE), TrafficPlan("replay", ()), tmp_path)
     card = stages._card(job, "http://127.0.0.1:1")
     assert (card.block_size, card.num_blocks) == (32, 400)  # of one engine, as a run names it
+
+
+HYBRID = {  # a state of 35,072 bytes beside 256 bytes a token: blocks of 144
+    "architectures": ["GraniteMoeHybridForCausalLM"],
+    "dtype": "bfloat16",
+    "layer_types": ["mamba", "attention"],
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 32,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 64,
+    "mamba_d_conv": 4,
+}
+
+
+def test_the_forecast_is_for_the_servers_blocks_and_says_so(
+    loadkit: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = ModelCard("SmolLM2-135M-Instruct", block_size=32, num_blocks=1500, kept_blocks=(1,))
+    monkeypatch.setattr(stages, "_card", lambda job, url: card)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(HYBRID))
+    world.gives = [world.production]
+    done = launch(loadkit, world, tmp_path / "out", "--model-config", config)
+    assert "--model-config gives blocks of 144 tokens, the server says 32, which counts" in done.err
+    expected = json.loads((tmp_path / "out" / "expected.json").read_text())
+    assert expected["scenario"]["block_size"] == 32
+    world.gives = [world.production]
+    done = launch(loadkit, world, tmp_path / "other")
+    assert "The server's cache has blocks of 32 tokens: the forecast is for them" in done.err
+
+
+def test_a_server_that_tells_no_block_size_is_forecast_by_the_models_config(
+    loadkit: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "_card", lambda job, url: ModelCard("SmolLM2-135M-Instruct"))
+    (tmp_path / "config.json").write_text(json.dumps(HYBRID))
+    world.gives = [world.production]
+    done = launch(loadkit, world, tmp_path / "out", "--model-config", tmp_path)
+    assert "The server tells no block size; --model-config gives blocks of 144 tokens" in done.err
+    expected = json.loads((tmp_path / "out" / "expected.json").read_text())
+    assert expected["scenario"]["block_size"] == 144
+    assert world.asked[-1]["choices"].block_size == 144

@@ -343,3 +343,55 @@ def test_a_tokenizer_that_gives_the_servers_tokens_is_said_to(
     run = finish_run(work, tmp_path / "run", known)
     assert run["template"] == {"compared": 2, "by": "token_ids", "different": 0, "first": None}
     assert (run["notes"], run["reconciliation"]["retokenised_tokens"]) == ([], 0)
+
+
+def test_a_hybrids_places_are_predicted_and_what_they_cost_is_named(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    """Blocks of 2, states kept at the end of each prompt: the second of three with a new common
+    beginning of 4 tokens misses. In blocks of 16 nothing could be said of such a server."""
+    texts = ["a b c d e f g h", "a b c d i j k l", "a b c d m n o p"]
+    records = [
+        answered(
+            text[-1],
+            0,
+            float(row),
+            messages=[{"role": "user", "content": text}],
+            prompt_tokens=8,
+            cached_tokens=4 if row == 2 else 0,
+            reply="q",
+        )
+        for row, text in enumerate(texts)
+    ]
+    journal(work, 0, records)
+    known = context(
+        scheduled=3,
+        tokenizer=tokenizer,
+        block_size=2,
+        kept_blocks=(1,),
+        counters_before=counters(0, 0),
+        counters_after=counters(4, 24),
+    )
+    run = finish_run(work, tmp_path / "run", known)
+    found = run["reconciliation"]
+    assert found["prediction"] == {"cached_tokens": 4, "prompt_tokens": 24}
+    assert found["agrees"] is True
+    assert found["prediction_infinite_tokens"] == 8  # what any server may serve at most
+    assert found["usage_gap"]["kept_places"] == -4
+    assert (found["usage_gap"]["eviction"], found["usage_gap"]["unexplained"]) == (None, 0)
+    assert run["endpoint"]["kept_blocks"] == [1]
+    assert any("at a few places of a prompt only" in note for note in run["notes"])
+
+
+def test_prompts_that_no_block_fits_into_are_named(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    """vLLM issue 53749: hits are 0 whatever is sent, and nothing says why."""
+    records = [answered("s", 0, 0.0, messages=FIRST), answered("s", 1, 1.0, messages=SECOND)]
+    journal(work, 0, records)
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=528)
+    run = finish_run(work, tmp_path / "run", known)
+    assert run["notes"][-1] == (
+        "no prompt reaches 529 tokens, the shortest that can hit in the server's blocks of 528 (the"
+        " longest has 15): nothing that was sent can hit"
+    )
