@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
+from loadkit.analysis.per_request import PerRequest
+from loadkit.analysis.simulate.engine_pools import place_streams
 from loadkit.core.trace import FloatArray
 from loadkit.forecast.counting import count_fleet, rates_of, warm_rate
 from loadkit.forecast.growth import Growth
@@ -17,7 +22,7 @@ from loadkit.forecast.interval import (
     uncertainty,
 )
 from loadkit.forecast.model import Estimate, Forecast
-from loadkit.forecast.question import Question, curve_point, estimate, method_of, split_of
+from loadkit.forecast.question import Question, curve_point, estimate, method_of, split_from
 from loadkit.forecast.sample import Sample
 from loadkit.forecast.self_check import self_check
 from loadkit.forecast.superpose import Template, template_of
@@ -44,10 +49,21 @@ def grow_traffic(question: Question, sample: Sample) -> Forecast:
     half = float(error.half[0, 0])
     wide = 100 * half > question.target_points
     warm = warm_rate(builds[0].stream, asked.capacity_blocks, asked.ttl_s)
+    total, organic = hits.split(0), hits.organic_rate(0)
+    placement = None
+    if question.latency_s is not None and asked.capacity_blocks is not None:
+        placement, found = place_streams(
+            [build.stream for build in builds],
+            asked.engine,
+            asked.capacity_blocks,
+            question.latency_s,
+            question.prefill_tokens_per_s,
+        )
+        total, organic = reduce(add, (each.total() for each in found)), organic_rate_of(found)
     return question.answer(
-        _estimate(question, hits.split(0).rate("hit"), half),
-        _estimate(question, hits.organic_rate(0), float(error.half[1, 0])),
-        split=split_of(hits, 0),
+        _estimate(question, total.rate("hit"), half),
+        _estimate(question, organic, float(error.half[1, 0])),
+        split=split_from(total),
         curve=[
             curve_point(hits, index, capacities[index], float(error.half[0, index]))
             for index in range(1, len(capacities))
@@ -56,7 +72,16 @@ def grow_traffic(question: Question, sample: Sample) -> Forecast:
         needs=_needs(question, sample, half) if wide else None,
         warm_hit_rate=warm if asked.is_pooled else None,
         assumes=_assumes(question),
+        placement=placement,
     )
+
+
+def organic_rate_of(parts: Sequence[PerRequest]) -> float | None:
+    """Of all of them together; None if every request is a replay."""
+    new = [part.replay == 0 for part in parts]
+    tokens = sum(int(part.prompt_tokens[rows].sum()) for part, rows in zip(parts, new, strict=True))
+    hit = sum(int(part.resident_tokens[rows].sum()) for part, rows in zip(parts, new, strict=True))
+    return hit / tokens if tokens else None
 
 
 def _uncertainty(

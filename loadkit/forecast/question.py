@@ -97,8 +97,10 @@ class Question:
             return None
         if asked.ttl_s is not None:
             reason = "engines' pools know no expiry"
+        elif not asked.is_pooled or asked.horizon_s is not None:
+            reason = "pools are simulated for one cache and the log's own length"
         else:
-            reason = "how long requests would run then is not in the log"
+            reason = "give --latency, how long requests would run then is not in the log"
         return Placement("arrival", f"{ON_ARRIVAL}: {reason}")
 
     @property
@@ -168,11 +170,13 @@ def check_latency(question: Question) -> None:
     asked = question.scenario
     given = question.latency_s is not None or question.prefill_tokens_per_s is not None
     pooled = asked.capacity_blocks is not None and asked.ttl_s is None and asked.engine in POOLS
-    if given and not (pooled and asked.keeps_traffic and asked.horizon_s is None):
+    if given and not (pooled and asked.is_pooled and asked.horizon_s is None):
         raise InputError(
-            "latencies are for an engine's finite cache without expiry, at the log's own traffic",
+            "latencies are for one finite cache of an engine, without expiry or horizon",
             where="--latency",
         )
+    if given and question.latency_s is None and not asked.keeps_traffic:
+        raise InputError("at other traffic it needs --latency", where="--prefill-rate")
 
 
 def _check_positive(where: str, value: float | None) -> None:

@@ -18,13 +18,22 @@ from typing import Protocol
 import numpy as np
 
 from loadkit.analysis.events import kept_chains
-from loadkit.analysis.reuse import Reuse
 from loadkit.core.errors import CannotMeasure
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray, Trace
 
 NO_ROOM, IN_FLIGHT = -1, -2
 WITHOUT_END = 2**62  # pages of an infinite cache
 MAX_STEPS = 16  # of a reply whose token times are not known
+
+
+class RuledLog(Protocol):
+    """A log and how many leading blocks of each prompt may hit (n,); a `Reuse` is one."""
+
+    @property
+    def trace(self) -> Trace: ...
+
+    @property
+    def max_hit_blocks(self) -> IntArray: ...
 
 
 class Chains:
@@ -34,10 +43,10 @@ class Chains:
     an unfinished page has none. A log without replies has requests that end with their prompts.
     """
 
-    def __init__(self, reuse: Reuse):
-        trace = reuse.trace
+    def __init__(self, log: RuledLog):
+        trace = log.trace
         self.block_size = trace.block_size
-        self.may_hit: list[int] = reuse.max_hit_blocks.tolist()
+        self.may_hit: list[int] = log.max_hit_blocks.tolist()
         self.num_prompt: list[int] = np.diff(trace.block_ptr).tolist()
         self._ptr, self._ids = kept_chains(trace)
         self._prompt_ptr, self._prompt_ids = trace.block_ptr, trace.block_ids

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadkit.analysis.reuse import Reuse, reuse_of
+from loadkit.analysis.simulate.engine_pools import POOLS, place, place_streams
 from loadkit.analysis.simulate.pools import NO_ROOM, Chains, Served, log_times, serve
 from loadkit.analysis.simulate.reference_pool import ReferencePool
 from loadkit.analysis.simulate.sglang_pool import EXTRA_PAGES, SglangPool
@@ -178,6 +179,24 @@ def test_every_request_is_served_once_or_refused(
     assert (served.hit_blocks <= reuse.max_hit_blocks).all()
     started = [row for row in range(len(sent)) if not math.isnan(served.start_s[row])]
     assert all(served.start_s[row] >= arrivals[row] for row in started)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    conversations(),
+    st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=12, max_size=12),
+    st.sampled_from(sorted(POOLS)),
+    st.integers(4, 30),
+)
+def test_a_stream_of_nodes_is_served_as_the_log_that_it_stands_for(
+    sent: Sent, gaps: list[float], engine: str, capacity: int
+) -> None:
+    arrivals = [sum(gaps[: row + 1]) for row in range(len(sent))]
+    reuse = reuse_for(sent, 1, engine, arrivals, [3.0] * len(sent))
+    placement, (requests,) = place(reuse, engine, [capacity], 3.0, 100.0)
+    again, (found,) = place_streams([reuse.stream], engine, capacity, 3.0, 100.0)
+    assert again == placement
+    assert found.total() == requests.total()
 
 
 # -- SGLang against a second implementation, of tokens, by the sentences of the module

@@ -208,7 +208,39 @@ def test_where_no_pool_is_simulated_a_forecast_says_so_and_takes_no_latency(
     code, out, _ = loadkit("forecast", *options, "--json")
     assert code == 0
     assert json.loads(out)["placement"]["note"].endswith("engines' pools know no expiry")
-    for other in (options, (tokens, "--traffic", "2x", "--capacity", "9"), (tokens,)):
+    for other in (options, (tokens, "--horizon", "1h", "--capacity", "9"), (tokens,)):
         code, _, err = loadkit("forecast", *other, "--latency", "1")
         assert code == 2
         assert "--latency: latencies are for" in err
+    code, _, err = loadkit(
+        "forecast", tokens, "--traffic", "2x", "--capacity", "9", "--prefill-rate", "9"
+    )
+    assert (code, "needs --latency" in err) == (2, True)
+
+
+def test_at_other_traffic_a_forecast_with_latencies_is_of_the_pool(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    """150 sessions of two turns begin alike. In a cache of 60 tokens SGLang computes what is in flight
+    again, so that long requests hit less than short ones; the interval stays."""
+    path = tmp_path / "log.jsonl"
+    rows = [
+        {"timestamp": 10 * n + 5 * turn, "session_id": f"s{n}",
+         "prompt": [1, 2, 3, 4, 5, 6, 7, 8, *range(100 * n, 100 * n + 4 + 4 * turn)]}
+        for n in range(1, 151) for turn in (0, 1)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = (path, "--engine", "sglang", "--traffic", "2x", "--capacity", "60", "--json")
+    found = []
+    for latency in ((), ("--latency", "1"), ("--latency", "30")):
+        code, out, _ = loadkit("forecast", *options, *latency, "--target", "50")
+        assert code == 0
+        found.append(json.loads(out))
+    plain, short, long = found
+    assert plain["placement"]["note"].startswith("placed on arrival")
+    (point,) = short["placement"]["points"]
+    assert point["arrival_hit_rate"] == plain["hit_rate"]["estimate"]
+    assert point["hit_rate"] == short["hit_rate"]["estimate"]
+    assert long["hit_rate"]["estimate"] < short["hit_rate"]["estimate"] - 0.1
+    parts = ("replay_same_session", "replay_cross_session", "continuation", "shared", "miss")
+    assert sum(short["split"][part] for part in parts) == pytest.approx(1)
