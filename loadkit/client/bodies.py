@@ -15,6 +15,7 @@ COMPLETIONS_PATH = "/v1/completions"
 MESSAGES_PATH = "/v1/messages"
 
 Api = Literal["chat", "completions", "messages"]
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 Body = dict[str, Any]
 
 
@@ -31,22 +32,28 @@ def request_body(
     ignore_eos: bool = False,
     return_token_ids: bool = False,
     cache_salt: str | None = None,
+    max_tokens_field: MaxTokensField = "max_tokens",
+    ask_usage: bool = True,
 ) -> tuple[str, Body]:
-    """(path, body) of a streamed request with usage.
+    """(path, body) of a streamed request; with usage, unless `ask_usage` is False for a server that
+    refuses `stream_options`.
 
     prompt: text or token ids for completions; None joins the messages' texts with blank lines, so
     that a history which grows gives a prompt that grows. exact_output: ignore_eos and min_tokens
-    (vLLM, SGLang, loadkit's server). The Anthropic API has none of the last four: left out there.
+    (vLLM, SGLang, loadkit's server). max_tokens_field: under which name chats ask for `max_tokens`;
+    OpenAI's newer models take the longer one alone. The Anthropic API has none of `exact_output` and
+    what follows it: left out there.
     """
     body: Body = {
         "model": model,
-        "max_tokens": max_tokens,
+        max_tokens_field if api == "chat" else "max_tokens": max_tokens,
         "temperature": temperature,
         "stream": True,
     }
     if api == "messages":
         return MESSAGES_PATH, body | _anthropic(messages, tools)
-    body["stream_options"] = {"include_usage": True}
+    if ask_usage:
+        body["stream_options"] = {"include_usage": True}
     if exact_output or ignore_eos:
         body["ignore_eos"] = True
     if exact_output:

@@ -47,6 +47,8 @@ def _probe(client: StreamClient, settings: Settings) -> Response:
         model=settings.model,
         messages=[{"role": "user", "content": PROBE}],
         max_tokens=1,
+        max_tokens_field=settings.max_tokens_field,
+        ask_usage=settings.ask_usage,
     )
     request = client.prepare(body, session="loadkit-reset-probe", path=path)
     try:

@@ -17,6 +17,7 @@ from loadkit.client.control import ControlPlane
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.core.tokenizer import load_tokenizer
 from loadkit.locust_users.preparing import Choices, observe_before, prepare
 from loadkit.locust_users.process import Address, LocustProcess
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
@@ -24,17 +25,58 @@ from loadkit.locust_users.work import closed_context, kept_if_unwritten, make_wo
 from loadkit.profiles import Profile
 from loadkit.runs.context import RunContext
 from loadkit.runs.folder import check_free, finish_run
+from loadkit.runs.journal import read_on
+from loadkit.runs.template import TemplateComparison
 from loadkit.traffic.plan import TrafficPlan
 
 POLL_S = 0.25
 # Locust must have begun within this, and must have left so long after its workers' end or limit.
 STARTUP_S = 60.0
 GRACE_S = 20.0
+# Answers among which the first of each kind are looked for while the run goes on.
+MAX_COMPARED = 500
 # Workers from elsewhere are started by hand.
 WORKERS_S = 600.0
 WEB_AT: Address = ("127.0.0.1", 8089)
 NO_CHOICES = Choices()
 Progress = Callable[[int, int], None]
+Tell = Callable[[str], None]
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    print(f"loadkit: {text}", file=sys.stderr, flush=True)
+
+
+class FirstAnswers:
+    """Compares the first answers' prompts with the tokenizer's while the run goes on, and says at once
+    that they differ, once. Does nothing without a tokenizer."""
+
+    def __init__(self, work: WorkFolder, tokenizer: str | None, tell: Tell):
+        self._work, self._tell = work, tell
+        self._comparison: TemplateComparison | None = None
+        if tokenizer is not None:
+            self._comparison = TemplateComparison(load_tokenizer(tokenizer))
+        self._read: dict[Path, int] = {}
+        self._num_seen = 0
+
+    def look(self) -> None:
+        """Read what the journals have more than at the last look."""
+        if self._comparison is None:
+            return
+        for path in self._work.journals():
+            records, self._read[path] = read_on(path, self._read.get(path, 0))
+            self._comparison.add(records)
+            self._num_seen += len(records)
+        found = self._comparison.result
+        if found is not None and found.different:
+            by_ids = (
+                "the prediction is made of the server's own token ids, if all answers have them"
+            )
+            by_count = "the prediction will be wrong: give --tokenizer the served model's folder"
+            self._tell(f"{found.message}; {by_ids if found.by == 'token_ids' else by_count}")
+        if self._num_seen >= MAX_COMPARED or (found is not None and found.different):
+            self._comparison = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +94,7 @@ class _Load:
         for note in self.work.notes():
             if note not in self.told:
                 self.told.add(note)
-                print(f"loadkit: {note}", file=sys.stderr)
+                say(note)
         if self.on_progress is not None:
             self.on_progress(sum(status.done for status in statuses), self.num_requests)
         return statuses
@@ -67,13 +109,15 @@ def run_profile(
     choices: Choices = NO_CHOICES,
     api_key: Secret | None = None,
     on_progress: Progress | None = None,
+    tell: Tell = say,
     web_at: Address = WEB_AT,
     master: Address | None = None,
     token: str | None = None,
 ) -> dict[str, Any]:
     """Drive `plan` at the endpoint, write the run folder `out`, return run.json's content.
 
-    on_progress(done, scheduled) is called a few times a second. With `choices.web` the run starts in
+    on_progress(done, scheduled) is called a few times a second. tell(text): what the user should know
+    at once, such as a tokenizer that is not the server's. With `choices.web` the run starts in
     the browser and ends with Ctrl-C, or when the interface at `web_at` is closed. master: the address
     at which this run waits for `choices.processes` workers that are started elsewhere (`run_worker`)
     with the same token; None: it starts them itself.
@@ -95,7 +139,8 @@ def run_profile(
                 work, settings, key=api_key, web=web_at, master=master, token=token
             )
             load = _Load(work, settings, plan.num_requests, on_progress, set())
-            closed = _measure(load, process, control, context)
+            first = FirstAnswers(work, context.tokenizer, tell)
+            closed = _measure(load, process, control, context, first)
             result = finish_run(work.path, out, closed)
     if closed.interrupted:
         counts = result["requests"]
@@ -104,7 +149,11 @@ def run_profile(
 
 
 def _measure(
-    load: _Load, process: LocustProcess, control: ControlPlane, context: RunContext
+    load: _Load,
+    process: LocustProcess,
+    control: ControlPlane,
+    context: RunContext,
+    first: FirstAnswers,
 ) -> RunContext:
     """Drive the load to its end; the context with all that was seen meanwhile."""
     work = load.work
@@ -113,7 +162,7 @@ def _measure(
     interrupted = False
     with process:
         try:
-            _follow(load, process)
+            _follow(load, process, first)
         except KeyboardInterrupt:
             interrupted = True
     if not work.path.is_dir():
@@ -129,6 +178,7 @@ def _measure(
             code="too_few_samples",
         )
     load.report()
+    first.look()
     return closed_context(
         work,
         context,
@@ -137,11 +187,12 @@ def _measure(
     )
 
 
-def _follow(load: _Load, process: LocustProcess) -> None:
+def _follow(load: _Load, process: LocustProcess, first: FirstAnswers) -> None:
     """Report progress until Locust ends. A headless run that hangs is left behind to be ended."""
     begun = time.monotonic()
     while process.wait(POLL_S) is None and load.work.path.is_dir():
         statuses = load.report()
+        first.look()
         if not load.settings.web and time.monotonic() > _deadline(load, statuses, begun):
             return
 

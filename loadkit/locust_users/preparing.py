@@ -186,6 +186,8 @@ def make_settings(
         temperature=request.temperature,
         ignore_eos=request.ignore_eos,
         exact_output=request.exact_output,
+        max_tokens_field=request.max_tokens_field,
+        ask_usage=request.ask_usage,
         timeouts=Timeouts(
             request.connect_timeout_s,
             request.first_token_timeout_s,

@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
 
+import msgspec
 from gevent.pool import Group
 
 from loadkit.client.answer import Response
 from loadkit.client.bodies import request_body
+from loadkit.client.chunks import UNREADABLE
+from loadkit.client.decoder import ToolCall
 from loadkit.client.exchange import USER_LEFT
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.receipt import Receipt
@@ -29,6 +32,9 @@ WARM_LEAD_S = 0.05
 # The reference server refuses longer session ids, and so may others.
 MAX_WIRE_CHARS = 256
 STOPPED = "the run was stopped"
+# What a client says that has no such tool: servers refuse a history whose calls have no result.
+TOOL_RESULT = "error: this tool is not connected"
+REFUSED = (400, 422)
 
 ReplyRule = Callable[[SessionPlan, Turn, str], str]
 
@@ -53,6 +59,8 @@ class Lane:
         self.worker, self.start_at, self.emit = worker, start_at, emit
         self.guard = AppendOnlyGuard()
         self.num_compactions = 0
+        # Whether the server answers only without `return_token_ids`; None: not known yet.
+        self.token_ids_refused: bool | None = None
         self.stop_reason = STOPPED  # what a killed session's turns say
 
     def play(
@@ -163,13 +171,24 @@ class _Play:
         """The answer joins the history: all of it, or what had come when the user left."""
         if turn.prompt is not None:
             return
-        reply: Message = {
-            "role": "assistant",
-            "content": reply_rule(self.session, turn, response.text),
-        }
+        text = reply_rule(self.session, turn, response.text)
+        reply: Message = {"role": "assistant", "content": text}
         if self.session.reasoning == "echoed" and response.reasoning:
             reply["reasoning_content"] = response.reasoning
-        self.history = [*self.asked.messages, reply]
+        calls = self._calls(turn, response) if text == response.text else []
+        if calls:
+            reply |= {"content": text or None, "tool_calls": [call.as_sent() for call in calls]}
+        results = [
+            {"role": "tool", "tool_call_id": call.id, "content": TOOL_RESULT} for call in calls
+        ]
+        self.history = [*self.asked.messages, reply, *results]
+
+    def _calls(self, turn: Turn, response: Response) -> list[ToolCall]:
+        """The calls of a live reply. One that was cut off, or is no JSON, has no place in a history:
+        servers refuse it."""
+        if self.session.replies == "recorded" and turn.recorded_reply is not None:
+            return []
+        return [call for call in response.tool_calls if call.name and _is_object(call.arguments)]
 
     def _play_agents(self, reply_rule: ReplyRule) -> None:
         """Sub-agents in parallel, all of them to their end. A greenlet killed before its first
@@ -196,11 +215,17 @@ class _Play:
         receipt, refusal = Receipt(), None
         self.attempts = 0
         try:
-            request = self._prepare(asked, turn)
+            with_ids = self._asks_token_ids
+            request = self._prepare(asked, turn, with_ids)
             while True:
                 response = self._attempt(request, receipt, turn.leaves_after_s)
                 if refusal is not None and response.outcome == "not_sent":
                     return refusal  # it was sent before, and that is how it ended
+                if with_ids and self._may_mind_ids(response):
+                    refusal, receipt, with_ids = response, Receipt(), False
+                    request = self._prepare(asked, turn, with_ids)
+                    continue
+                self._learn_of_ids(response, refusal, with_ids)
                 wait_s = self.lane.settings.retries.wait_s(response, self.attempts)
                 if wait_s is None:
                     return response
@@ -216,6 +241,24 @@ class _Play:
                 self._emit(refusal, asked)
             raise
 
+    @property
+    def _asks_token_ids(self) -> bool:
+        return self.lane.settings.return_token_ids and self.lane.token_ids_refused is not True
+
+    def _may_mind_ids(self, response: Response) -> bool:
+        """Whether a server that never took `return_token_ids` refused a request with it, perhaps
+        because of it."""
+        return response.status in REFUSED and self.lane.token_ids_refused is not False
+
+    def _learn_of_ids(self, response: Response, refusal: Response | None, with_ids: bool) -> None:
+        """An answer to a request with the field, or to one without it that was refused with it."""
+        if response.outcome != "ok" or not self.lane.settings.return_token_ids:
+            return
+        if with_ids:
+            self.lane.token_ids_refused = False
+        elif refusal is not None and refusal.status in REFUSED:
+            self.lane.token_ids_refused = True
+
     def _attempt(self, request: bytes, receipt: Receipt, leave_after_s: float | None) -> Response:
         client = self.lane.client
         try:
@@ -227,7 +270,7 @@ class _Play:
         except OSError as error:
             return Response("not_sent", error=f"{NO_CONNECTION}: {error}")
 
-    def _prepare(self, asked: Asked, turn: Turn) -> bytes:
+    def _prepare(self, asked: Asked, turn: Turn, token_ids: bool) -> bytes:
         """The request's bytes, after the guard. `asked.prompt` becomes what is really sent."""
         settings, session = self.lane.settings, self.session
         if session.guarded and asked.prompt is None:
@@ -242,8 +285,10 @@ class _Play:
             temperature=settings.temperature,
             exact_output=turn.exact_output or settings.exact_output,
             ignore_eos=settings.ignore_eos,
-            return_token_ids=settings.return_token_ids,
+            return_token_ids=token_ids,
             cache_salt=settings.cache_salt,
+            max_tokens_field=settings.max_tokens_field,
+            ask_usage=settings.ask_usage,
         )
         asked.prompt = body.get("prompt")
         return self.lane.client.prepare(body, session=self._wire_id(), path=path)
@@ -277,6 +322,14 @@ def _beginning(session: str, room: int) -> str:
     """The whole letters at the beginning that take `room` characters at most once percent-encoded."""
     ends = accumulate(len(quoted(letter)) for letter in session)
     return session[: sum(1 for _ in takewhile(room.__ge__, ends))]
+
+
+def _is_object(arguments: str) -> bool:
+    """Whether a call's arguments are a JSON object, or none."""
+    try:
+        return not arguments or isinstance(msgspec.json.decode(arguments), dict)
+    except UNREADABLE:
+        return False
 
 
 def is_complete(response: Response) -> bool:

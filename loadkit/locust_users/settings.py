@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from loadkit.client.answer import Response
+from loadkit.client.bodies import MaxTokensField
 from loadkit.client.stalls import StallReport
 from loadkit.client.timeouts import Timeouts
 from loadkit.core.errors import InputError
@@ -61,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     ignore_eos: bool = False
     exact_output: bool = False
+    max_tokens_field: MaxTokensField = "max_tokens"
+    ask_usage: bool = True
     timeouts: Timeouts = Timeouts()
     retries: RetryRule = RetryRule()
     cache_salt: str | None = None
@@ -74,7 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far one worker is, `elapsed_s` after the run's start; written now and then, and last
-    when it has finished. unasked: connections on which more came than was asked for."""
+    when it has finished. unasked: connections on which more came than was asked for.
+    token_ids_refused: the server answers only requests without `return_token_ids`."""
 
     worker: int
     done: int
@@ -84,6 +88,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     resends: int = 0
     compactions: int = 0
     unasked: int = 0
+    token_ids_refused: bool = False
     stalls: StallReport | None = None
 
 
@@ -176,8 +181,12 @@ class WorkFolder:
             return []
         return text[: text.rfind("\n") + 1].splitlines()
 
+    def journals(self) -> list[Path]:
+        """Those that are there."""
+        return sorted((self.path / "journals").glob("*.journal"))
+
     def has_journals(self) -> bool:
-        return any((self.path / "journals").glob("*.journal"))
+        return bool(self.journals())
 
     def write_status(self, status: WorkerStatus) -> None:
         path = self.path / "status" / f"worker-{status.worker}.json"

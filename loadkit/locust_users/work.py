@@ -21,6 +21,10 @@ from loadkit.runs.journal import read_journal
 from loadkit.traffic.plan import TrafficPlan, write_plan
 
 MARK = ".work-"
+TOKEN_IDS_REFUSED = (
+    "the server refused requests with return_token_ids, so they were sent without it: replies are"
+    " known as text alone, and prompts as the tokenizer makes them"
+)
 WORKER_PREFIX = ".loadkit-worker-"  # of a worker whose master is elsewhere
 
 
@@ -101,6 +105,7 @@ def closed_context(
     start, statuses = work.started(), work.statuses()
     if start is None or not work.has_journals():
         raise CannotMeasure("the run ended before it sent anything", code="too_few_samples")
+    refused = [TOKEN_IDS_REFUSED] if any(one.token_ids_refused for one in statuses) else []
     return msgspec.structs.replace(
         draft,
         started_unix_s=start.unix_s,
@@ -111,7 +116,7 @@ def closed_context(
         interrupted=interrupted,
         stalls=[status.stalls for status in statuses if status.stalls is not None],
         counters_after=after,
-        notes=[*draft.notes, *dict.fromkeys(work.notes())],
+        notes=[*draft.notes, *dict.fromkeys(work.notes()), *refused],
     )
 
 

@@ -84,6 +84,7 @@ class LoadWorker:
             mutations=guard.num_refused,
             resends=guard.num_resent,
             compactions=self.lane.num_compactions,
+            token_ids_refused=self.lane.token_ids_refused is True,
             unasked=self.lane.client.num_unasked,
             stalls=self.monitor.report(),
         )

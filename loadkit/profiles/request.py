@@ -41,6 +41,16 @@ class Request(Part):
     api: Literal["chat", "completions", "messages"] = Field(
         "chat", description="OpenAI chat, OpenAI completions, or Anthropic-style messages"
     )
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens",
+        description="the name under which chats ask for max_tokens: some models of OpenAI's take the"
+        " longer one alone",
+    )
+    ask_usage: bool = Field(
+        True,
+        description="ask for usage at a stream's end (stream_options); off for servers that refuse"
+        " it: then tokens are counted only where usage comes all the same",
+    )
     timeout_s: float = Field(
         120.0, gt=0, le=1e6, description="deadline of one request, send to last byte"
     )

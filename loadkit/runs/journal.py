@@ -119,6 +119,22 @@ def read_journal(path: Path) -> Journal:
     return Journal(records, torn, head)
 
 
+def read_on(path: Path, start: int) -> tuple[list[Record], int]:
+    """Records of the whole entries from byte `start` on, while the file is still written to, and
+    where the next one begins. OSError only if the file cannot be opened."""
+    with path.open("rb") as file:
+        file.seek(start)
+        data = memoryview(file.read())
+    records: list[Record] = []
+    at = 0
+    while (payload := _payload_at(data, at)) is not None:
+        entry = _decoded(payload)
+        if isinstance(entry, Record):
+            records.append(entry)
+        at += _HEADER.size + len(payload)
+    return records, start + at
+
+
 def read_head(path: Path) -> Head | None:
     """The head alone; None if the journal has none, or one that is not whole."""
     with path.open("rb") as journal:

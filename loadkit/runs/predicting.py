@@ -94,7 +94,11 @@ def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext
             tokenizer = None  # its texts would be others
         predictions = _both(sent, answered, tokenizer, context)
         ids = msgspec.structs.replace(ids, source=source)
-        notes = [*_of_the_ids(ids, template), *_doubts(predictions.best, context)]
+        notes = [
+            *_of_the_ids(ids, template),
+            *_of_the_calls(answered),
+            *_doubts(predictions.best, context),
+        ]
         return Outcome(facts, predictions, notes, ids, template)
     except LoadkitError as error:
         return Outcome(facts, None, [f"no prediction: {error}"], ids, template)
@@ -137,6 +141,17 @@ def _of_the_ids(ids: PromptIds, template: TemplateCheck | None) -> list[str]:
             " of the prompt, the others without: the prediction is made with the tokenizer for all"
         )
     return notes
+
+
+def _of_the_calls(answered: Sequence[Record]) -> list[str]:
+    """What text says of a reply that calls tools is not what was generated."""
+    calls = sum(bool(record.tool_calls) and reply_ids(record) is None for record in answered)
+    if not calls:
+        return []
+    return [
+        f"{calls:,} of {plural(len(answered), 'answer')} called tools and came without token ids: what the cache keeps of"
+        " them is not known, so the server may reuse more than is predicted"
+    ]
 
 
 def engine_of(context: RunContext) -> str:

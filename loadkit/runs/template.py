@@ -43,7 +43,7 @@ class TemplateCheck(msgspec.Struct, frozen=True):
 
     @property
     def message(self) -> str:
-        """What differs, in a sentence; "" where nothing does."""
+        """What differs, in words; "" where nothing does."""
         return "" if self.first is None else _sentence(self.first)
 
 

@@ -21,6 +21,8 @@ import pytest
 from contract_names import documented
 from plans import OPEN, conversations, profile, session
 from scripted import scripted_server
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
@@ -112,6 +114,39 @@ def test_times_in_the_records_are_those_of_the_server(
         assert record.sent_s >= record.intended_s
         if record.turn == 0:
             assert record.intended_s == pytest.approx(0.02 * int(record.session[1:]))
+
+
+def test_a_tokenizer_that_is_not_the_servers_is_told_of_while_the_run_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server counts words; this template writes two more in front of each prompt."""
+    words = Tokenizer(models.WordLevel({"?": 0, "x": 1}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    template = "x x {% for m in messages %}{{ m.content }} {% endfor %}"
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template)
+    fast.save_pretrained(str(tmp_path / "tokenizer"))
+    plan = TrafficPlan("conversation", (session("s", "one", "two", think_s=3.0),))
+    done: list[int] = []
+    told_after: list[int] = []
+
+    def tell(text: str) -> None:
+        launcher.say(text)
+        told_after.append(done[-1])
+
+    with scripted_server(tmp_path) as server:
+        run = launcher.run_profile(
+            profile(),
+            plan,
+            url=server.url,
+            out=tmp_path / "out",
+            choices=Choices(tokenizer=str(tmp_path / "tokenizer")),
+            on_progress=lambda so_far, _: done.append(so_far),
+            tell=tell,
+        )
+    assert told_after == [1]
+    said = "the server's prompt has 2 tokens fewer than this tokenizer's template gives (1 and 3)"
+    assert said in capfd.readouterr().err
+    assert (run["template"]["different"], run["template"]["by"]) == (2, "usage")
 
 
 def test_think_time_passes_between_turns(tmp_path: Path, records: list[Record]) -> None:

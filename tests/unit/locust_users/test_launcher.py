@@ -16,8 +16,10 @@ from tiny_model import make_tokenizer
 from loadkit.client.control import ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
+from loadkit.core.blocks import packed_tokens
 from loadkit.core.errors import CannotMeasure, InputError
-from loadkit.locust_users.launcher import make_work_folder, run_profile
+from loadkit.core.tokenizer import load_tokenizer
+from loadkit.locust_users.launcher import FirstAnswers, make_work_folder, run_profile
 from loadkit.locust_users.preparing import (
     Choices,
     check_tokenizer,
@@ -29,6 +31,8 @@ from loadkit.locust_users.process import LocustProcess
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.locust_users.work import kept_if_unwritten
 from loadkit.runs.folder import check_free
+from loadkit.runs.journal import JournalWriter
+from loadkit.runs.record import Record
 from loadkit.traffic.plan import TrafficPlan
 
 SETTINGS = Settings(url="http://h", model="m", loop="open")
@@ -236,3 +240,44 @@ def test_what_is_no_fault_of_ours_leaves_nothing(tmp_path: Path, error: BaseExce
     with pytest.raises(type(error)), kept_if_unwritten(work, tmp_path / "out"):
         raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def answer(turn: int, ids: list[int], **more: object) -> Record:
+    chat = [{"role": "user", "content": "the prefix cache"}]
+    fields = {"prompt_token_ids": packed_tokens(ids), "prompt_tokens": len(ids), "messages": chat}
+    return Record(
+        session="s", turn=turn, name="chat", worker=0, outcome="ok", intended_s=0.0, **fields | more
+    )
+
+
+@pytest.mark.parametrize("by", ["token_ids", "usage"])
+def test_another_template_is_told_once_and_while_the_journal_is_still_written(
+    tmp_path: Path, by: str
+) -> None:
+    make_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
+    ours = load_tokenizer(tmp_path / "tokenizer").encode_chat(answer(0, [1]).messages)
+    work = make_work_folder(tmp_path / "out", conversations(2, 1), SETTINGS)
+    told: list[str] = []
+    first = FirstAnswers(work, str(tmp_path / "tokenizer"), told.append)
+    first.look()
+    more = {} if by == "token_ids" else {"prompt_token_ids": None}
+    with JournalWriter(work.journal(0)) as journal:
+        journal.append(answer(0, ours, **more))
+        first.look()
+        assert told == []
+        for turn in (1, 2):
+            journal.append(answer(turn, [*ours[:2], 9, *ours[2:]], **more))
+            first.look()
+    (text,) = told
+    assert text.startswith("the server's prompt has 1 token more than this tokenizer's template")
+    assert ("first difference at token 2" in text) is (by == "token_ids")
+    assert ("the prediction will be wrong" in text) is (by == "usage")
+
+
+def test_without_a_tokenizer_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(2, 1), SETTINGS)
+    with JournalWriter(work.journal(0)) as journal:
+        journal.append(answer(0, [1, 2]))
+    told: list[str] = []
+    FirstAnswers(work, None, told.append).look()
+    assert told == []

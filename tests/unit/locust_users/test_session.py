@@ -12,11 +12,12 @@ import pytest
 from plans import session
 
 from loadkit.client.answer import Response, decode
+from loadkit.client.decoder import ToolCall
 from loadkit.client.exchange import USER_LEFT
 from loadkit.client.receipt import Receipt
 from loadkit.client.stream import StreamClient, quoted
 from loadkit.client.usage import Usage
-from loadkit.locust_users.session import MAX_WIRE_CHARS, Lane, wire_id
+from loadkit.locust_users.session import MAX_WIRE_CHARS, TOOL_RESULT, Lane, wire_id
 from loadkit.locust_users.settings import RetryRule, Settings
 from loadkit.runs.record import Record
 from loadkit.traffic.plan import SessionPlan, Turn
@@ -78,12 +79,14 @@ def live(plan: SessionPlan, turn: Turn, reply: str) -> str:
     return reply
 
 
-def play(plan: SessionPlan, *answers: Any, killed: bool = False) -> tuple[list[Record], FakeClient]:
+def play(
+    plan: SessionPlan, *answers: Any, killed: bool = False, settings: Settings = SETTINGS
+) -> tuple[list[Record], FakeClient]:
     records: list[Record] = []
     client = FakeClient(*answers)
     lane = Lane(
         cast(StreamClient, client),
-        SETTINGS,
+        settings,
         worker=3,
         start_at=time.monotonic(),
         emit=records.append,
@@ -443,3 +446,103 @@ def test_a_request_that_went_out_twice_says_so_and_is_no_retry() -> None:
     (record,), _ = play(session("s", "a"), Response("ok", text="A", resent=True))
     assert (record.resent, record.attempts) == (True, 1)
     assert record.schedule_delay_s is not None
+
+
+CALL = ToolCall("c1", "weather", '{"at": "Rome"}')
+SENT_CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"at": "Rome"}'},
+}
+
+
+def test_a_live_replys_tool_calls_belong_to_the_history_and_each_has_a_result() -> None:
+    calls = [CALL, ToolCall("c2", "time", "")]
+    reply = Response("ok", text="", tool_calls=calls, prompt_token_ids=b"1234")
+    records, client = play(session("s", "a", "b", "c"), reply, "B", "C")
+    said = records[1].messages
+    assert [message["role"] for message in said] == ["user", "assistant", "tool", "tool", "user"]
+    assert said[1]["content"] is None
+    assert [call["id"] for call in said[1]["tool_calls"]] == ["c1", "c2"]
+    assert said[1]["tool_calls"][0] == SENT_CALL
+    assert said[2] == {"role": "tool", "tool_call_id": "c1", "content": TOOL_RESULT}
+    assert records[2].messages[:5] == said, "the guard let it pass: only appended to"
+    assert [record.outcome for record in records] == ["ok"] * 3
+    assert (records[0].tool_calls, records[0].prompt_token_ids) == (calls, b"1234")
+    assert client.bodies[1]["messages"] == said
+
+
+def test_in_the_anthropic_api_calls_and_results_are_blocks() -> None:
+    plan = msgspec.structs.replace(session("s", "a", "b"), api="messages")
+    _, client = play(plan, Response("ok", text="Let me look.", tool_calls=[CALL]), "B")
+    _, reply, results, asked = client.bodies[1]["messages"]
+    use = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"at": "Rome"}}
+    assert reply["content"] == [{"type": "text", "text": "Let me look."}, use]
+    assert results["content"][0]["tool_use_id"] == "c1"
+    assert asked == {"role": "user", "content": "b"}
+
+
+@pytest.mark.parametrize("arguments", ['{"at": "Ro', "[1]", "Rome"])
+def test_a_call_that_no_server_would_take_back_is_left_out(arguments: str) -> None:
+    """Cut off by max_tokens, or no object: templates read it as JSON."""
+    reply = Response("ok", text="x", tool_calls=[ToolCall("c1", "f", arguments)])
+    records, _ = play(session("s", "a", "b"), reply, "B")
+    assert records[1].messages[1] == {"role": "assistant", "content": "x"}
+    assert len(records[1].messages) == 3
+
+
+def test_a_recorded_reply_has_no_live_calls() -> None:
+    plan = session("s", "a", "b")
+    turns = [msgspec.structs.replace(turn, recorded_reply="") for turn in plan.turns]
+    plan = msgspec.structs.replace(plan, turns=tuple(turns), replies="recorded")
+    records: list[Record] = []
+    client = FakeClient(Response("ok", text="", tool_calls=[CALL]), "B")
+    lane = Lane(
+        cast(StreamClient, client),
+        SETTINGS,
+        worker=0,
+        start_at=time.monotonic(),
+        emit=records.append,
+    )
+    lane.play(plan, lane.start_at, lambda session, turn, reply: turn.recorded_reply or "")
+    assert records[1].messages[1] == {"role": "assistant", "content": ""}
+
+
+WITH_IDS = msgspec.structs.replace(SETTINGS, return_token_ids=True)
+UNKNOWN_FIELD = Response("http_error", status=400, error="unknown field return_token_ids")
+
+
+def asked_for_ids(client: FakeClient) -> list[bool]:
+    return ["return_token_ids" in body for body in client.bodies]
+
+
+def test_a_server_that_refuses_return_token_ids_is_asked_without_it_from_then_on() -> None:
+    records, client = play(session("s", "a", "b"), UNKNOWN_FIELD, "A", "B", settings=WITH_IDS)
+    assert [record.outcome for record in records] == ["ok", "ok"]
+    assert asked_for_ids(client) == [True, False, False]
+    assert [record.attempts for record in records] == [2, 1]
+
+
+def test_a_server_that_took_return_token_ids_once_refuses_for_another_reason() -> None:
+    records, client = play(session("s", "a", "b"), "A", UNKNOWN_FIELD, settings=WITH_IDS)
+    assert [record.outcome for record in records] == ["ok", "http_error"]
+    assert asked_for_ids(client) == [True, True]
+
+
+def test_a_request_refused_either_way_says_nothing_about_the_field() -> None:
+    too_long = Response("http_error", status=400, error="too long")
+    records, client = play(session("s", "a"), UNKNOWN_FIELD, too_long, settings=WITH_IDS)
+    assert (records[0].outcome, records[0].error) == ("http_error", "too long")
+    assert asked_for_ids(client) == [True, False]
+
+
+def test_how_tokens_and_usage_are_asked_for_is_a_setting() -> None:
+    other = msgspec.structs.replace(
+        SETTINGS, max_tokens_field="max_completion_tokens", ask_usage=False
+    )
+    _, client = play(session("s", "a"), "A", settings=other)
+    (body,) = client.bodies
+    assert body["max_completion_tokens"] == 4
+    assert not {"max_tokens", "stream_options"} & body.keys()
+    _, client = play(session("s", "a"), "A")
+    assert client.bodies[0]["stream_options"] == {"include_usage": True}
