@@ -25,25 +25,51 @@ MAX_TEXT_BYTES = 512 * 1024 * 1024
 # A prompt given as one string grows from turn to turn; pieces let its turns share what they repeat.
 _PIECE_CHARS = 2048
 _SAFE_DEPTH = 200
+_TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 def for_template(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as chat templates expect it: text parts joined, absent fields left out.
 
     Content that is null or missing (beside tool calls) is empty text, which templates take, where
-    null would be refused or written out as a word. Parts that are no text stay as they are.
+    null would be refused or written out as a word. Parts that are no text (images, documents) are
+    left out: they are no text tokens, and readers of logs count and name them. Arguments of tool
+    calls that are the JSON of an object become the object, and `reasoning` is also given as
+    `reasoning_content`, as vLLM does before it renders: templates ask for these.
     """
     known = {name: value for name, value in message.items() if value is not None}
     content = known.setdefault("content", "")
-    if isinstance(content, list) and all(map(_is_text_part, content)):
-        known["content"] = "".join(part["text"] for part in content)
+    if isinstance(content, list):
+        texts = map(part_text, content)
+        known["content"] = "".join(text for text in texts if text is not None)
+    if isinstance(known.get("tool_calls"), list):
+        known["tool_calls"] = [_with_arguments(call) for call in known["tool_calls"]]
+    if isinstance(known.get("reasoning"), str):
+        known.setdefault("reasoning_content", known["reasoning"])
     return known
 
 
-def _is_text_part(part: Any) -> bool:
-    return (
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-    )
+def part_text(part: Any) -> str | None:
+    """The text of a content part under any name that OpenAI's API gives it; None if it is no text."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        return None
+    text = part.get(_TEXT_KEYS.get(str(part.get("type")), ""))
+    return text if isinstance(text, str) else None
+
+
+def _with_arguments(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except (ValueError, RecursionError):
+        return call
+    if not isinstance(arguments, dict):
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -28,6 +28,9 @@ _NO_PARENT = -1
 
 class Row(msgspec.Struct):
     """`type` and `turn` are skipped: they change no block."""
+
+    OF_IDS: ClassVar[bool] = True
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset({"turn"})
 
     chat_id: Name
     input_length: Length

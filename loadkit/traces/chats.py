@@ -9,7 +9,7 @@ address or country is sent on. `role` may be `ai` or `human`, the text may stand
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -25,6 +25,26 @@ _KEPT = ("name", "tool_calls", "tool_call_id")
 
 class Row(msgspec.Struct):
     """One dialogue, and what the public sets call it."""
+
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset(
+        [
+            "turn",
+            "toxic",
+            "redacted",
+            "openai_moderation",
+            "detoxify_moderation",
+            "state",
+            "country",
+            "hashed_ip",
+            "header",
+            "instance_id",
+            "exit_status",
+            "generated_patch",
+            "eval_logs",
+            "target",
+            "exit_code",
+        ]
+    )
 
     conversation: list[Message] | None = None
     trajectory: list[Message] | None = None

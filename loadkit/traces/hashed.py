@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -30,7 +30,9 @@ DEFAULT_BLOCK_SIZE = 16
 
 
 class Row(msgspec.Struct):
-    """Unknown keys are skipped."""
+    """The keys that loadkit writes."""
+
+    OF_IDS: ClassVar[bool] = True
 
     prompt_tokens: Length
     hashes: list[int]

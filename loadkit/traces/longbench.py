@@ -8,7 +8,7 @@ timestamps, no sessions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,6 +21,10 @@ NAME = "longbench"
 
 class Row(msgspec.Struct):
     """One question. Answers, lengths and difficulty are skipped."""
+
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset(
+        ["answers", "answer", "length", "difficulty", "domain", "sub_domain", "all_classes", "_id"]
+    )
 
     context: str
     input: str | None = None

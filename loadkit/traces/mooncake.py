@@ -7,7 +7,7 @@ Source of the format: kvcache-ai/Mooncake, FAST25-release/traces.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,7 +21,25 @@ DEFAULT_BLOCK_SIZE = 512
 
 
 class Row(msgspec.Struct):
-    """Unknown keys are skipped: extensions carry text and payloads that the ids stand for."""
+    """Extensions carry text and payloads that the ids stand for; they are skipped."""
+
+    OF_IDS: ClassVar[bool] = True
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset(
+        [
+            "delay",
+            "text_input",
+            "text_output",
+            "messages",
+            "prompt",
+            "tools",
+            "payload",
+            "extra",
+            "type",
+            "turn",
+            "output",
+            "priority",
+        ]
+    )
 
     input_length: Length
     hash_ids: list[int]

@@ -1,23 +1,24 @@
-"""OpenAI request bodies, one a line: `messages`, `prompt` or `input`, and what is known of the reply.
+"""OpenAI request bodies, one a line: `messages` or `prompt`, and what is known of the reply.
 
 Optional keys beside the body: timestamp (seconds), session_id, request_id, cache_salt, lora (the
 adapter's name; requests of other models, adapters or salts share no block), response.
 `response` is `{"content", "token_ids", "prompt_token_ids", "finish_reason", "latency_s"}` or an OpenAI
 completion object. Where it has `prompt_token_ids` (vLLM's `return_token_ids`), those are the prompt's
-tokens, whatever a tokenizer makes of the text; with `token_ids` too, none is needed. `input` and `instructions` are the Responses API's names for messages and system message;
-`input` is text or a list of messages.
+tokens, whatever a tokenizer makes of the text; with `token_ids` too, none is needed. Bodies of the
+Responses API, Anthropic's and Gemini's are formats of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from loadkit.traces.gaps import SAMPLING
 from loadkit.traces.lines import Place
-from loadkit.traces.reading import Duration, Length, Name, Reading, Seconds
-from loadkit.traces.texts import Reply, TextRequest
+from loadkit.traces.reading import Length, Reading
+from loadkit.traces.texts import Logged, Message, Reply, Short, TextRequest, TokenIds
 
 NAME = "openai"
 
@@ -26,9 +27,6 @@ NAME = "openai"
 # it break the chain at the end of the prompt. With token_ids the log shows the reply as computed.
 _REASONING = ("reasoning_content", "reasoning")
 
-TokenIds = list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]
-Message = dict[str, Any]
-
 
 class Usage(msgspec.Struct):
     """The server's token counts."""
@@ -36,32 +34,27 @@ class Usage(msgspec.Struct):
     prompt_tokens: Length | None = None
 
 
-class Response(msgspec.Struct):
+class Response(Short):
     """Either loadkit's short form or an OpenAI completion object (`choices`, `usage`)."""
 
     content: str | None = None
     tool_calls: list[Message] | None = None
-    token_ids: TokenIds | None = None
     prompt_token_ids: TokenIds | None = None
-    finish_reason: str | None = None
-    latency_s: Duration | None = None
     choices: list[dict[str, Any]] | None = None
     usage: Usage | None = None
 
 
-class Body(msgspec.Struct):
-    """Sampling parameters and other keys of the body are skipped: they do not change the prompt."""
+class Body(Logged):
+    """A body with what the log says around it; sampling options change no prompt."""
+
+    NO_TEXT: ClassVar[frozenset[str]] = SAMPLING
 
     messages: list[Message] | None = None
     prompt: str | TokenIds | None = None
-    input: str | list[Message] | None = None
+    input: Any = None
     output: Any = None
     context: Any = None
-    instructions: str | None = None
     tools: list[Message] | None = None
-    cache_salt: str | None = None
-    model: str | None = None
-    lora: str | None = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
 
@@ -75,18 +68,26 @@ class Body(msgspec.Struct):
 
 
 class Row(Body):
-    """A body with what the log says around it."""
+    """A body, and its reply."""
 
-    timestamp: Seconds | None = None
-    session_id: Name | None = None
-    request_id: Name | None = None
     response: Response | None = None
 
 
 def matches(row: dict[str, Any]) -> bool:
     """Whether a log's first row looks like this format."""
     keys = row.keys()
-    return bool(keys & {"messages", "prompt", "input"}) and not keys & {"hash_ids", "output"}
+    return bool(keys & {"messages", "prompt"}) and not keys & {"hash_ids", "output"}
+
+
+def may_be_anthropic(row: dict[str, Any]) -> bool:
+    """Whether a row that `matches` might be a body of Anthropic's API as well: plain messages."""
+    messages = row.get("messages")
+    if not isinstance(messages, list) or row.get("tools"):
+        return False
+    said = [message for message in messages if isinstance(message, dict)]
+    return all(
+        one.get("role") in ("user", "assistant") and not one.get("tool_calls") for one in said
+    )
 
 
 def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
@@ -94,8 +95,6 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
     for place, row in reading.rows(Row):
         with reading.row():
             request = request_of(place, row)
-            request.session, request.request_id = row.session_id, row.request_id
-            request.arrival_s = row.timestamp
             if row.response is not None:
                 add_response(place, request, row.response)
             yield place, request
@@ -103,34 +102,23 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
 
 def request_of(place: Place, body: Body) -> TextRequest:
     """The request that a body makes. FormatError unless exactly one key has the prompt."""
-    given = [value for value in (body.messages, body.prompt, body.input) if value is not None]
-    if len(given) != 1:
-        raise place.error("the row needs either `messages` or `prompt` (or `input`), one of them")
+    if body.input is not None:
+        raise place.error(*_input_of_another(body))
+    if (body.messages is None) == (body.prompt is None):
+        raise place.error("the row needs either `messages` or `prompt`, one of them")
+    request = body.request(body.messages)
+    request.prompt, request.tools = body.prompt, body.tools
+    request.max_tokens = body.asked_tokens
+    return request
+
+
+def _input_of_another(body: Body) -> tuple[str, str]:
+    """Why `input` is not read here, and as which format it is."""
     if isinstance(body.input, str) and isinstance(body.output, str):
-        raise place.error(
-            "`input` and `output` are text, as in LMCache's traces", "--format lmcache"
-        )
+        return "`input` and `output` are text, as in LMCache's traces", "--format lmcache"
     if isinstance(body.input, str) and isinstance(body.context, str):
-        raise place.error("`input` asks about a `context`, as in LongBench", "--format longbench")
-    return TextRequest(
-        messages=body.messages if body.input is None else _from_input(place, body),
-        prompt=body.prompt,
-        tools=body.tools,
-        salt=body.cache_salt or "",
-        model="\0".join(name for name in (body.model, body.lora) if name),
-        max_tokens=body.asked_tokens,
-    )
-
-
-def _from_input(place: Place, body: Body) -> list[Message]:
-    """Messages of a Responses API body."""
-    told = [] if body.instructions is None else [{"role": "system", "content": body.instructions}]
-    if isinstance(body.input, str):
-        return [*told, {"role": "user", "content": body.input}]
-    items = body.input or []
-    if not all("role" in item for item in items):
-        raise place.error("`input` has items that are no messages", "log `messages` instead")
-    return [*told, *items]
+        return "`input` asks about a `context`, as in LongBench", "--format longbench"
+    return "`input` is the Responses API's", "--format responses"
 
 
 def add_response(place: Place, request: TextRequest, response: Response) -> None:

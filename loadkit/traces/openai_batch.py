@@ -7,23 +7,27 @@ completions and responses have no prompt whose prefix could be cached, and are r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from loadkit.traces import responses
 from loadkit.traces.lines import Place
 from loadkit.traces.openai import Body, request_of
 from loadkit.traces.reading import Name, Reading
 from loadkit.traces.texts import TextRequest
 
 NAME = "openai-batch"
+T = TypeVar("T")
 _URLS = ("/chat/completions", "/completions", "/responses")
 
 
 class Row(msgspec.Struct):
     """custom_id is looked at only to count repeated ones."""
 
-    body: Body
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset({"method", "response", "error"})
+
+    body: dict[str, Any]
     custom_id: Name
     url: str = "/v1/chat/completions"
 
@@ -35,10 +39,25 @@ def matches(row: dict[str, Any]) -> bool:
 
 def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
     """The file's requests, one a row."""
+    conversations = responses.Conversations()
     for place, row in reading.rows(Row):
         with reading.row():
             if not row.url.endswith(_URLS):
                 raise place.error(f"the url {row.url[:80]!r} is no chat, completion or response")
-            request = request_of(place, row.body)
+            if row.url.endswith("/responses"):
+                asked = _body(place, row.body, responses.Body, reading)
+                request = conversations.request_of(place, asked, reading)
+            else:
+                request = request_of(place, _body(place, row.body, Body, reading))
             request.request_id = row.custom_id
             yield place, request
+
+
+def _body(place: Place, body: dict[str, Any], kind: type[T], reading: Reading) -> T:
+    """The body of an endpoint, its fields checked."""
+    try:
+        converted = msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise place.error(f"the body does not fit the format: {error}") from error
+    reading.gaps.fields_of(place, kind, body)
+    return converted

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from loadkit.traces.gaps import holds_text, known_fields
 from loadkit.traces.lines import Place
 from loadkit.traces.otel_messages import (
     Definition,
@@ -47,6 +48,59 @@ class Call(
 ):
     """A model call: its attributes, and its times in seconds."""
 
+    # What the conventions define beside the prompt: names, options, counts, the reply's ends.
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset(
+        f"gen_ai.{name}"
+        for name in [
+            "agent.description",
+            "agent.id",
+            "agent.name",
+            "agent.version",
+            "conversation.id",
+            "data_source.id",
+            "embeddings.dimension.count",
+            "evaluation.name",
+            "evaluation.score.label",
+            "operation.name",
+            "output.type",
+            "prompt.name",
+            "provider.name",
+            "request.choice.count",
+            "request.encoding_formats",
+            "request.frequency_penalty",
+            "request.id",
+            "request.max_tokens",
+            "request.presence_penalty",
+            "request.seed",
+            "request.stop_sequences",
+            "request.temperature",
+            "request.top_k",
+            "request.top_p",
+            "request.stream",
+            "response.finish_reasons",
+            "response.id",
+            "response.model",
+            "system",
+            "token.type",
+            "tool.call.id",
+            "tool.name",
+            "tool.type",
+            "usage.cache_creation.input_tokens",
+            "usage.cache_read.input_tokens",
+            "usage.input_tokens",
+            "usage.output_tokens",
+            "workflow.name",
+            "openai.api.type",
+            "openai.request.response_format",
+            "openai.request.service_tier",
+            "openai.response.service_tier",
+            "openai.response.system_fingerprint",
+            "response.time_to_first_chunk",
+            "completion",
+            "output.messages",
+        ]
+    )
+
     input_messages: list[OtelMessage]
     output_messages: list[OtelMessage] | None = None
     instructions: list[Part] | None = None
@@ -78,7 +132,7 @@ class Spans:
         for place, row in reading.rows(dict[str, Any]):
             with reading.row():
                 for span in _spans(place, row):
-                    call = _call_of(place, span)
+                    call = _call_of(place, span, reading)
                     if call is None:
                         self._num_other += 1
                     else:
@@ -122,7 +176,7 @@ class _Export(msgspec.Struct):
     resourceSpans: list[_Resource]
 
 
-def _call_of(place: Place, span: dict[str, Any]) -> Call | None:
+def _call_of(place: Place, span: dict[str, Any], reading: Reading) -> Call | None:
     """The call that a span describes; None if it has no messages."""
     attributes = _attributes(place, span)
     if _MESSAGES not in attributes:
@@ -131,6 +185,9 @@ def _call_of(place: Place, span: dict[str, Any]) -> Call | None:
         _decode_text(place, attributes, f"gen_ai.{key}")
     attributes["timestamp"] = _time(place, span, "start")
     attributes["end"] = _time(place, span, "end")
+    for key in attributes.keys() - known_fields(Call):
+        if key.startswith("gen_ai.") and holds_text(attributes[key]):
+            reading.gaps.field(place, key)
     try:
         return msgspec.convert(attributes, Call)
     except msgspec.ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 
 from loadkit.core.errors import FormatError, InputError
+from loadkit.traces.gaps import Gaps, raw_fields
 from loadkit.traces.lines import Line, Place, read_lines
 from loadkit.traces.tables import is_hub, read_hub, read_parquet
 
@@ -44,11 +45,13 @@ class Reading:
         on_progress: Callable[[Progress], None] | None = None,
         recognise: Callable[[dict[str, Any]], str | None] | None = None,
     ):
-        """`recognise` names the format of a row; it only serves the text of errors."""
+        """`recognise` names another format that a row looks like. Rows that do not fit say it, and
+        a row with text in fields that its own format does not know is refused with it."""
         self.paths = tuple(paths)
         self.skip_bad = skip_bad
         self._on_progress = on_progress
         self._recognise = recognise
+        self.gaps = Gaps()
         self._skipped: list[FormatError] = []
         self._num_skipped = self._num_rows = 0
         self._bytes_before, self._bytes_all = 0, sum(map(_size, self.paths))
@@ -75,7 +78,10 @@ class Reading:
                 self._skipped.append(error)
 
     def warnings(self) -> list[str]:
-        """What was skipped: the count, and the first few with their reasons."""
+        """What was skipped (the count, and the first few with their reasons) and not counted."""
+        return [*self._skips(), *self.gaps.warnings()]
+
+    def _skips(self) -> list[str]:
         if not self._num_skipped:
             return []
         more = self._num_skipped - len(self._skipped)
@@ -94,11 +100,13 @@ class Reading:
         return InputError("the log has no request", where=names, remedy=remedy)
 
     def _text(self, path: Path, row_type: type[Row]) -> Iterator[tuple[Place, Row]]:
-        decoder = msgspec.json.Decoder(row_type)
+        decoder, has_fields = msgspec.json.Decoder(row_type), _has_fields(row_type)
         for line in read_lines(path, self._told):
             place = Place(line.path, line.number)
             with self.row():
                 row = self._decoded(line, place, decoder)
+                if has_fields:
+                    self.check_fields(place, row_type, raw_fields(line.data), line.data)
                 yield place, row
 
     def _decoded(self, line: Line, place: Place, decoder: msgspec.json.Decoder[Row]) -> Row:
@@ -110,6 +118,7 @@ class Reading:
             raise _not_json(line, place, error) from error
 
     def _table(self, path: Path, row_type: type[Row]) -> Iterator[tuple[Place, Row]]:
+        has_fields = _has_fields(row_type)
         for place, row in read_hub(path) if is_hub(path) else read_parquet(path):
             if self._on_progress is not None:
                 self._on_progress(Progress(self._num_rows, None))
@@ -118,7 +127,26 @@ class Reading:
                     converted = msgspec.convert(row, row_type)
                 except msgspec.ValidationError as error:
                     raise self._hinted(place, error, row) from error
+                if has_fields:
+                    self.check_fields(place, row_type, row)
                 yield place, converted
+
+    def check_fields(
+        self, place: Place, row_type: type, row: Mapping[str, Any], line: bytes | None = None
+    ) -> None:
+        """Name the fields that hold text and that `row_type` does not know.
+
+        FormatError if the row, which `line` is the whole of, looks like another format's for them.
+        """
+        unknown = self.gaps.fields_of(place, row_type, row)
+        if not unknown or self._recognise is None:
+            return
+        other = self._recognise(dict(row) if line is None else _as_dict(line))
+        if other is not None:
+            raise place.error(
+                f"the row has `{unknown[0]}` and looks like `{other}`",
+                f"one format a log; --format {other} reads all rows as that",
+            )
 
     def _told(self, bytes_read: int) -> None:
         if self._on_progress is not None:
@@ -135,16 +163,23 @@ class Reading:
         if not data.startswith(b"{"):
             remedy = "a log is one JSON object a line"
             return place.error("the line is no JSON object", remedy)
-        try:
-            row = msgspec.json.decode(data, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            row = {}
-        return self._hinted(place, error, row)
+        return self._hinted(place, error, _as_dict(data))
 
     def _hinted(self, place: Place, error: Exception, row: dict[str, Any]) -> FormatError:
         name = self._recognise(row) if self._recognise else None
         remedy = f"the row looks like `{name}`: one format a log" if name else None
         return place.error(f"the row does not fit the format: {error}", remedy)
+
+
+def _has_fields(row_type: type) -> bool:
+    return isinstance(row_type, type) and issubclass(row_type, msgspec.Struct)
+
+
+def _as_dict(data: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 def _not_json(line: Line, place: Place, error: Exception) -> FormatError:

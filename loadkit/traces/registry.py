@@ -13,8 +13,10 @@ from loadkit.core.errors import FormatError, InputError
 from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
 from loadkit.traces import (
+    anthropic,
     bailian,
     chats,
+    gemini,
     hashed,
     lmcache,
     longbench,
@@ -22,6 +24,7 @@ from loadkit.traces import (
     openai,
     openai_batch,
     otel,
+    responses,
     sharegpt,
     tau_bench,
     weka,
@@ -31,6 +34,7 @@ from loadkit.traces.reading import Progress, Reading
 from loadkit.traces.texts import DEFAULT_BLOCK_SIZE, HashedTexts, Requests, text_trace
 
 _DETECT_ROWS = 20
+_CHAT_BODIES = (openai.NAME, anthropic.NAME)
 # In the order in which they are tried: the ones with the most telling keys first.
 _ID_FORMATS: dict[str, ModuleType] = {
     module.NAME: module for module in (hashed, bailian, mooncake, weka)
@@ -45,6 +49,9 @@ _TEXT_FORMATS: dict[str, ModuleType] = {
         chats,
         longbench,
         lmcache,
+        gemini,
+        anthropic,
+        responses,
         openai,
     )
 }
@@ -150,19 +157,25 @@ def read_trace(
 
 
 def detect(paths: Sequence[Path], *, skip_bad: bool = False) -> str:
-    """Name of the format that the first row fits. FormatError names the keys if none does.
+    """Name of the format that the first rows fit. FormatError names the keys if none does.
 
-    With skip_bad the first of the first 20 readable rows that any format fits.
+    The first row says it, with skip_bad the first of 20 that any format fits. Messages alone may be
+    OpenAI's or Anthropic's, which the first of 20 rows that has more decides.
     """
     reading = Reading(paths, skip_bad=skip_bad)
     unknown: FormatError | None = None
+    found: str | None = None
     for place, row in islice(reading.rows(dict[str, Any]), _DETECT_ROWS):
-        if name := recognise(row):
-            return name
+        name = recognise(row)
+        if name is not None and (name != openai.NAME or not openai.may_be_anthropic(row)):
+            return found if found and name not in _CHAT_BODIES else name
+        found = found or name
         remedy = f"known formats: {', '.join(FORMATS)}; --format overrides the detection"
-        unknown = unknown or place.error(_unknown(row), remedy)
-        if not skip_bad:
+        unknown = unknown or (None if name else place.error(_unknown(row), remedy))
+        if not skip_bad and not found:
             break
+    if found:
+        return found
     raise unknown or reading.empty()
 
 
@@ -185,16 +198,37 @@ def other_than(format: str) -> Callable[[dict[str, Any]], str | None]:
 
 
 def text_requests(name: str, reading: Reading) -> tuple[Requests, Callable[[], Sequence[str]]]:
-    """The requests of a log in the text format `name`, and its warnings once they are all read."""
+    """The requests of a log in the text format `name`, and its warnings once they are all read.
+
+    What the prompts hold that is not counted is told to the reading's `gaps`.
+    """
+    rows, notes = _requests_and_notes(name, reading)
+    return _with_gaps(rows, reading), notes
+
+
+def _requests_and_notes(
+    name: str, reading: Reading
+) -> tuple[Requests, Callable[[], Sequence[str]]]:
     if name == otel.NAME:
         spans = otel.Spans()
         return spans.requests(reading), spans.notes
     if name == sharegpt.NAME:
         talks = sharegpt.Conversations()
         return talks.requests(reading), talks.notes
+    if name == responses.NAME:
+        return responses.Conversations().requests(reading), tuple
     module = _TEXT_FORMATS[name]
     notes = [module.NOTE] if hasattr(module, "NOTE") else []
     return module.requests(reading), lambda: notes
+
+
+def _with_gaps(rows: Requests, reading: Reading) -> Requests:
+    for place, request in rows:
+        if request.prompt_ids is None:  # else the server's own ids are the prompt, with all it had
+            reading.gaps.messages(place, request.messages or ())
+            for what in request.missing:
+                reading.gaps.missing(place, what)
+        yield place, request
 
 
 def _check_options(block_size: int | None, strict: bool, skip_bad: bool) -> None:

@@ -6,11 +6,12 @@ No timestamps: only rates of an infinite cache have a meaning. Sessions are the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from loadkit.traces.dialogues import Message, requests_after
+from loadkit.traces.gaps import holds_text, known_fields
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
 from loadkit.traces.texts import TextRequest
@@ -35,6 +36,8 @@ _ROLES = {
 class Turn(msgspec.Struct, rename={"speaker": "from"}):
     """One message."""
 
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset({"markdown", "weight", "loss", "label"})
+
     speaker: str
     value: str
 
@@ -42,7 +45,7 @@ class Turn(msgspec.Struct, rename={"speaker": "from"}):
 class Row(msgspec.Struct):
     """One conversation."""
 
-    conversations: list[Turn]
+    conversations: list[Message]
     id: Name | None = None
 
 
@@ -61,7 +64,7 @@ class Conversations:
         """The requests of every conversation, one after the other."""
         for session, (place, row) in enumerate(reading.rows(Row)):
             with reading.row():
-                messages = [_message(place, turn) for turn in row.conversations]
+                messages = [_message(place, turn, reading) for turn in row.conversations]
                 asked = [at + 1 for at, turn in enumerate(messages) if turn["role"] == "user"]
                 self._num_silent += not asked
                 for request in requests_after(messages, asked, session, row.id):
@@ -74,7 +77,14 @@ class Conversations:
         return [f"{self._num_silent} conversations have no human turn, so no request"]
 
 
-def _message(place: Place, turn: Turn) -> Message:
+def _message(place: Place, said: Message, reading: Reading) -> Message:
+    try:
+        turn = msgspec.convert(said, Turn)
+    except msgspec.ValidationError as error:
+        raise place.error(f"a message of the conversation does not fit: {error}") from error
+    for key in said.keys() - known_fields(Turn):
+        if holds_text(said[key]):
+            reading.gaps.field(place, f"conversations[].{key}")
     if turn.speaker not in _ROLES:
         known = ", ".join(_ROLES)
         raise place.error(f"unknown speaker {turn.speaker[:40]!r}", f"known: {known}")

@@ -9,7 +9,7 @@ Source of the format: sierra-research/tau-bench, historical_trajectories.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ NOTE = "tau-bench files hold no tool definitions: prompts are shorter than the s
 
 class Row(msgspec.Struct):
     """One dialogue. Rewards and task descriptions are skipped."""
+
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset({"info", "reward"})
 
     traj: list[Message]
     task_id: Name

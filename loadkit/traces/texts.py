@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from loadkit.core.tokenizer import Tokenizer
 from loadkit.core.trace import Trace
 from loadkit.traces.id_rows import IdRow
 from loadkit.traces.lines import Place
-from loadkit.traces.reading import Name, Reading
+from loadkit.traces.reading import Duration, Name, Reading, Seconds
 from loadkit.traces.tokens import TokenHasher, TokenRequest, TokenTraceBuilder
 
 DEFAULT_BLOCK_SIZE = 16
@@ -32,6 +32,10 @@ _CHARS_AT_ONCE = 4_000_000
 _LARGEST_SECONDS = 1e11
 # How far the log's own prompt token counts may be from ours before it is said.
 _USAGE_TOLERANCE = 0.01
+
+
+TokenIds = list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]
+Message = dict[str, Any]
 
 
 class Reply(msgspec.Struct):
@@ -49,9 +53,10 @@ class TextRequest(msgspec.Struct):
     prompt_ids: the prompt's token ids as the server computed them, beside what they were made of.
     usage_tokens: prompt tokens as the server counted them, to check the tokenizer against.
     max_tokens: the most that was asked for; it changes no prompt, but whoever sends it again asks so.
+    missing: prompt text that the row names and the log does not hold; empty if it is all there.
     """
 
-    messages: list[dict[str, Any]] | None = None
+    messages: list[Message] | None = None
     prompt: str | list[int] | None = None
     prompt_ids: list[int] | None = None
     tools: list[Any] | None = None
@@ -64,6 +69,37 @@ class TextRequest(msgspec.Struct):
     reply: Reply | None = None
     usage_tokens: int | None = None
     max_tokens: int | None = None
+    missing: tuple[str, ...] = ()
+
+
+class Logged(msgspec.Struct):
+    """What a log may say around a request's body, the same for every API."""
+
+    timestamp: Seconds | None = None
+    session_id: Name | None = None
+    request_id: Name | None = None
+    cache_salt: str | None = None
+    model: str | None = None
+    lora: str | None = None
+
+    def request(self, messages: list[Message] | None) -> TextRequest:
+        """A request of these messages, with what the log says around it."""
+        return TextRequest(
+            messages=messages,
+            session=self.session_id,
+            salt=self.cache_salt or "",
+            model="\0".join(name for name in (self.model, self.lora) if name),
+            request_id=self.request_id,
+            arrival_s=self.timestamp,
+        )
+
+
+class Short(msgspec.Struct):
+    """loadkit's own keys of a response, beside those of each API."""
+
+    token_ids: TokenIds | None = None
+    finish_reason: str | None = None
+    latency_s: Duration | None = None
 
 
 Requests = Iterable[tuple[Place, TextRequest]]

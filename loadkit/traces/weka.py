@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -42,6 +42,9 @@ class Request(msgspec.Struct, rename={"num_input": "in", "num_output": "out"}):
 
 class Row(msgspec.Struct):
     """A session. hash_id_scope `local`: its ids mean nothing in another session."""
+
+    OF_IDS: ClassVar[bool] = True
+    NO_TEXT: ClassVar[frozenset[str]] = frozenset({"models", "totals"})
 
     id: Name
     requests: list[Request]

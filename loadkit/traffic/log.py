@@ -16,7 +16,7 @@ import msgspec
 from loadkit.core.errors import InputError
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Reading
-from loadkit.traces.registry import TEXT_FORMATS, detect, read_trace, recognise, text_requests
+from loadkit.traces.registry import TEXT_FORMATS, detect, other_than, read_trace, text_requests
 from loadkit.traces.tables import is_hub
 from loadkit.traces.texts import TextRequest
 from loadkit.traffic.hashed_prompts import token_prompts
@@ -59,9 +59,9 @@ def read_prompts(
     name = detect([log]) if format == "auto" else format
     if name not in TEXT_FORMATS:
         return _hashed(log, name, vocab_size, seed)
-    reading = Reading([log], recognise=recognise)
+    reading = Reading([log], recognise=other_than(name))
     rows, _ = text_requests(name, reading)
-    prompts = [_checked(_prompt(request), place) for place, request in rows]
+    prompts = [_checked(request, place) for place, request in rows]
     if not prompts:
         raise reading.empty()
     return prompts
@@ -79,7 +79,13 @@ def _prompt(request: TextRequest) -> LoggedPrompt:
     )
 
 
-def _checked(prompt: LoggedPrompt, place: Place) -> LoggedPrompt:
+def _checked(request: TextRequest, place: Place) -> LoggedPrompt:
+    prompt = _prompt(request)
+    if request.missing:
+        raise place.error(
+            f"the row cannot be sent as it was: {request.missing[0]}: not in the log",
+            "delete the row, or log whole prompts",
+        )
     if prompt.session is not None and len(prompt.session) > MAX_SESSION_ID:
         raise place.error(f"session_id is longer than {MAX_SESSION_ID} characters")
     if not prompt.messages and not prompt.prompt:

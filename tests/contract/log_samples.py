@@ -126,6 +126,39 @@ def openai_row(sample: Sample) -> Row:
     }
 
 
+def anthropic_row(sample: Sample) -> Row:
+    text = text_of(sample)
+    return {
+        "timestamp": sample.at_s,
+        "session_id": sample.session,
+        "max_tokens": 100,
+        "system": [{"type": "text", "text": text[:4], "cache_control": {"type": "ephemeral"}}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": text[4:]}]}],
+    }
+
+
+def responses_row(sample: Sample) -> Row:
+    text = text_of(sample)
+    parts = [{"type": "input_text", "text": text[4:]}]
+    return {
+        "timestamp": sample.at_s,
+        "session_id": sample.session,
+        "instructions": text[:4],
+        "input": [{"type": "message", "role": "user", "content": parts}],
+    }
+
+
+def gemini_row(sample: Sample) -> Row:
+    text = text_of(sample)
+    return {
+        "timestamp": sample.at_s,
+        "session_id": sample.session,
+        "systemInstruction": {"parts": [{"text": text[:4]}]},
+        "contents": [{"role": "user", "parts": [{"text": text[4:]}]}],
+        "generationConfig": {"maxOutputTokens": 100},
+    }
+
+
 def openai_batch_row(sample: Sample) -> Row:
     messages = [{"role": "user", "content": text_of(sample)}]
     return {
@@ -215,6 +248,9 @@ PER_REQUEST: dict[str, Callable[[Sample], Row]] = {
     "bailian": bailian_row,
     "hashed": hashed_row,
     "openai": openai_row,
+    "anthropic": anthropic_row,
+    "responses": responses_row,
+    "gemini": gemini_row,
     "openai-batch": openai_batch_row,
     "otel": otel_row,
     "lmcache": lmcache_row,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from loadkit.core.chats import NO_PART, Chats, for_template
@@ -100,4 +102,17 @@ def test_text_parts_are_joined_and_what_is_absent_is_left_out() -> None:
         "tool_calls": [1],
     }
     picture = [{"type": "image_url", "image_url": {"url": "x"}}, *parts]
-    assert for_template({"role": "user", "content": picture})["content"] == picture
+    assert for_template({"role": "user", "content": picture})["content"] == "one two"
+
+
+def test_arguments_are_objects_and_reasoning_has_both_names_as_engines_render_them() -> None:
+    """vLLM and SGLang read a call's arguments as JSON before the template sees them."""
+
+    def arguments(given: str) -> Any:
+        call = {"type": "function", "function": {"name": "f", "arguments": given}}
+        return for_template({"tool_calls": [call]})["tool_calls"][0]["function"]["arguments"]
+
+    assert arguments('{"a": 1}') == {"a": 1}
+    assert arguments("") == {}
+    assert arguments("no json") == "no json"
+    assert for_template({"reasoning": "hm"})["reasoning_content"] == "hm"

@@ -144,9 +144,9 @@ def test_responses_api_bodies_are_messages(write_log: WriteLog, read: Read) -> N
     assert read(log).prompt_tokens.tolist() == [5, 3]
 
 
-def test_input_items_that_are_no_messages_are_refused(write_log: WriteLog, read: Read) -> None:
+def test_an_input_item_without_its_text_is_refused(write_log: WriteLog, read: Read) -> None:
     log = write_log({"input": "a"}, {"input": [{"type": "function_call_output"}]})
-    with pytest.raises(FormatError, match=r":2: `input` has items that are no messages"):
+    with pytest.raises(FormatError, match=r":2: .*`function_call_output` has no `output`"):
         read(log)
 
 
