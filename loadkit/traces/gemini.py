@@ -233,7 +233,7 @@ def _tools(place: Place, row: Row, reading: Reading) -> list[Message] | None:
 def _function(declared: dict[str, Any]) -> Message:
     """A declaration as OpenAI has it; a JSON schema under its own name is the parameters."""
     schema = declared.get("parametersJsonSchema", declared.get("parameters_json_schema"))
-    told = {key: declared[key] for key in ("name", "description") if key in declared}
+    told: Message = {key: declared[key] for key in ("name", "description") if key in declared}
     parameters = declared.get("parameters", schema)
     return told if parameters is None else {**told, "parameters": parameters}
 

@@ -517,3 +517,29 @@ def test_deep_nesting_ends_in_a_count_or_an_error(
     except InputError as error:
         said = str(error)
     assert f"{path}:1" in said or "timestamps" in said
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"system": "TEXT", "messages": [{"role": "user", "content": "a"}]}',
+        '{"system": "a", "messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a",'
+        ' "name": "f", "input": {"a": "TEXT", "b": NUMBER}}]}]}',
+        '{"input": [{"role": "user", "content": "TEXT"}], "instructions": "a", "x": NUMBER}',
+        '{"contents": [{"parts": [{"functionResponse": {"name": "f", "response": "TEXT"}}]}]}',
+        '{"messages": [{"role": "user", "content": "a", "tool_calls": [{"function": {"name": "f",'
+        ' "arguments": "{\\"a\\": NUMBER}"}}]}]}',
+    ],
+)
+@pytest.mark.parametrize("text", ["\\ud800", "\\udfff x", "\\u0000", "a"])
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1e999", "1" + "0" * 5000])
+def test_half_surrogates_and_huge_numbers_end_in_a_count_or_an_error(
+    write_log: WriteLog, read: ReadLog, row: str, text: str, number: str
+) -> None:
+    path = write_log(row.replace("TEXT", text).replace("NUMBER", number))
+    line = 0
+    try:
+        line = read(path).trace.num_requests
+    except FormatError as error:
+        line = error.line
+    assert line == 1
