@@ -30,6 +30,7 @@ class Response:
     first_token_at: arrival that completed the first non-empty token (content, reasoning, text or
     tool call); None for an answer that was not streamed, whose tokens cannot be timed.
     gaps_s: seconds between successive token events, 0 within one arrival.
+    event_tokens: tokens of each token event, where the server sends ids and not one with every event.
     text: the answer's text; reasoning: what a reasoning model thought before it, apart from it.
     tool_calls: calls that the model asks for. token_ids: of the reply; prompt_token_ids: of the prompt
     as the server computed it, packed as `core.blocks.packed_tokens` does; None: not sent.
@@ -47,6 +48,7 @@ class Response:
     last_token_at: float | None = None
     completed_at: float | None = None
     gaps_s: list[float] = field(default_factory=list)
+    event_tokens: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     text: str = ""
@@ -130,16 +132,19 @@ def _take(decoded: Decoded, response: Response) -> None:
     if times:
         response.first_token_at, response.last_token_at = times[0], times[-1]
         response.gaps_s = [b - a for a, b in pairwise(times)]
+        counts = decoded.event_tokens
+        if len(counts) == len(times) and set(counts) != {1}:
+            response.event_tokens = counts
 
 
 def _doubt_ids(response: Response) -> Iterator[str]:
     """An id that cannot be says that the others are not to be relied on either."""
     ids = response.token_ids
     if ids is not None and not are_token_ids(ids):
-        response.token_ids = None
+        response.token_ids, response.event_tokens = None, []
         yield "a token id outside of 0 to 2^31 - 1"
     elif ids is not None and len(ids) != (count := response.usage.output_tokens or len(ids)):
-        response.token_ids = None
+        response.token_ids, response.event_tokens = None, []
         yield f"{len(ids)} token ids of {count} output tokens"
 
 

@@ -41,13 +41,16 @@ class ToolCall(msgspec.Struct):
 
 class Decoded:
     """What an answer said. token_times: arrival of each event with a token; empty when it was not
-    streamed. prompt_token_ids: as the server sent them, not checked. is_done: it said that it was
+    streamed. event_tokens: how many token ids came by each of them since the one before; empty where
+    the server sends none. prompt_token_ids: as the server sent them, not checked. is_done: it said that it was
     complete. malformed, error: why reading stopped."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.token_times: list[float] = []
+        self.event_tokens: list[int] = []
+        self._num_timed = 0
         self.token_ids: list[int] | None = None
         self.prompt_token_ids: Any = None
         self.finish_reason: str | None = None
@@ -94,6 +97,9 @@ class Decoded:
             return
         if is_token and at is not None:
             self.token_times.append(at)
+            if self.token_ids is not None:
+                self.event_tokens.append(len(self.token_ids) - self._num_timed)
+                self._num_timed = len(self.token_ids)
 
     def add_choice(self, choice: Choice) -> bool:
         """True when there was a token: text, reasoning or a tool call."""

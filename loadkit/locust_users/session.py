@@ -360,6 +360,7 @@ def make_record(play: _Play, response: Response, asked: Asked) -> Record:
         last_token_s=since_start(response.last_token_at),
         completed_s=since_start(response.completed_at),
         gaps_s=response.gaps_s,
+        event_tokens=response.event_tokens,
         status=response.status,
         error=response.error,
         finish_reason=response.finish_reason,

@@ -16,7 +16,8 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What was sent and what came back. Times are seconds after the run's start, monotonic clock.
 
-    Not reported is None, never 0: `cached_tokens`, `prompt_tokens` and `output_tokens` are the
+    `event_tokens`: tokens of each event whose gaps are in `gaps_s`, the first with them; empty: one
+    each, or not told. Not reported is None, never 0: `cached_tokens`, `prompt_tokens` and `output_tokens` are the
     server's usage. `server_split` is a reference server's own split by cause, else None.
     Every scheduled request ends in exactly one `outcome`:
 
@@ -48,6 +49,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     last_token_s: float | None = None
     completed_s: float | None = None
     gaps_s: list[float] = []
+    event_tokens: list[int] = []
     status: int | None = None
     error: str | None = None
     finish_reason: str | None = None

@@ -30,6 +30,7 @@ _RECORD = {
     "last_token_s": _F,
     "completed_s": _F,
     "gaps_s": pa.list_(_F),
+    "event_tokens": pa.list_(_I),
     "status": _I,
     "error": _S,
     "finish_reason": _S,

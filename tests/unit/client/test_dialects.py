@@ -293,3 +293,19 @@ def test_token_ids_of_another_number_than_the_usage_says_are_not_the_replys() ->
         None,
         "not believed: 1 token ids of 2 output tokens",
     )
+
+
+def test_how_many_tokens_came_by_each_event_that_had_some() -> None:
+    """A busy server puts several tokens into one event; the last one's id comes without text."""
+
+    def told(text: str, ids: list[int]) -> bytes:
+        return event({"choices": [{"index": 0, "delta": {"content": text}, "token_ids": ids}]})
+
+    stop = event(
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": [9]}]}
+    )
+    merged = ask(CHUNKED, *chunked(told("a", [1]), told("bc", [2, 3]), told("d", [4]), stop, DONE))
+    assert (merged.event_tokens, merged.token_ids) == ([1, 2, 1], [1, 2, 3, 4, 9])
+    single = ask(CHUNKED, *chunked(told("a", [1]), told("b", [2]), stop, DONE))
+    assert single.event_tokens == [], "one with every event"
+    assert openai({"content": "a"}, {"content": "b"}).event_tokens == [], "the server sends no ids"
