@@ -77,18 +77,25 @@ class Reconciliation(msgspec.Struct, frozen=True):
     prediction_infinite_tokens: Count | None
     prediction_capacity_blocks: Count | None
     prediction_overlap_tokens: Count | None
+    prediction_low_tokens: Count | None
+    prediction_high_tokens: Count | None
     unanswered_requests: Count
 
     @property
     def resident_tokens(self) -> tuple[int, int] | None:
-        """Least and most that LRU of the server's size would have served: one request after another
-        or with running requests holding their blocks. None: capacity or prediction not known."""
+        """Least and most that a cache of the server's size would have served: in every order of work
+        that the client cannot rule out, one request after another or with running requests holding
+        their blocks. None: capacity or prediction not known."""
         served = self.prediction.cached_tokens
         if self.prediction_capacity_blocks is None or served is None:
             return None
-        overlap = self.prediction_overlap_tokens
-        other = served if overlap is None else overlap
-        return min(served, other), max(served, other)
+        others = (
+            self.prediction_overlap_tokens,
+            self.prediction_low_tokens,
+            self.prediction_high_tokens,
+        )
+        possible = [served, *(tokens for tokens in others if tokens is not None)]
+        return min(possible), max(possible)
 
 
 class Tokenizer(msgspec.Struct, frozen=True):

@@ -132,6 +132,7 @@ _STEPS = {
     "eviction": "evicted at the server's size",
     "kept_places": "states and windows are kept elsewhere",
     "held_by_running": "room held by running requests",
+    "step_order": "the order in which the engine worked",
     "warm_cache": "from before the run, or from others",
     "not_reported": "answers without usable usage",
     "unexplained": "unexplained",

@@ -9,6 +9,8 @@ From what was sent to what the server reported:
     + eviction        seen, but pushed out at the server's capacity
     + kept_places     seen, but the server keeps states and windows elsewhere in the prompt
     + held_by_running room that running requests held; at most what simulating them costs
+    + step_order      of the rest, what lies in the prediction's interval: an order of the engine's
+                      work that the client cannot tell from the likeliest one
     + warm_cache      taken in all beyond what the run's own traffic could give: from before the run,
                       or from other traffic. Net: of requests under way together the server may
                       compute another one first than was sent first, and what one gains the other
@@ -37,6 +39,7 @@ PARTS = (
     "eviction",
     "kept_places",
     "held_by_running",
+    "step_order",
     "warm_cache",
     "not_reported",
 )
@@ -67,7 +70,9 @@ def usage_gap(view: View, *, by_place: bool = False) -> dict[str, int | None] | 
     named = ("eviction", "kept_places", "warm_cache", "not_reported")
     rest -= sum(steps[name] or 0 for name in named)
     steps["held_by_running"] = _held(predictions, rest)
-    steps["unexplained"] = rest - (steps["held_by_running"] or 0)
+    rest -= steps["held_by_running"] or 0
+    steps["step_order"] = _in_the_interval(predictions, rest)
+    steps["unexplained"] = rest - (steps["step_order"] or 0)
     steps["usage"] = int(cached.sum())
     return steps
 
@@ -78,6 +83,14 @@ def _held(predictions: Predictions, rest: int) -> int | None:
         return None
     cost = predictions.overlap_tokens - int(predictions.best.expected_tokens.sum())
     return max(rest, cost) if rest < 0 and cost < 0 else 0
+
+
+def _in_the_interval(predictions: Predictions, rest: int) -> int | None:
+    interval = predictions.best.range_tokens
+    if interval is None:
+        return None
+    expected = int(predictions.best.expected_tokens.sum())
+    return min(max(rest, interval[0] - expected), interval[1] - expected)
 
 
 def prometheus_gap(

@@ -23,6 +23,7 @@ from loadkit.analysis.engines import TOKEN_GRANULAR
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.concurrent import simulate_concurrent
+from loadkit.analysis.simulate.vllm_pool import VllmPool
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
@@ -31,6 +32,7 @@ from loadkit.runs.context import RunContext
 from loadkit.runs.prediction import OF_THE_LOG, Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.sent import num_with_prompt_ids, reply_ids, write_sent
+from loadkit.runs.serving import DRAWS, pool_hits
 from loadkit.runs.slots import overlap, predict_slots
 from loadkit.runs.template import TemplateCheck, TemplateComparison
 from loadkit.traces import read_log
@@ -175,12 +177,12 @@ def _both(
     trace = _read(sent, tokenizer, size)
     found = analysis.analyze(trace, engine=engine_of(context)).to_dict()
     _place_in_the_folder(found["append_only"])
-    best = _predict(trace, answered, context)
+    best = _predict(trace, answered, context, DRAWS)
     predictions = Predictions(
         best,
         from_text=_from_text(sent, answered, tokenizer, context),
         log={name: found[name] for name in OF_THE_LOG},
-        overlap=_overlap(trace, best, one_capacity(context)),
+        overlap=_overlap(trace, best, context),
         unruled=_unruled_tokens(trace),
     )
     if int(trace.prompt_tokens.sum()) <= MAX_MATCHED_TOKENS:
@@ -213,11 +215,15 @@ def _from_text(
         Path(name).unlink()
 
 
-def _overlap(trace: Trace, best: Prediction, capacity_blocks: int | None) -> IntArray | None:
-    """Hit tokens with the blocks of running requests pinned. Latencies are the client's, time in
-    the server's queue included, so blocks are held for rather longer than they are."""
+def _overlap(trace: Trace, best: Prediction, context: RunContext) -> IntArray | None:
+    """Hit tokens with the blocks of running requests pinned, where the prediction itself is not made
+    so. Latencies are the client's, time in the server's queue included, so blocks are held for rather
+    longer than they are."""
+    capacity_blocks = one_capacity(context)
     if capacity_blocks is None or trace.completed_s is None:
         return None
+    if best.drawn_tokens is not None:
+        return best.resident_tokens
     if trace.num_ids + trace.num_requests <= capacity_blocks:  # all blocks and unfinished pages fit
         return best.expected_tokens
     return simulate_concurrent(reuse_of(trace), capacity_blocks, "wait").requests.resident_tokens
@@ -233,7 +239,9 @@ def _read(log: Path, tokenizer: Tokenizer | None, block_size: int) -> Trace:
     return read_log([log], format="openai", tokenizer=tokenizer, block_size=block_size).trace
 
 
-def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> Prediction:
+def _predict(
+    trace: Trace, answered: Sequence[Record], context: RunContext, draws: int = 0
+) -> Prediction:
     engine = engine_of(context)
     reuse = reuse_of(trace, engine)
     capacity = one_capacity(context)
@@ -246,6 +254,11 @@ def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> P
     elif context.kept_blocks:
         where_kept = replace(trace, kept_blocks=context.kept_blocks)
         resident = per_request_of(reuse_of(where_kept, engine), None).reusable_tokens
+    drawn = None
+    if capacity is not None and not context.kept_blocks and _is_vllm(context):
+        hits = pool_hits(lambda chains: VllmPool(chains, capacity), reuse, answered, draws)
+        if hits is not None:
+            resident, drawn = hits.likeliest, hits.drawn
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
@@ -254,6 +267,7 @@ def _predict(trace: Trace, answered: Sequence[Record], context: RunContext) -> P
         resident_tokens=resident,
         setup=setup,
         exact=_is_exact(trace, setup, resident, context),
+        drawn_tokens=drawn,
     )
 
 
@@ -263,6 +277,13 @@ def _is_exact(
     if _several(context):
         return resident is not None and not context.kept_blocks
     return (setup is None and not context.kept_blocks) or not overlap(trace)
+
+
+def _is_vllm(context: RunContext) -> bool:
+    """Whether vLLM's rules place blocks: for its counters without the reference server's causes, and
+    for a server that shows no counters."""
+    counters = context.counters_before
+    return counters is None or (counters.source == "vllm" and not counters.by_cause)
 
 
 def one_capacity(context: RunContext) -> int | None:

@@ -22,6 +22,8 @@ class Prediction:
     replay: "same_session", "cross_session" or None. reusable_tokens: hit in an infinite cache that
     starts empty. resident_tokens: hit at the server's capacity (LRU); None: capacity not known.
     setup: what the server was taken for, of those that its answers cannot tell apart otherwise.
+    drawn_tokens: (d, n) the same in orders of the engine's work that the client cannot tell from the
+    likeliest; no rows: there is one order; None: not simulated.
     exact False: hits also depend on what no client can see, such as who got which slot.
     """
 
@@ -32,11 +34,22 @@ class Prediction:
     resident_tokens: IntArray | None
     setup: str | None = None
     exact: bool = True
+    drawn_tokens: IntArray | None = None
 
     @property
     def expected_tokens(self) -> IntArray:
         """Hit tokens at the server's capacity where that is known, else in an infinite cache."""
         return self.reusable_tokens if self.resident_tokens is None else self.resident_tokens
+
+    @property
+    def range_tokens(self) -> tuple[int, int] | None:
+        """The least and the most hit tokens in all, over every order that is possible; equal where there
+        is one order. None: the capacity is not known, or hits depend on more than the order."""
+        if self.resident_tokens is None or not self.exact:
+            return None
+        likeliest = int(self.resident_tokens.sum())
+        totals = [] if self.drawn_tokens is None else self.drawn_tokens.sum(axis=1).tolist()
+        return min([likeliest, *totals]), max([likeliest, *totals])
 
     def only(self, rows: Rows) -> Prediction:
         """The rows where `rows` is True; what came before them was in the cache all the same."""
@@ -47,6 +60,7 @@ class Prediction:
             own_prefix_tokens=self.own_prefix_tokens[rows],
             reusable_tokens=self.reusable_tokens[rows],
             resident_tokens=_only(self.resident_tokens, rows),
+            drawn_tokens=None if self.drawn_tokens is None else self.drawn_tokens[:, rows],
         )
 
 

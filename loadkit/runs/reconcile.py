@@ -1,8 +1,8 @@
 """Do three witnesses of one run agree? Usage fields, Prometheus counters, the analyzer's prediction.
 
 All figures are tokens. What two of them differ by is split into named parts in `gaps.py`; there is
-no tolerance. `agrees` is True when the difference is 0 for cached and for prompt tokens, False when
-it is not, None when nobody can tell: a witness is missing, requests that the server may have counted
+no tolerance. `agrees` is True when the difference is 0 for cached and for prompt tokens (a prediction
+with an interval: when the cached tokens lie in it), False when it is not, None when nobody can tell: a witness is missing, requests that the server may have counted
 never gave their usage, or the prediction depends on what no client sees (which slot or engine took a
 request) and the server reused no more than it could.
 """
@@ -98,14 +98,19 @@ def reconcile(view: View, context: RunContext) -> dict[str, Any]:
     unanswered = num_unanswered(view.gathered.records)
     pairs = {
         "usage_vs_prometheus": _compare(whole, prometheus, unanswered),
-        "usage_vs_prediction": _compare(usage, prediction, unanswered, _at_most(best)),
+        "usage_vs_prediction": _compare(
+            usage, prediction, unanswered, _at_most(best), best.range_tokens if best else None
+        ),
     }
     retokenised = retokenised_tokens(predictions)
+    low, high = (best.range_tokens if best else None) or (None, None)
     return {
         "usage": asdict(usage),
         "usage_all_phases": asdict(whole),
         "prometheus": asdict(prometheus),
         "prediction": asdict(prediction),
+        "prediction_low_tokens": low,
+        "prediction_high_tokens": high,
         "prediction_capacity_blocks": one_capacity(context) if best else None,
         "prediction_infinite_tokens": int(best.reusable_tokens.sum()) if best else None,
         "prediction_overlap_tokens": predictions.overlap_tokens if predictions else None,
@@ -133,17 +138,22 @@ def _at_most(prediction: Prediction | None) -> int | None:
 
 
 def _compare(
-    usage: Witness, other: Witness, unanswered: int, at_most: int | None = None
+    usage: Witness,
+    other: Witness,
+    unanswered: int,
+    at_most: int | None = None,
+    between: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Unexplained tokens: usage minus the other witness. Retokenised tokens are already outside:
     the prediction is made from the generated ids. at_most: cached tokens that the other witness
-    cannot rule out; up to them a difference leaves agreement open."""
+    cannot rule out; up to them a difference leaves agreement open. between: the least and the most
+    cached tokens that agree with the other witness."""
     cached = difference(usage.cached_tokens, other.cached_tokens)
     prompt = difference(usage.prompt_tokens, other.prompt_tokens)
     agrees: bool | None
     if cached is None or prompt is None:
         agrees = None
-    elif cached == prompt == 0:
+    elif prompt == 0 and (cached == 0 or _lies(usage.cached_tokens, between)):
         agrees = True
     else:
         possible = prompt == 0 and at_most is not None and (usage.cached_tokens or 0) <= at_most
@@ -153,6 +163,10 @@ def _compare(
         "unexplained_prompt_tokens": prompt,
         "agrees": agrees,
     }
+
+
+def _lies(tokens: int | None, between: tuple[int, int] | None) -> bool:
+    return tokens is not None and between is not None and between[0] <= tokens <= between[1]
 
 
 def _all_agree(answers: Sequence[bool | None]) -> bool | None:

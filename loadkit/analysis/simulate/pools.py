@@ -94,7 +94,8 @@ class Chains:
 def _reply_tokens(trace: Trace) -> IntArray:
     """Sampled tokens (n,) as far as they matter to the cache; at least 1.
 
-    Where the log has replies but not their lengths, as many as their blocks and pages show.
+    At least as many as their blocks and pages show: a text lacks the token that ended it, which was
+    sampled too.
     """
     if trace.resident_ptr is None:
         return np.ones(trace.num_requests, np.int64)
@@ -103,7 +104,7 @@ def _reply_tokens(trace: Trace) -> IntArray:
     if trace.partial_page is not None:
         filled += trace.partial_page & (kept >= trace.prompt_tokens)
     known = trace.output_tokens != UNKNOWN
-    return np.where(known, np.maximum(trace.output_tokens, 1), filled)
+    return np.where(known, np.maximum(trace.output_tokens, filled), filled)
 
 
 class Pool(Protocol):

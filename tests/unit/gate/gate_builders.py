@@ -49,6 +49,8 @@ RUN: dict[str, Any] = {
         "prediction_infinite_tokens": 4100,
         "prediction_capacity_blocks": 2000,
         "prediction_overlap_tokens": None,
+        "prediction_low_tokens": None,
+        "prediction_high_tokens": None,
         "unanswered_requests": 0,
     },
 }

@@ -306,6 +306,7 @@ def test_a_cache_is_not_blamed_for_blocks_that_running_requests_hold() -> None:
     weak = {"reconciliation__usage__cached_tokens": 3700}
     assert verdict(run(**weak, reconciliation__prediction_overlap_tokens=3700)) == "PASS"
     assert verdict(run(**weak, reconciliation__prediction_overlap_tokens=3950)) == "FAIL"
+    assert verdict(run(**weak, reconciliation__prediction_low_tokens=3700)) == "PASS"
 
 
 def test_without_a_known_capacity_a_cache_is_not_blamed() -> None:

@@ -21,6 +21,7 @@ def view(
     cached: list[int | None],
     *,
     resident: list[int] | None = None,
+    drawn: list[list[int]] | None = None,
     overlap: list[int] | None = None,
     matched: list[int] | None = None,
     unruled: list[int] | None = None,
@@ -34,6 +35,7 @@ def view(
         own_prefix_tokens=np.array(REUSABLE),
         reusable_tokens=np.array(REUSABLE),
         resident_tokens=None if resident is None else np.array(resident),
+        drawn_tokens=None if drawn is None else np.array(drawn),
     )
     columns = [None if c is None else np.array(c) for c in (overlap, unruled, matched)]
     predictions = Predictions(best, None, [], *columns)
@@ -112,3 +114,10 @@ def test_the_servers_counters_beside_the_answers(
 def test_without_a_witness_there_is_no_gap() -> None:
     assert prometheus_gap((None, None), (1, 1), 0) is None
     assert usage_gap(view([None, None])) is None
+
+
+def test_what_lies_in_the_interval_is_the_order_of_work_and_the_rest_is_unexplained() -> None:
+    inside = gap([0, 32], resident=[0, 48], drawn=[[0, 32], [0, 64]])
+    assert (inside["eviction"], inside["step_order"], inside["unexplained"]) == (-16, -16, 0)
+    outside = gap([0, 16], resident=[0, 48], drawn=[[0, 32], [0, 64]])
+    assert (outside["step_order"], outside["unexplained"]) == (-16, -16)

@@ -116,26 +116,32 @@ def test_another_tokenizer_than_the_servers_makes_no_prediction(
 def test_a_running_request_holds_its_blocks_in_a_tight_cache(
     work: Path, tmp_path: Path, tokenizer: str
 ) -> None:
-    # Three blocks of 4. A long request holds two; of the others only one fits at a time.
+    # Five blocks of 4. A long request holds three; of the others one fits at a time.
     def sent(name: str, at_s: float, text: str, **fields: Any) -> Record:
         messages = [{"role": "user", "content": text}]
         shared = {"reply": "", "reply_token_ids": [25], "prompt_tokens": len(text.split())}
         return answered(name, 0, at_s, messages=messages, **(shared | fields))
 
+    ten_s: dict[str, Any] = {"completed_s": 10.0, "last_token_s": 10.0, "gaps_s": [0.1, 9.8]}
+    ten_s["reply_token_ids"] = [24, 24, 25]
     journal(
         work,
         0,
         [
-            sent("long", 0.0, "a b c d e f g h", completed_s=10.0),
+            sent("long", 0.0, "a b c d e f g h", **ten_s),
             sent("first", 1.0, "i j k l m"),
             sent("other", 2.0, "n o p q r"),
             sent("again", 3.0, "i j k l m"),
         ],
     )
-    known = context(scheduled=4, tokenizer=tokenizer, block_size=4, capacity_blocks=3)
+    known = context(scheduled=4, tokenizer=tokenizer, block_size=4, capacity_blocks=5)
     found = finish_run(work, tmp_path / "run", known)["reconciliation"]
-    assert found["prediction"]["cached_tokens"] == 4, "one after another the first block is there"
-    assert found["prediction_overlap_tokens"] == 0, "two are held, the other prompt took the rest"
+    assert found["prediction_infinite_tokens"] == 4
+    assert found["prediction"]["cached_tokens"] == 0, (
+        "three are held, the other prompt took the rest"
+    )
+    assert found["usage_vs_prediction"]["agrees"] is True
+    assert (found["prediction_low_tokens"], found["prediction_high_tokens"]) == (0, 0)
 
 
 def test_several_engines_leave_a_lower_rate_open_but_not_a_higher_one(
