@@ -8,8 +8,9 @@ reusable until a later prompt contains it, and the second request with a new com
 
 The rule is that of `KVCacheCoordinator.cache_blocks`, `reachable_block_mask` and
 `find_longest_cache_hit` with `prefix_cache_retention_interval` 0, its default (vLLM pull request
-52216), checked in vLLM 0.32 request by request (tests/validation). Before, windows kept every block,
-and states the places where a scheduler step ended.
+52216), equal to vLLM 0.32 in all requests of a record (tests/validation/record_vllm_places.py). Before, windows
+kept every block, and states the places where a scheduler step ended. Models all of whose layers have
+windows keep the first place only, and are not counted here.
 """
 
 from __future__ import annotations

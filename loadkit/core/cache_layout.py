@@ -49,7 +49,7 @@ class CacheLayout(msgspec.Struct, frozen=True):
     block_size: hits end at its multiples. hash_block: tokens a hash covers; the same unless a server
     is started with --prefix-match-unit. token_bytes: one token in one attention layer, state_bytes:
     one state of one state layer, both on one GPU. window: tokens that a window layer sees. known: the
-    architecture is in the tables. why: what the block size comes from, as a sentence. notes: what else
+    architecture is in the tables. full_attention: some layer keeps every token. why: what the block size comes from, as a sentence. notes: what else
     a reader must know.
     """
 
@@ -62,6 +62,7 @@ class CacheLayout(msgspec.Struct, frozen=True):
     window: int | None
     why: str
     notes: tuple[str, ...] = ()
+    full_attention: bool = True
 
     @property
     def shortest_prefix(self) -> int | None:
@@ -76,8 +77,9 @@ class CacheLayout(msgspec.Struct, frozen=True):
     @property
     def kept_blocks(self) -> tuple[int, ...]:
         """Blocks that must be kept right before the end of a hit, one figure for each kind of layer
-        that does not keep all blocks: 1 for states, the last window's for windows."""
-        if self.block_size is None:
+        that does not keep all blocks: 1 for states, the last window's for windows. Empty where every
+        layer keeps a window only, too: their rule is another one, and is not modelled."""
+        if self.block_size is None or not self.full_attention:
             return ()
         return kept_blocks(self.block_size, states=self.state_bytes is not None, window=self.window)
 
@@ -188,9 +190,19 @@ def _of_attention(
         named = f"architecture {name} is not known" if name else "the config names no architecture"
         notes.insert(0, f"{named}: blocks of {size} tokens assumed; check the server's /metrics")
     why = f"every layer keeps every token, in vLLM's blocks of {size} tokens"
+    everywhere = window is not None and not kinds & _FULL_KINDS and name not in _MIXED_WINDOWS
     if window is not None:
-        why = f"vLLM's blocks of {size} tokens; some layers keep a window of {window:,} tokens"
-    return CacheLayout(name, known, size, size, token_bytes, None, window, why, tuple(notes))
+        some = "every layer keeps" if everywhere else "some layers keep"
+        why = f"vLLM's blocks of {size} tokens; {some} a window of {window:,} tokens"
+    if everywhere:
+        notes.append(
+            "since 0.29 vLLM keeps the last window of each prompt only where every layer has one: that is"
+            " not modelled, and every block counts as kept (an upper bound)"
+        )
+    return CacheLayout(
+        *(name, known, size, size, token_bytes, None, window, why, tuple(notes)),
+        full_attention=not everywhere,
+    )
 
 
 def _not_computed(name: str | None, known: bool, why: str) -> CacheLayout:
@@ -389,6 +401,11 @@ _ATTENTION = frozenset(
     *("Mistral3ForConditionalGeneration", "Qwen2VLForConditionalGeneration"),
     *("Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration"),
 }
+# Their layers take turns, also where the config does not list them.
+_MIXED_WINDOWS = frozenset(
+    {"Cohere2ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM"}
+    | {"Gemma3ForConditionalGeneration", "Exaone4ForCausalLM", "Olmo3ForCausalLM"}
+)
 _FULL_KINDS = frozenset({"full_attention", "attention"})
 _ATTENTION_KINDS = _FULL_KINDS | {"sliding_attention", "chunked_attention", "*"}
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +94,47 @@ def plain(kept: tuple[int, ...], sent: list[list[int]]) -> list[int]:
 )
 def test_it_is_the_rule_read_plainly(sent: list[list[int]], kept: tuple[int, ...]) -> None:
     assert hits(kept, 1, *prompts(*sent)) == plain(kept, sent)
+
+
+RECORDED = json.loads(Path(__file__).with_name("vllm_places.json").read_text())["cases"]
+
+
+def conversations(seed: int, count: int) -> list[TokenRequest]:
+    """What tests/validation/record_vllm_places.py served: sessions over three system prompts."""
+    draw, replies = random.Random(seed), random.Random(5)
+
+    def tokens(number: int) -> list[int]:
+        return [draw.randrange(3, 1000) for _ in range(number)]
+
+    systems = [tokens(number) for number in (410, 230, 700)]
+    steps: list[tuple[int | None, list[int], int]] = []
+    for _ in range(count):
+        if steps and draw.random() < 0.45:
+            after: int | None = len(steps) - 1 - draw.randrange(min(6, len(steps)))
+            more, reply = tokens(draw.randrange(5, 120)), draw.choice((3, 20, 60))
+        else:
+            after, system = None, draw.choice(systems)
+            more, reply = system + tokens(draw.randrange(20, 500)), draw.choice((3, 20, 60))
+        steps.append((after, more, reply))
+        if draw.random() < 0.1:
+            steps.append(steps[-1])
+    whole: list[list[int]] = []
+    sent = []
+    for row, (after, more, length) in enumerate(steps):
+        prompt = [*([] if after is None else whole[after]), *more]
+        reply_ids = [replies.randrange(3, 1000) for _ in range(length)]
+        whole.append(prompt + reply_ids)
+        sent.append(TokenRequest(prompt, reply=reply_ids[:-1], session=row))
+    return sent
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
+def test_it_is_what_vllm_0_32_served_request_by_request(case: dict[str, Any]) -> None:
+    """389 requests on vLLM's own scheduler and cache managers, one after another."""
+    sent = conversations(case["seed"], 50)
+    assert hits(tuple(case["kept"]), case["block_size"], *sent) == case["cached"]
+    every = sum(hits((), case["block_size"], *sent))
+    assert every > sum(case["cached"]) or not case["kept"]
 
 
 def hybrid_log(sessions: int = 120) -> list[TokenRequest]:

@@ -268,6 +268,16 @@ def test_a_window_needs_the_blocks_of_its_tokens_before_the_end_of_a_hit() -> No
     assert "window of 1,024 tokens" in cache_layout(GEMMA3).why
 
 
+def test_windows_in_every_layer_are_another_rule_which_is_said() -> None:
+    """Mistral 7B v0.1: one group of layers, so vLLM notes no place where two prompts part."""
+    mistral = LLAMA_8B | {"architectures": ["MistralForCausalLM"], "sliding_window": 4096}
+    layout = cache_layout(mistral)
+    assert (layout.known, layout.window, layout.kept_blocks) == (True, 4096, ())
+    assert "not modelled" in layout.notes[0]
+    gemma = {**GEMMA3, "layer_types": None, "sliding_window_pattern": 6}  # its old config
+    assert cache_layout(gemma).kept_blocks == (64,)
+
+
 def test_chunks_keep_every_block() -> None:
     """Llama 4: vLLM turns its hybrid cache manager off, unless an environment variable says not to."""
     llama4 = {
