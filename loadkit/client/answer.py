@@ -9,18 +9,26 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any, Literal
+from urllib.parse import unquote
 
-import msgspec
-
-from loadkit.client.chunks import UNREADABLE, are_token_ids
 from loadkit.client.decoder import Decoded, ToolCall, decode_body
+from loadkit.client.foreign import (
+    MAX_ERROR_CHARS,
+    MAX_NAME_CHARS,
+    Malformed,
+    Strip,
+    are_token_ids,
+    printable,
+    read_json,
+    unchanged,
+)
 from loadkit.client.receipt import Receipt
 from loadkit.client.sse import looks_like_events
 from loadkit.client.usage import Usage
 from loadkit.core.blocks import packed_tokens
 
-MAX_ERROR_CHARS = 300
 Outcome = Literal["ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent"]
+REPEATS_KEY = "not believed: the answer repeats the API key or a part of it, which was taken out"
 
 
 @dataclass(slots=True)
@@ -60,9 +68,10 @@ class Response:
     resent: bool = False
 
 
-def decode(receipt: Receipt) -> Response:
+def decode(receipt: Receipt, strip: Strip = unchanged) -> Response:
     """Decode what was received, however it ended; partial answers keep the times of their tokens.
-    What no reader foresaw is `malformed`: a request that was sent has its label."""
+    What no reader foresaw is `malformed`: a request that was sent has its label. `strip` is called on
+    each text that is kept, whole, however many pieces it came in."""
     response = Response(
         outcome="ok",
         status=receipt.status,
@@ -72,14 +81,38 @@ def decode(receipt: Receipt) -> Response:
         resent=receipt.resent,
     )
     try:
-        _read(receipt, response)
+        _read(receipt, response, strip)
+        _strip_texts(response, strip)
     except Exception as error:
-        response.error = printable(f"not readable: {type(error).__name__}: {error}")
-        response.outcome, response.completed_at = "malformed", None
+        response = Response(
+            "malformed",
+            printable(f"not readable: {type(error).__name__}: {error}", strip),
+            status=receipt.status,
+            sent_at=receipt.sent_at,
+            connect_s=receipt.connect_s,
+            resent=receipt.resent,
+        )
     return response
 
 
-def _read(receipt: Receipt, response: Response) -> None:
+def _strip_texts(response: Response, strip: Strip) -> None:
+    """A reply that repeats our key goes on without it, and says so; its token ids would spell it."""
+    before = response.text, response.reasoning, response.finish_reason
+    response.text, response.reasoning = strip(response.text), strip(response.reasoning)
+    if response.finish_reason is not None:
+        response.finish_reason = strip(response.finish_reason)
+    is_same = before == (response.text, response.reasoning, response.finish_reason)
+    for call in response.tool_calls:
+        said = call.id, call.name, call.arguments
+        call.id, call.name, call.arguments = map(strip, said)
+        is_same = is_same and said == (call.id, call.name, call.arguments)
+    if not is_same:
+        response.token_ids = None
+        if response.outcome == "ok":
+            response.error = "; ".join(filter(None, (response.error, REPEATS_KEY)))
+
+
+def _read(receipt: Receipt, response: Response, strip: Strip) -> None:
     if receipt.ended in ("complete", "closed"):
         response.completed_at = receipt.now
     elif receipt.ended is not None:
@@ -88,12 +121,12 @@ def _read(receipt: Receipt, response: Response) -> None:
         return
     body = b"".join(receipt.pieces)
     if not 200 <= receipt.status < 300:
-        _read_refusal(receipt, body, response)
+        _read_refusal(receipt, body, response, strip)
     elif receipt.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        coding = printable(receipt.headers[b"content-encoding"].decode("latin-1"))
+        coding = printable(receipt.headers[b"content-encoding"].decode("latin-1"), strip)
         _fail(response, "malformed", f"content-encoding {coding}, which nobody asked for")
     else:
-        _read_answer(receipt, body, response)
+        _read_answer(receipt, body, response, strip)
 
 
 def has_token(receipt: Receipt) -> bool:
@@ -101,7 +134,7 @@ def has_token(receipt: Receipt) -> bool:
     return decode(receipt).first_token_at is not None
 
 
-def _read_answer(receipt: Receipt, body: bytes, response: Response) -> None:
+def _read_answer(receipt: Receipt, body: bytes, response: Response, strip: Strip) -> None:
     streamed = looks_like_events(body, receipt.content_type)
     is_whole = response.outcome == "ok"
     if not streamed and not is_whole:
@@ -113,9 +146,9 @@ def _read_answer(receipt: Receipt, body: bytes, response: Response) -> None:
         response.outcome, response.error = "ok", None
         response.completed_at = receipt.now
     if decoded.malformed is not None:
-        _fail(response, "malformed", decoded.malformed)
+        _fail(response, "malformed", printable(decoded.malformed, strip))
     elif decoded.error is not None:
-        said = f"error in the answer: {_error_text({'error': decoded.error})}"
+        said = f"error in the answer: {_error_text({'error': decoded.error}, strip)}"
         _fail(response, "cut" if streamed else "http_error", said)
     elif streamed and not decoded.is_done and decoded.finish_reason is None:
         _fail(response, "cut", "the stream ended without finish_reason and [DONE]")
@@ -127,7 +160,8 @@ def _read_answer(receipt: Receipt, body: bytes, response: Response) -> None:
 def _take(decoded: Decoded, response: Response) -> None:
     times = decoded.token_times
     response.text, response.reasoning = "".join(decoded.texts), "".join(decoded.thoughts)
-    response.finish_reason, response.token_ids = decoded.finish_reason, decoded.token_ids
+    response.finish_reason = decoded.finish_reason and decoded.finish_reason[:MAX_NAME_CHARS]
+    response.token_ids = decoded.token_ids
     response.usage, response.tool_calls = decoded.usage, decoded.tool_calls
     if times:
         response.first_token_at, response.last_token_at = times[0], times[-1]
@@ -181,21 +215,21 @@ def _fail(response: Response, outcome: Outcome, error: str) -> None:
         response.completed_at = None
 
 
-def _read_refusal(receipt: Receipt, body: bytes, response: Response) -> None:
+def _read_refusal(receipt: Receipt, body: bytes, response: Response, strip: Strip) -> None:
     response.outcome = "http_error"
     status = receipt.status or 0
     if status < 400:
         where = receipt.headers.get(b"location", b"elsewhere").decode("latin-1")
-        response.error = printable(f"redirected to {where}")
+        response.error = printable(f"redirected to {unquote(where)}", strip)
         return
     try:
-        answer = msgspec.json.decode(body)
-    except UNREADABLE:
+        answer = read_json(body)
+    except Malformed:
         answer = None
     response.error = (
-        _error_text(answer)
+        _error_text(answer, strip)
         if isinstance(answer, dict)
-        else printable(body[: 8 * MAX_ERROR_CHARS].decode("utf-8", "replace"))
+        else printable(body[: 8 * MAX_ERROR_CHARS].decode("utf-8", "replace"), strip)
     )
     if status in (429, 503) and b"retry-after" in receipt.headers:
         asked = receipt.headers[b"retry-after"].decode("latin-1")
@@ -203,10 +237,14 @@ def _read_refusal(receipt: Receipt, body: bytes, response: Response) -> None:
         response.retry_after_s = retry_after_s(asked, date or None)
 
 
-def _error_text(answer: Mapping[str, Any]) -> str:
+def _error_text(answer: Mapping[str, Any], strip: Strip) -> str:
     error = answer.get("error") or answer.get("detail") or answer.get("message") or answer
     message = error.get("message") if isinstance(error, Mapping) else error
-    return printable(str(message if message is not None else error))
+    said = message if message is not None else error
+    try:
+        return printable(said if isinstance(said, str) else str(said), strip)
+    except (RecursionError, ValueError):  # nested too deep, or a number of too many digits
+        return "an error that cannot be shown"
 
 
 def retry_after_s(value: str, date: str | None = None) -> float | None:
@@ -230,9 +268,3 @@ def _unix(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def printable(text: str) -> str:
-    """Server text made safe for a terminal and a table: one line, no control characters, short."""
-    clean = "".join(c if c.isprintable() else " " for c in text[: MAX_ERROR_CHARS * 2])
-    return " ".join(clean.split())[:MAX_ERROR_CHARS]

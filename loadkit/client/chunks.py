@@ -11,23 +11,7 @@ from typing import Any
 
 import msgspec
 
-
-class Malformed(Exception):
-    """Data that is no answer of a server we know. index: of which event, 0 without."""
-
-    def __init__(self, what: str, index: int = 0):
-        self.index = index
-        super().__init__(what)
-
-
-MAX_TOKEN_ID = (
-    2**31 - 1
-)  # engines hold ids in 32 signed bits; the reader of logs takes no greater one
-
-
-def are_token_ids(ids: Sequence[int]) -> bool:
-    """Whether every number can be a token's id: JSON holds numbers of any size, a journal does not."""
-    return not ids or (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID)
+from loadkit.client.foreign import UNREADABLE, Malformed
 
 
 class Part(msgspec.Struct, gc=False):
@@ -87,8 +71,6 @@ class Chunk(msgspec.Struct, gc=False):
 
 _one = msgspec.json.Decoder(Chunk)
 _many = msgspec.json.Decoder(list[Chunk])
-# RecursionError: nesting as deep as only an attack has it.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BETWEEN, _DONE = b"\n\ndata: ", b"[DONE]\n\n"
 
 

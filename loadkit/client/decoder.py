@@ -12,11 +12,11 @@ import msgspec
 from loadkit.client.chunks import (
     Choice,
     Chunk,
-    Malformed,
     decode_chunk,
     decode_chunks,
     plain_datas,
 )
+from loadkit.client.foreign import Malformed
 from loadkit.client.receipt import Receipt
 from loadkit.client.repeats import read_events
 from loadkit.client.sse import data_events

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from loadkit.client.chunks import UNREADABLE, Chunk, Malformed, decode_chunk, decode_chunks
+from loadkit.client.chunks import Chunk, decode_chunk, decode_chunks
+from loadkit.client.foreign import UNREADABLE, Malformed
 
 MIN_EVENTS = 8
 _CONTENT = re.compile(rb'"content": ?"((?:[^"\\]|\\.)*)"')

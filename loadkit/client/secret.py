@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -10,22 +11,57 @@ from typing import NoReturn
 from loadkit.core.errors import InputError
 
 KEY_VARIABLES = ("LOADKIT_API_KEY", "OPENAI_API_KEY")
+PART, GRAM = 8, 5
+MAX_PARTS = 10_000
+STARS = "***"
+_LOWER = {ord(upper): upper.lower() for upper in string.ascii_uppercase}
 
 
 class Secret:
-    """A string that shows as stars everywhere; `reveal()` is the only way to its value."""
+    """A string that shows as stars everywhere; `reveal()` is the only way to its value.
 
-    __slots__ = ("_value",)
+    `strip_from` takes it out of what a server says: whole, and every part of `PART` characters and
+    more, in any case. A key shorter than that is no secret ("none", "EMPTY") and stays, so that it
+    changes no reply. Not seen: a key in another coding (base64, percent signs, token ids), backwards, or in
+    pieces of fewer characters than a part with something between them.
+    """
+
+    __slots__ = ("_grams", "_value")
 
     def __init__(self, value: str):
         self._value = value
+        low = _lower(value)
+        # Every part of 8 holds one of these 5 characters, which begin at every fourth place.
+        last = len(low) - GRAM if len(low) >= PART else -1
+        self._grams = tuple(dict.fromkeys(low[at : at + GRAM] for at in range(0, last + 1, 4)))
 
     def reveal(self) -> str:
         return self._value
 
     def strip_from(self, text: str) -> str:
-        """`text` with stars in place of the key: a server may say in an error what it was sent."""
-        return text.replace(self._value, "***")
+        """`text` with stars in place of the key and its parts; the same object where it has none."""
+        low = text.lower()
+        for gram in self._grams:
+            if gram in low:
+                return self._stripped(text)
+        return text
+
+    def _stripped(self, text: str) -> str:
+        low, key = _lower(text), _lower(self._value)
+        starts: set[int] = set()
+        for part in {key[at : at + PART] for at in range(len(key) - PART + 1)}:
+            start = low.find(part)
+            while start >= 0:
+                starts.add(start)
+                if len(starts) > MAX_PARTS:
+                    return STARS  # of a text made of the key there is nothing to keep
+                start = low.find(part, start + 1)
+        pieces, end = [], 0
+        for start in sorted(starts):
+            if start > end or not pieces:
+                pieces.append(text[end:start])
+            end = start + PART
+        return STARS.join([*pieces, text[end:]]) if starts else text
 
     def __repr__(self) -> str:
         return "Secret('***')"
@@ -51,6 +87,11 @@ def read_api_key(
         if environ.get(name, "").strip():
             return _checked(environ[name], f"${name}")
     return None
+
+
+def _lower(text: str) -> str:
+    """ASCII only, so that every character keeps its place."""
+    return text.translate(_LOWER)
 
 
 def _file_text(file: Path) -> str:

@@ -15,6 +15,7 @@ from loadkit.client.bodies import CHAT_PATH, MESSAGES_PATH
 from loadkit.client.connection import Connection, ConnectionPool
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.exchange import Exchange
+from loadkit.client.foreign import unchanged
 from loadkit.client.pump import choose_pump
 from loadkit.client.receipt import Receipt
 from loadkit.client.secret import Secret
@@ -156,11 +157,8 @@ class StreamClient:
             self._pool.release(connection)
 
     def decode(self, receipt: Receipt) -> Response:
-        """What was received so far, however it ended; an error that repeats our key has stars."""
-        response = decode(receipt)
-        if self._key is not None and response.error is not None:
-            response.error = self._key.strip_from(response.error)
-        return response
+        """What was received so far, however it ended; stars in place of our key and its parts."""
+        return decode(receipt, unchanged if self._key is None else self._key.strip_from)
 
     def close(self) -> None:
         self._pool.close()

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from loadkit.client.foreign import count_of
+
+
+SPLIT_NAMES = (
+    "replay",
+    "replay_same_session",
+    "replay_cross_session",
+    "continuation",
+    "shared",
+    "miss_capacity",
+    "miss_compulsory",
+)
+
 
 class Usage(NamedTuple):
     """Tokens of one request as the server counts them; prompt_tokens includes cached ones."""
@@ -48,9 +61,9 @@ def _anthropic(usage: Mapping[str, Any]) -> Usage:
 
 
 def _server_split(usage: Mapping[str, Any]) -> dict[str, int] | None:
-    """`usage.loadkit`: the reference server's own split by cause."""
+    """`usage.loadkit`: the reference server's own split by cause. Names that nobody reads stay out."""
     said = _mapping(usage, "loadkit")
-    split = {key: count for key in said if (count := _count(said, key)) is not None}
+    split = {key: count for key in SPLIT_NAMES if (count := _count(said, key)) is not None}
     return split or None
 
 
@@ -60,14 +73,7 @@ def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _count(parent: Mapping[str, Any], key: str) -> int | None:
-    """A number of tokens that can be: no more than a table's 64 bits hold with room to add up. Some
-    servers write it as 3.0; a fraction, or text, is no count."""
-    value = parent.get(key)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 53:
-        return None
-    return value
+    return count_of(parent.get(key))
 
 
 def _sum(left: int | None, right: int | None) -> int | None:

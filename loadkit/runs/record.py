@@ -6,9 +6,10 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from loadkit.client.answer import MAX_ERROR_CHARS, Outcome
+from loadkit.client.answer import Outcome
 from loadkit.client.decoder import ToolCall
 from loadkit.client.exchange import USER_LEFT
+from loadkit.client.foreign import MAX_ERROR_CHARS
 
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
