@@ -20,13 +20,22 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 
+from loadkit.client.foreign import MAX_COUNT, Malformed
+from loadkit.client.prometheus import samples
 from loadkit.core.cache_layout import kept_blocks
 
 T = TypeVar("T")
 Series = list[tuple[Mapping[str, str], float]]
 _LARGEST_USUAL_BLOCK = 128
+MAX_ENGINES = 1 << 20
+_NAMES = (
+    "vllm:cache_config_info",
+    "sglang:page_size",
+    "sglang:num_pages",
+    "sglang:cache_config_info",
+    "sglang:hicache_host_total_tokens",
+)
 
 
 class CacheSetup(msgspec.Struct, frozen=True):
@@ -45,10 +54,9 @@ def parse_cache_setup(text: str) -> CacheSetup | None:
     """The setup that a metrics page tells; None if it tells of none, or is no metrics page."""
     series: dict[str, Series] = {}
     try:
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                series.setdefault(sample.name, []).append((sample.labels, sample.value))
-    except ValueError:
+        for sample in samples(text, _NAMES):
+            series.setdefault(sample.name, []).append((sample.labels, sample.value))
+    except Malformed:
         return None
     return _vllm(series) or _sglang(series)
 
@@ -59,7 +67,7 @@ def _vllm(series: Mapping[str, Series]) -> CacheSetup | None:
     engines = {
         labels.get("engine", ""): (labels, max(1, round(count)))
         for labels, count in shown
-        if math.isfinite(count)
+        if 0 <= count < MAX_ENGINES
     }
     if not engines:
         return None
@@ -100,7 +108,8 @@ def _hit_size(labels: Mapping[str, str]) -> int | None:
             return unit if _number(labels.get("sliding_window")) is None else None
         if attention is None and small <= _LARGEST_USUAL_BLOCK:
             return None
-    return math.lcm(small, attention or small)
+    size = math.lcm(small, attention or small)
+    return size if size < MAX_COUNT else None
 
 
 def _vllm_kept(labels: Mapping[str, str], size: int | None) -> tuple[int, ...]:
@@ -161,4 +170,4 @@ def _number(label: str | None) -> int | None:
         value = float(label or "")
     except ValueError:
         return None
-    return int(value) if value > 0 and value.is_integer() else None
+    return int(value) if 0 < value < MAX_COUNT and value.is_integer() else None

@@ -124,7 +124,7 @@ class ConnectionPool:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             stamped = self._kernel_stamps and kernel_time.enable(sock)
-            tls = self._shake_hands(sock)
+            tls = self._shake_hands(sock, start + self._connect_timeout_s)
         except BaseException:
             sock.close()
             raise
@@ -132,9 +132,9 @@ class ConnectionPool:
         raw.setblocking(False)
         return Connection(raw, time.monotonic() - start, tls, stamped=stamped)
 
-    def _shake_hands(self, sock: socket.socket) -> TlsLayer | None:
+    def _shake_hands(self, sock: socket.socket, deadline: float) -> TlsLayer | None:
         if self._tls is None:
             return None
         tls = TlsLayer(self._tls, self.endpoint.host)
-        tls.handshake(sock)
+        tls.handshake(sock, deadline)
         return tls

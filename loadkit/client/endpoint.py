@@ -26,6 +26,8 @@ class Endpoint:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
+            if host and not host.isascii():  # as DNS and the Host header have it
+                host = host.encode("idna").decode("ascii")
         except ValueError as error:
             raise _bad_url(url, str(error)) from error
         if parts.scheme not in DEFAULT_PORTS or not host:

@@ -25,7 +25,8 @@ class Exchange:
     never block and never raise for what a server or network does.
 
     has_token(receipt): whether a first token is among what was received; asked only when the time
-    for it is up. leave_after_s: the user hangs up so long after sending.
+    for it is up. leave_after_s: the user hangs up so long after sending. max_bytes: of an answer,
+    None: MAX_ANSWER_BYTES.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Exchange:
         *,
         leave_after_s: float | None = None,
         has_token: Callable[[Receipt], bool],
+        max_bytes: int | None = None,
     ):
         self.connection, self.receipt, self.timeouts = connection, receipt, timeouts
         self.fd = connection.sock.fileno()
         self._leave_after_s, self._has_token = leave_after_s, has_token
+        self._max_bytes = max_bytes or MAX_ANSWER_BYTES
         self._awaits_token = timeouts.first_token_s is not None
         self._unsent = memoryview(b"")
         self._is_kept, self._is_early = connection.connect_s is None, False
@@ -90,7 +93,7 @@ class Exchange:
             receipt.feed(data)
             if receipt.has_surplus and self._is_kept:
                 receipt.refuse(TOO_MANY)
-            if receipt.status is None or receipt.num_bytes > MAX_ANSWER_BYTES:
+            if receipt.status is None or receipt.num_bytes > self._max_bytes:
                 self._check_size()
         return receipt.ended is not None
 
@@ -164,8 +167,8 @@ class Exchange:
 
     def _check_size(self) -> None:
         receipt = self.receipt
-        if receipt.num_bytes > MAX_ANSWER_BYTES:
-            receipt.end("cancelled", f"answer larger than {MAX_ANSWER_BYTES >> 20} MiB")
+        if receipt.num_bytes > self._max_bytes:
+            receipt.end("cancelled", f"answer larger than {self._max_bytes >> 20} MiB")
         elif receipt.num_bytes > MAX_HEAD_BYTES:
             receipt.end("malformed", f"headers larger than {MAX_HEAD_BYTES >> 20} MiB")
 

@@ -6,13 +6,17 @@ Counters only: take one reading before and one after a run and subtract. Names c
 
 from __future__ import annotations
 
-import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from loadkit.client.foreign import MAX_COUNT, Malformed
+from loadkit.client.usage import SPLIT_NAMES
 
 
 class PrefixCounters(msgspec.Struct, frozen=True):
@@ -57,13 +61,24 @@ DIALECTS = (
 )
 _STARTED = "process_start_time_seconds"
 _BY_CAUSE = "loadkit:prefix_cache_tokens"
+_COUNTED = {
+    _STARTED,
+    _BY_CAUSE,
+    *(
+        name
+        for dialect in DIALECTS
+        for names in astuple(dialect)
+        for name in ([names] if isinstance(names, str) else names or ())
+    ),
+}
+_NAME = re.compile(r"[A-Za-z0-9_:]*")
 
 
 def parse_prefix_counters(text: str) -> PrefixCounters | None:
     """Counters of the first dialect found; None when the text has none or is no metrics page."""
     try:
         totals, by_cause = _totals(text)
-    except ValueError:
+    except Malformed:
         return None
     for dialect in DIALECTS:
         required = (*dialect.queries, dialect.hits[0])
@@ -81,12 +96,28 @@ def parse_prefix_counters(text: str) -> PrefixCounters | None:
 def _totals(text: str) -> tuple[Mapping[str, float], dict[str, float]]:
     totals: dict[str, float] = defaultdict(float)
     by_cause: dict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            name = sample.name.removesuffix("_total")
-            if not math.isfinite(sample.value):
-                continue  # a counter is a number
-            totals[name] += sample.value
-            if name == _BY_CAUSE and "cause" in sample.labels:
-                by_cause[sample.labels["cause"]] += sample.value
+    for sample in samples(text, _COUNTED):
+        name = sample.name.removesuffix("_total")
+        if not 0 <= sample.value < MAX_COUNT:
+            continue  # a counter is a number
+        totals[name] += sample.value
+        if name == _BY_CAUSE and sample.labels.get("cause") in SPLIT_NAMES:
+            by_cause[sample.labels["cause"]] += sample.value
     return dict(totals), dict(by_cause)
+
+
+def samples(text: str, names: Iterable[str]) -> Iterator[Sample]:
+    """The samples of a metrics page whose names are asked for, with `_total` or without.
+
+    Other lines are not parsed: a page of many megabytes costs a look at each of its lines, and what is
+    wrong in another family takes nothing away. Malformed: a line asked for that is none.
+    """
+    wanted = {f"{name}{end}" for name in names for end in ("", "_total")}
+    for line in text.split("\n"):
+        if _NAME.match(line.lstrip())[0] in wanted:  # type: ignore[index]  # it always matches
+            try:
+                families = list(text_string_to_metric_families(line))
+            except (ValueError, IndexError) as error:
+                raise Malformed(f"not a line of metrics: {error}") from error
+            for family in families:
+                yield from family.samples

@@ -56,7 +56,8 @@ class Secret:
                 if len(starts) > MAX_PARTS:
                     return STARS  # of a text made of the key there is nothing to keep
                 start = low.find(part, start + 1)
-        pieces, end = [], 0
+        pieces: list[str] = []
+        end = 0
         for start in sorted(starts):
             if start > end or not pieces:
                 pieces.append(text[end:start])

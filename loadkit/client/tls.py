@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 
 RECORD_BYTES = 1 << 16
 
@@ -24,12 +25,15 @@ class TlsLayer:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
-    def handshake(self, sock: socket.socket) -> None:
-        """Over a socket that blocks (or gives way) up to its own time-out. OSError on failure."""
+    def handshake(self, sock: socket.socket, deadline: float) -> None:
+        """Over a socket that blocks (or gives way), until a monotonic time. OSError on failure."""
         while True:
             try:
                 self._object.do_handshake()
             except ssl.SSLWantReadError:
+                if (remaining := deadline - time.monotonic()) <= 0:
+                    raise TimeoutError("the TLS handshake took too long") from None
+                sock.settimeout(remaining)
                 sock.sendall(self._outgoing.read())
                 self._feed(sock.recv(RECORD_BYTES))
             except ssl.SSLError:

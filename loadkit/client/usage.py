@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from loadkit.client.foreign import count_of
 
-
 SPLIT_NAMES = (
     "replay",
     "replay_same_session",

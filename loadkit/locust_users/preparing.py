@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from loadkit.client.cache_setup import CacheSetup
-from loadkit.client.control import ControlPlane, ModelCard
+from loadkit.client.control import ControlPlane, ModelCard, NotListed
 from loadkit.client.secret import Secret
 from loadkit.client.timeouts import Timeouts
 from loadkit.core.errors import InputError
@@ -61,12 +61,14 @@ def prepare(
     not empty the cache.
     """
     url = control.endpoint.url
-    card = choose_model(control.list_models(), choices.model, url)
+    card = served_model(control, choices.model, url)
     block_size = choose_block_size(card, choices.block_size, url)
     check_tokenizer(card, choices.tokenizer, url)
     check_salt(profile, plan)
     settings = make_settings(profile, plan, url, card, choices)
     notes = [SALTED] if settings.cache_salt else []
+    if control.models_unread is not None:
+        notes.append(MODELS_UNREAD % control.models_unread)
     if profile.cache == "reset":
         notes += reset_and_verify(control, settings, key)
     return settings, _context(profile, plan, settings, card, choices, block_size, notes)
@@ -77,6 +79,8 @@ def observe_before(context: RunContext, control: ControlPlane) -> None:
     context.counters_before = control.prefix_counters()
     if control.metrics_refused:
         context.notes = [*context.notes, METRICS_REFUSED]
+    if control.metrics_unread is not None:
+        context.notes = [*context.notes, METRICS_UNREAD % control.metrics_unread]
     if context.counters_before is not None and context.counters_before.source == "llamacpp":
         context.num_slots = control.num_slots()
     setup = control.cache_setup()
@@ -113,10 +117,26 @@ METRICS_REFUSED = (
     "/metrics refused this key: what the server's Prometheus counters say is unknown, not 0, and was "
     "compared with nothing. loadkit serve shows them to the admin key alone, where there are several."
 )
+METRICS_UNREAD = (
+    "/metrics could not be read (%s): what the server's Prometheus counters say is unknown, not 0"
+)
+MODELS_UNREAD = "/v1/models could not be read (%s): what it may say of the model's cache and tokenizer is unknown"
 SALTED = (
     "cache: salt. Every request carried a salt of this run: isolation from what the cache held "
     "before, which stays there and takes its room. No reset."
 )
+
+
+def served_model(control: ControlPlane, wanted: str | None, url: str) -> ModelCard:
+    """The model to ask for. A list of models that cannot be had stops nobody who names one; else
+    NotListed, and InputError as of `choose_model`."""
+    try:
+        cards = control.list_models()
+    except NotListed:
+        if wanted is None:
+            raise
+        return ModelCard(wanted)
+    return choose_model(cards, wanted, url)
 
 
 def choose_model(cards: list[ModelCard], wanted: str | None, url: str) -> ModelCard:

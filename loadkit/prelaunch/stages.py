@@ -26,7 +26,7 @@ from loadkit.gate import Verdict, decide_folder, read_json
 from loadkit.gate.inputs import Expected, checked, read_run
 from loadkit.gate.policy import policy_of
 from loadkit.locust_users.launcher import run_profile
-from loadkit.locust_users.preparing import Choices, choose_model
+from loadkit.locust_users.preparing import Choices, served_model
 from loadkit.prelaunch.state import age, digest, is_finished, kept, open_folder, set_aside
 from loadkit.profiles import Profile
 from loadkit.report import write_report, write_whole
@@ -198,7 +198,7 @@ def _default_model() -> str:
 def _card(job: Job, url: str) -> ModelCard:
     """The served model, with what only /metrics tell of its cache (vLLM, SGLang)."""
     with ControlPlane(Endpoint.parse(url), key=job.key) as control:
-        card = choose_model(control.list_models(), job.model if job.url else None, url)
+        card = served_model(control, job.model if job.url else None, url)
         setup = None if card.num_blocks is not None else control.cache_setup()
     if setup is None:
         return card

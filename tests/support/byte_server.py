@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 Step = bytes | float | Callable[[socket.socket], None]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+CHUNKED_HEAD = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class ByteServer:
@@ -79,7 +80,8 @@ def _read_request(connection: socket.socket) -> bytes:
             return b""
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    _, given, rest = head.lower().partition(b"content-length:")
+    length = int(rest.split(b"\r\n")[0]) if given else 0
     while len(body) < length:
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body

@@ -73,10 +73,16 @@ class Server:
             writer.write(plain(401, b'{"error": {"message": "bad key"}}'))
             return True
         if path == "/v1/models":
-            writer.write(plain(200, b'{"data": [{"id": "scripted"}]}'))
+            rows = [{"id": name} for name in ["scripted", *self.leaks()]]
+            writer.write(plain(200, json.dumps({"data": rows}).encode()))
             return True
         if path == "/metrics":
-            text = "".join(
+            said = "".join(
+                f'# HELP leak {key}\nloadkit:prefix_cache_tokens_total{{cause="{key}"}} 1\n'
+                f'vllm:cache_config_info{{engine="{key}",block_size="16"}} 1\n'
+                for key in self.leaks()
+            )
+            text = said + "".join(
                 f"# TYPE vllm:prefix_cache_{k} counter\nvllm:prefix_cache_{k}_total {v}\n"
                 for k, v in counters.items()
             )
@@ -86,6 +92,11 @@ class Server:
             writer.write(plain(404, b"{}"))
             return True
         return await self.complete(json.loads(body), headers, read_at, writer)
+
+    def leaks(self):
+        """The key, its first and its last ten characters, where they are to be told everywhere."""
+        key = self.options.key
+        return [key, key[:10], key[-10:]] if self.options.mode == "leak" else []
 
     async def complete(self, request, headers, read_at, writer):
         options = self.options
@@ -106,6 +117,17 @@ class Server:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
         writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
         writer.write(chunk(event({"choices": [{"delta": {"role": "assistant", "content": None}}]})))
+        for key in self.leaks():
+            call = {"index": 0, "id": key, "function": {"name": key, "arguments": key}}
+            for delta in (
+                {"content": key[:4]},
+                {"content": key[4:]},
+                {"reasoning_content": key},
+                {"tool_calls": [call]},
+            ):
+                said = {"id": key, "model": key, "system_fingerprint": key}
+                said["choices"] = [{"delta": delta, "finish_reason": key}]
+                writer.write(chunk(event(said)))
         num_tokens = min(options.tokens, request["max_tokens"])
         for number in range(num_tokens):
             await asyncio.sleep(options.gap if number else options.ttft)
@@ -119,7 +141,9 @@ class Server:
         details = {"cached_tokens": cached}
         usage = {"prompt_tokens": prompt, "completion_tokens": num_tokens}
         usage["prompt_tokens_details"] = details
-        writer.write(chunk(event({"choices": [{"delta": {}, "finish_reason": "length"}]})))
+        usage["loadkit"] = dict.fromkeys(self.leaks(), 1)
+        reason = "".join(self.leaks()) or "length"
+        writer.write(chunk(event({"choices": [{"delta": {}, "finish_reason": reason}]})))
         writer.write(chunk(event({"choices": [], "usage": usage})))
         writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         await writer.drain()
@@ -133,7 +157,7 @@ async def main():
     parser.add_argument("--tokens", type=int, default=4)
     parser.add_argument("--ttft", type=float, default=0.02)
     parser.add_argument("--gap", type=float, default=0.005)
-    parser.add_argument("--mode", choices=("ok", "cut", "busy", "echo"), default="ok")
+    parser.add_argument("--mode", choices=("ok", "cut", "busy", "echo", "leak"), default="ok")
     parser.add_argument("--key")
     options = parser.parse_args()
     server = await asyncio.start_server(Server(options).serve, "127.0.0.1", 0, limit=1 << 22)

@@ -80,7 +80,22 @@ def test_llama_cpp_without_its_cached_counter_cannot_give_a_rate() -> None:
     assert parse_prefix_counters("llamacpp:prompt_tokens_total 30\n") is None
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+def test_a_broken_line_of_another_family_takes_nothing_away_and_labels_are_known_words() -> None:
+    broken = 'http_requests{path="/x" 7\nvllm:other_total{ 1\n'
+    foreign = 'loadkit:prefix_cache_tokens_total{cause="sk-canary-key"} 64\n'
+    counters = parse_prefix_counters(broken + VLLM + foreign)
+    assert counters == parse_prefix_counters(VLLM)
+    assert counters is not None
+
+
+@pytest.mark.parametrize(
+    "line", ['vllm:prefix_cache_hits_total{a="', "vllm:prefix_cache_hits_total"]
+)
+def test_a_broken_line_of_our_own_counters_makes_them_unknown(line: str) -> None:
+    assert parse_prefix_counters(VLLM + line) is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-1", "1e300"])
 def test_what_is_no_number_counts_nothing(value: str) -> None:
     queries = f"vllm:prefix_cache_queries_total {value}\n"
     assert parse_prefix_counters(queries + "vllm:prefix_cache_hits_total 3\n") is None
