@@ -49,9 +49,9 @@ class ModelCard(msgspec.Struct, frozen=True):
     max_model_len: int | None = None
     block_size: int | None = None
     num_blocks: int | None = None
-    kept_blocks: tuple[int, ...] = ()
     tokenizer_fingerprint: str | None = None
     returns_token_ids: bool = False
+    kept_blocks: tuple[int, ...] = ()
 
 
 class NotListed(InputError):

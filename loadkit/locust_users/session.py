@@ -17,9 +17,9 @@ from gevent.pool import Group
 
 from loadkit.client.answer import Response
 from loadkit.client.bodies import request_body
-from loadkit.client.chunks import UNREADABLE
 from loadkit.client.decoder import ToolCall
 from loadkit.client.exchange import USER_LEFT
+from loadkit.client.foreign import UNREADABLE
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.receipt import Receipt
 from loadkit.client.stream import NO_CONNECTION, StreamClient, quoted
