@@ -12,7 +12,7 @@ from loadkit.analysis.nodes import NodeStream, node_stream
 from loadkit.analysis.reuse import Reuse
 from loadkit.analysis.stack import Positions, stack_positions
 from loadkit.analysis.weighted import WeightedHits, weighted_hits
-from loadkit.core.split import Split
+from loadkit.core.split import Split, check_shares
 
 DEFAULT_POINTS = 24
 POINT_CAUSES = (
@@ -44,6 +44,11 @@ class CurvePoint(msgspec.Struct, frozen=True):
     miss_compulsory: float | None
     miss_capacity: float | None
     block_hit_rate: float | None
+
+    def __post_init__(self) -> None:
+        shares = msgspec.structs.asdict(self)
+        del shares["capacity_blocks"], shares["capacity_tokens"]
+        check_shares("a point of the curve", shares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from loadkit.analysis.per_request import PerRequest, per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.engine_pools import Placement, place, with_pools
 from loadkit.core.errors import InputError
-from loadkit.core.split import CAUSES
+from loadkit.core.split import CAUSES, check_shares
 from loadkit.core.trace import Trace
 
 SCHEMA = "loadkit.analysis/1"
@@ -39,6 +39,9 @@ class InfiniteCache(msgspec.Struct, frozen=True):
     organic_hit_rate: float | None
     block_hit_rate: float | None
     per_request_mean_hit_rate: float | None
+
+    def __post_init__(self) -> None:
+        check_shares("the infinite cache", msgspec.structs.asdict(self))
 
 
 class Analysis(msgspec.Struct, frozen=True):

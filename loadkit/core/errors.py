@@ -4,6 +4,7 @@ LoadkitError                 root; never raised itself
 ├── InputError       exit 2  a log, profile, option or endpoint that the user can correct
 │   └── FormatError  exit 2  a row of a log that does not fit its format; carries file and line
 ├── CannotMeasure    exit 3  the input is fine but no honest figure can be made from it
+├── InternalError    exit 3  loadkit found an impossible number of its own; nothing is printed
 └── GateFailed       exit 1  the gate was asked and said FAIL
 """
 
@@ -48,6 +49,21 @@ class CannotMeasure(LoadkitError):
     def __init__(self, what: str, *, code: str | None = None, remedy: str | None = None):
         self.what, self.code, self.remedy = what, code, remedy
         super().__init__(what + (f" ({remedy})" if remedy else ""))
+
+
+class InternalError(LoadkitError):
+    """A figure that cannot be: a negative part, or a rate outside 0..1. A fault of loadkit.
+
+    It is raised where results are made, so that such a figure is never printed or written.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what}: this is a fault of loadkit, not of your input; nothing was reported (please"
+            " report it, with the command and what it read)"
+        )
 
 
 class GateFailed(LoadkitError):

@@ -9,6 +9,7 @@ import msgspec
 
 from loadkit.analysis.curve import CurvePoint
 from loadkit.analysis.simulate.engine_pools import Placement
+from loadkit.core.split import check_shares
 
 SCHEMA = "loadkit.forecast/1"
 
@@ -72,6 +73,10 @@ class Estimate(msgspec.Struct, frozen=True):
     confidence: float | None = None
     method: str | None = None
 
+    def __post_init__(self) -> None:
+        ends = {"estimate": self.estimate, "low": self.low, "high": self.high}
+        check_shares("a forecast", ends)
+
 
 class Split(msgspec.Struct, frozen=True):
     """Shares of prompt tokens by cause at the asked capacity; None when refused.
@@ -86,6 +91,9 @@ class Split(msgspec.Struct, frozen=True):
     miss: float | None = None
     miss_compulsory: float | None = None
     miss_capacity: float | None = None
+
+    def __post_init__(self) -> None:
+        check_shares("the forecast's split", msgspec.structs.asdict(self))
 
 
 class ForecastPoint(CurvePoint, frozen=True):
@@ -107,6 +115,9 @@ class Baselines(msgspec.Struct, frozen=True):
     own_rate: float | None
     scaled_capacity: float | None
     last_third: float | None
+
+    def __post_init__(self) -> None:
+        check_shares("the naive answers", msgspec.structs.asdict(self))
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -134,6 +145,9 @@ class Forecast(msgspec.Struct, frozen=True):
     warm_hit_rate: float | None = None
     assumes: str | None = None
     placement: Placement | None = None
+
+    def __post_init__(self) -> None:
+        check_shares("the forecast", {"warm_hit_rate": self.warm_hit_rate})
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: plain dicts, lists, numbers and None."""

@@ -232,7 +232,7 @@ def _scaled_split(late: WeightedHits, index: int, rate: float) -> Split:
         name: (total.rate(name) or 0.0) * scale
         for name in ("replay_same_session", "replay_cross_session", "continuation", "shared")
     }
-    return Split(**parts, miss=1 - sum(parts.values()))
+    return Split(**parts, miss=max(0.0, 1 - sum(parts.values())))
 
 
 def _point(

@@ -35,6 +35,7 @@ from loadkit.gate.verdict import (
     Verdict,
     counted,
 )
+from loadkit.runs.splits import unexplained_note
 
 _RATE_CODES = ("replay_mirage", "unlike_production", "cache_underperforms")
 
@@ -204,6 +205,10 @@ def _notes(
             " with like"
         )
     notes += _too_short(run, requests)
+    found = run.split
+    lost = unexplained_note(found.miss_unexplained, found.prompt_tokens, found.miss_unexplained_why)
+    if lost is not None:
+        notes.append(f"miss_unexplained: {lost}")
     notes.append(_scenario(forecast))
     if loose := loosened(policy.thresholds):
         notes.append(f"{policy.source} tolerates more than loadkit does: {', '.join(loose)}")

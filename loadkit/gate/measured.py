@@ -48,6 +48,8 @@ class MeasuredSplit(msgspec.Struct, frozen=True):
     continuation_rate: Rate | None
     shared_rate: Rate | None
     organic_hit_rate: Rate | None
+    miss_unexplained: Count | None = None
+    miss_unexplained_why: str | None = None
 
     @property
     def replay_rate(self) -> float:

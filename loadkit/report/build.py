@@ -15,7 +15,7 @@ from loadkit.gate.rates import hit_rate, organic_rate
 from loadkit.gate.requests import Requests, read_requests
 from loadkit.report import shown
 from loadkit.report.fit import Rate, fit
-from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Report, Side, Waits
+from loadkit.report.model import CAUSES, MISSES, PARTS, Curve, Facts, Report, Side, Waits
 from loadkit.report.objectives import objectives
 from loadkit.report.sent import sent
 from loadkit.report.shown import fitting
@@ -122,6 +122,8 @@ def measured_side(
         organic_hit_rate=split["organic_hit_rate"],
         organic_low=ends[0] if ends else None,
         organic_high=ends[1] if ends else None,
+        misses=_misses({part: split.get(f"{part}_rate") for part in MISSES}),
+        caching_off=split.get("miss_unexplained_why") == "caching_off",
     )
 
 
@@ -144,7 +146,14 @@ def expected_side(expected: dict[str, Any]) -> Side:
         conclusive=conclusive,
         organic_low=organic.get("low"),
         organic_high=organic.get("high"),
+        misses=_misses({"miss_unexplained": 0.0} | {part: split.get(part) for part in MISSES[:2]}),
     )
+
+
+def _misses(shares: dict[str, float | None]) -> dict[str, float]:
+    """The shares by cause of miss; empty if one is not known."""
+    known = {part: share for part, share in shares.items() if share is not None}
+    return known if len(known) == len(shares) else {}
 
 
 def headline(sides: list[Side], run: dict[str, Any], gate: dict[str, Any] | None = None) -> str:

@@ -31,10 +31,19 @@ NAMES = {
     "miss": "miss",
     "miss_capacity": "miss, evicted",
     "miss_compulsory": "miss, never seen",
+    "miss_unexplained": "miss, unexplained",
 }
 _ROW, _BAR = 78, 34
 LEFT, RIGHT, TOP, BOTTOM = 44, 20, 12, 44
 _STACK = (*PARTS[:4], "miss_capacity", "miss_compulsory")
+
+
+def miss_name(part: str, sides: Sequence[Side]) -> str:
+    """A miss's cause in words; where the sides' caches are off, that is the name of the unexplained."""
+    odd = [side for side in sides if side.misses.get("miss_unexplained")]
+    if part == "miss_unexplained" and odd and all(side.caching_off for side in odd):
+        return "miss, caching is off"
+    return NAMES[part]
 
 
 def split_bars(sides: Sequence[Side], width: float) -> Markup:
@@ -69,10 +78,15 @@ def _bar(side: Side, top: float, width: float) -> Markup:
         words = "no split by cause is known"
         return tag("g", *head, box, text(8, top + 46, words, class_="quiet"))
     segments, x = [], 0.0
-    for part in PARTS:
-        share = side.parts[part] or 0.0
+    shares = dict(side.parts)
+    if side.misses:
+        del shares["miss"]
+        shares.update(side.misses)
+    for part, known in shares.items():
+        share = known or 0.0
         if share > 0:
-            segments.append(_segment(part, share, x, top + 24, share * width))
+            name = miss_name(part, [side])
+            segments.append(_segment(part, name, share, x, top + 24, share * width))
             x += share * width
     return tag("g", *head, *segments, *_whisker(side, top + 24 + _BAR + 6, width))
 
@@ -88,10 +102,10 @@ def _whisker(side: Side, y: float, width: float) -> list[Markup]:
     return [tag("g", tag("title", words), *lines)]
 
 
-def _segment(part: str, share: float, x: float, y: float, width: float) -> Markup:
-    title = tag("title", f"{NAMES[part]}: {percent(share)} of prompt tokens")
+def _segment(part: str, name: str, share: float, x: float, y: float, width: float) -> Markup:
+    title = tag("title", f"{name}: {percent(share)} of prompt tokens")
     box = tag("rect", title, x=x, y=y, width=width, height=_BAR, class_=f"fill-{part}")
-    name = NAMES[part].split(" (")[0]
+    name = name.split(" (")[0]
     label = f"{name} {percent(share, 0)}" if width > 7 * len(name) + 46 else percent(share, 0)
     if width < 38:
         return tag("g", box)

@@ -129,6 +129,7 @@ _STEPS = {
     "block_rounding": "only whole blocks are kept",
     "last_block_rule": "the last token is always computed",
     "reusable": "= reusable in an infinite cache",
+    "caching_off": "the prefix cache is off",
     "eviction": "evicted at the server's size",
     "kept_places": "states and windows are kept elsewhere",
     "held_by_running": "room held by running requests",
@@ -149,6 +150,8 @@ def gap_table(facts: Sequence[Facts]) -> Table | None:
         return None
     rows = []
     for key, words in _STEPS.items():
+        if key == "caching_off" and all(gap.get(key) is None for gap in known):
+            continue
         shown = count if key in _SUMS else signed
         cells = tuple(shown(gap.get(key)) for gap in known)
         rows.append(Row(words, cells, style="total" if key in _SUMS else None))

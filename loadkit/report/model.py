@@ -16,6 +16,7 @@ from loadkit.report.timeline import Timeline
 
 SCHEMA = "loadkit.report/1"
 PARTS = ("continuation", "shared", "replay_cross_session", "replay_same_session", "miss")
+MISSES = ("miss_compulsory", "miss_capacity", "miss_unexplained")
 CAUSES = ("continuation", "shared", "replay", "miss")
 
 
@@ -24,7 +25,8 @@ class Side(msgspec.Struct, frozen=True):
 
     measured: from a run; else from a forecast. basis: what the figures were counted from.
     conclusive: False for a forecast that says itself that it cannot be relied on. organic_low and
-    organic_high: its interval, as low and high are the hit rate's.
+    organic_high: its interval, as low and high are the hit rate's. misses: the miss by cause, empty
+    where that is not known. caching_off: that is why misses are unexplained.
     """
 
     label: str
@@ -38,6 +40,8 @@ class Side(msgspec.Struct, frozen=True):
     conclusive: bool = True
     organic_low: float | None = None
     organic_high: float | None = None
+    misses: dict[str, float] = {}
+    caching_off: bool = False
 
     @property
     def replay(self) -> float | None:

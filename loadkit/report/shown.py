@@ -97,6 +97,10 @@ class _Split(msgspec.Struct):
     miss_rate: Rate | None
     sessions: Count = 0
     hit_rate_half_width: Seconds | None = None
+    miss_compulsory_rate: Rate | None = None
+    miss_capacity_rate: Rate | None = None
+    miss_unexplained_rate: Rate | None = None
+    miss_unexplained_why: str | None = None
 
 
 class _Witness(msgspec.Struct):

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from loadkit.report.charts import NAMES
+from loadkit.report.charts import NAMES, miss_name
 from loadkit.report.fit import Fit
-from loadkit.report.model import CAUSES, PARTS, Curve, Facts, Side, Waits
+from loadkit.report.model import CAUSES, MISSES, PARTS, Curve, Facts, Side, Waits
 from loadkit.report.words import count, is_figure, milliseconds, percent, signed, yes_no
 
 # p99 of fewer than 100 is the slowest; of fewer than this it says nothing about the rest.
@@ -43,11 +43,21 @@ def split_table(sides: Sequence[Side]) -> Table:
             continue
         cells = tuple(percent(side.parts[part]) for side in sides)
         rows.append(Row(NAMES[part], cells, swatch=part))
+    rows += _miss_rows(sides)
     organic = tuple(percent(side.organic_hit_rate) for side in sides)
     rows.append(Row("organic hit rate", organic, style="sum"))
     spans = tuple(_span(side.organic_low, side.organic_high, side.measured) for side in sides)
     rows.append(Row("its interval", spans))
     return Table("share of prompt tokens", tuple(map(_short, sides)), tuple(rows))
+
+
+def _miss_rows(sides: Sequence[Side]) -> list[Row]:
+    """The miss by cause, as far as sides know it; what no side has is left out."""
+    return [
+        Row(miss_name(part, sides), tuple(percent(s.misses.get(part)) for s in sides), swatch=part)
+        for part in MISSES
+        if any(side.misses.get(part) for side in sides)
+    ]
 
 
 def _short(side: Side) -> str:

@@ -26,7 +26,7 @@ from loadkit.runs.prediction import OF_THE_LOG
 from loadkit.runs.reconcile import reconcile
 from loadkit.runs.record import Record
 from loadkit.runs.sent import in_order_of_sending, write_sent
-from loadkit.runs.splits import split_requests, total_split
+from loadkit.runs.splits import split_requests, total_split, unexplained_note
 from loadkit.runs.summary import (
     common_errors,
     invalid_reasons,
@@ -117,7 +117,12 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     warm = warm_note(gathered.records, view.answered, run["reconciliation"])
     late = [UNASKED.format(context.unasked)] if context.unasked else []
     slow = load_notes(context.stalls)
-    run["notes"] = [*context.notes, *made.notes, *([warm] if warm else []), *late, *slow]
+    split = run["split"]
+    lost = unexplained_note(
+        split["miss_unexplained"], split["prompt_tokens"], split["miss_unexplained_why"]
+    )
+    found = [note for note in (lost, warm) if note]
+    run["notes"] = [*context.notes, *made.notes, *found, *late, *slow]
     best = predictions.best if predictions else None
     write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")

@@ -6,6 +6,7 @@ From what was sent to what the server reported:
     + block_rounding  only whole blocks are kept
     + last_block_rule the last token of a prompt is always computed, so its block never hits
     = reusable        what an infinite cache of the run's own traffic gives
+    + caching_off     the server's prefix cache is off, so nothing can hit
     + eviction        seen, but pushed out at the server's capacity
     + kept_places     seen, but the server keeps states and windows elsewhere in the prompt
     + held_by_running room that running requests held; at most what simulating them costs
@@ -36,6 +37,7 @@ from loadkit.runs.view import View
 PARTS = (
     "block_rounding",
     "last_block_rule",
+    "caching_off",
     "eviction",
     "kept_places",
     "held_by_running",
@@ -56,18 +58,20 @@ def usage_gap(view: View, *, by_place: bool = False) -> dict[str, int | None] | 
     cached = np.array([record.cached_tokens or 0 for record in view.answered], np.int64)
     cached[~usable] = 0
     reusable = int(best.reusable_tokens.sum())
+    lost = difference(_sum(best.resident_tokens), reusable)
     steps: dict[str, int | None] = {
         "matched": _sum(predictions.matched),
         "block_rounding": difference(_sum(predictions.unruled), _sum(predictions.matched)),
         "last_block_rule": difference(reusable, _sum(predictions.unruled)),
         "reusable": reusable,
-        "eviction": None if by_place else difference(_sum(best.resident_tokens), reusable),
-        "kept_places": difference(_sum(best.resident_tokens), reusable) if by_place else 0,
+        "caching_off": lost if best.caching_off else None,
+        "eviction": None if best.caching_off or by_place else lost,
+        "kept_places": lost if by_place else 0,
         "warm_cache": max(0, int((cached - best.reusable_tokens)[usable].sum())),
         "not_reported": -int(best.expected_tokens[~usable].sum()),
     }
     rest = int(cached.sum()) - reusable
-    named = ("eviction", "kept_places", "warm_cache", "not_reported")
+    named = ("caching_off", "eviction", "kept_places", "warm_cache", "not_reported")
     rest -= sum(steps[name] or 0 for name in named)
     steps["held_by_running"] = _held(predictions, rest)
     rest -= steps["held_by_running"] or 0

@@ -268,6 +268,9 @@ def _predict(
         setup=setup,
         exact=_is_exact(trace, setup, resident, context),
         drawn_tokens=drawn,
+        caching_off=context.prefix_caching is False,
+        several_caches=_several(context),
+        by_place=bool(context.kept_blocks),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,13 @@ from loadkit.core.trace import IntArray
 Rows = npt.NDArray[np.bool_]
 # What run.json keeps of the analysis of what was sent, as it is where there is none.
 OF_THE_LOG: dict[str, Any] = {"curve": [], "append_only": None, "diversity": None}
+
+
+# Why a miss of something reusable is not explained by eviction: the cache is off, states and windows
+# are kept elsewhere, its size is not known, it is one of several, or the prediction at its size hits.
+Unexplained = Literal[
+    "caching_off", "kept_places", "capacity_unknown", "several_caches", "beyond_eviction"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,8 @@ class Prediction:
     drawn_tokens: (d, n) the same in orders of the engine's work that the client cannot tell from the
     likeliest; no rows: there is one order; None: not simulated.
     exact False: hits also depend on what no client can see, such as who got which slot.
+    caching_off: the server says so. several_caches: nobody tells which of them took a request.
+    by_place: resident_tokens are those of the few places where states and windows are kept.
     """
 
     prompt_tokens: IntArray
@@ -35,6 +44,29 @@ class Prediction:
     setup: str | None = None
     exact: bool = True
     drawn_tokens: IntArray | None = None
+    caching_off: bool = False
+    several_caches: bool = False
+    by_place: bool = False
+
+    @property
+    def unexplained(self) -> Unexplained:
+        """Why a miss of something reusable is not explained, if eviction does not explain it."""
+        if self.caching_off:
+            return "caching_off"
+        if self.by_place:
+            return "kept_places"
+        if self.resident_tokens is not None:
+            return "beyond_eviction"
+        return "several_caches" if self.several_caches else "capacity_unknown"
+
+    def evicted_tokens(self, row: int) -> int:
+        """Reusable tokens of a request that eviction explains, in the order of the engine's work that
+        explains most; 0 where that cannot be told."""
+        if self.resident_tokens is None or self.caching_off or self.by_place:
+            return 0
+        drawn = [] if self.drawn_tokens is None else self.drawn_tokens[:, row].tolist()
+        least = min(int(tokens) for tokens in (self.resident_tokens[row], *drawn))
+        return max(0, int(self.reusable_tokens[row]) - least)
 
     @property
     def expected_tokens(self) -> IntArray:

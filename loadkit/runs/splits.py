@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+import msgspec
+
 from loadkit.core.split import Split, attribute
-from loadkit.runs.prediction import Prediction, Rows
+from loadkit.runs.prediction import Prediction, Rows, Unexplained
 from loadkit.runs.record import Record
 
 PARTS = (
@@ -18,8 +20,17 @@ PARTS = (
     "shared",
     "miss",
     "miss_capacity",
+    "miss_unexplained",
     "miss_compulsory",
 )
+_WHY = {
+    "caching_off": "the server's prefix cache is off",
+    "kept_places": "the server keeps states or windows at a few places of a prompt only",
+    "capacity_unknown": "the cache's size is not known, so neither is what was evicted",
+    "several_caches": "which of the server's caches took a request is not known, so neither is what"
+    " was evicted",
+    "beyond_eviction": "eviction at the cache's size does not explain it",
+}
 
 
 def has_usable_usage(record: Record) -> bool:
@@ -47,11 +58,13 @@ class RequestSplits:
 
     source: see `split_source`. splits: None where usage or source is missing. replay:
     "same_session", "cross_session" or None for a prompt that was new when it was sent.
+    unexplained: why misses may be miss_unexplained; None where the server names all causes.
     """
 
     source: str | None
     splits: tuple[Split | None, ...]
     replay: tuple[str | None, ...]
+    unexplained: Unexplained | None = None
 
     def only(self, rows: Rows) -> RequestSplits:
         """The requests where `rows` is True."""
@@ -60,6 +73,7 @@ class RequestSplits:
             self.source,
             tuple(self.splits[index] for index in kept),
             tuple(self.replay[index] for index in kept),
+            self.unexplained,
         )
 
 
@@ -75,11 +89,13 @@ def split_requests(answered: Sequence[Record], prediction: Prediction | None) ->
             splits.append(server_split(record, replay[row]))
         else:
             splits.append(_attributed(record, prediction, row))
-    return RequestSplits(source, tuple(splits), replay)
+    why = prediction.unexplained if prediction and source == "attributed" else None
+    return RequestSplits(source, tuple(splits), replay, why)
 
 
 def server_split(record: Record, repeat: str | None) -> Split | None:
-    """The server's own split; None if it gave none, or one of more tokens than the prompt has.
+    """The server's own split; None if it gave none, or an impossible one: a negative part, or more
+    tokens than the prompt has.
 
     A server knows prompts, not our sessions: if it reports `replay` as one number, our record of who
     sent the prompt before says which kind it was.
@@ -93,18 +109,20 @@ def server_split(record: Record, repeat: str | None) -> Split | None:
         same += rest
     else:
         cross += rest
-    split = Split(
-        prompt_tokens=record.prompt_tokens,
-        replay_same_session=same,
-        replay_cross_session=cross,
-        continuation=said.get("continuation", 0),
-        shared=said.get("shared", 0),
-        miss_capacity=said.get("miss_capacity", 0),
-    )
-    return split if split.miss_compulsory >= 0 else None
+    parts = {
+        "replay_same_session": same,
+        "replay_cross_session": cross,
+        "continuation": said.get("continuation", 0),
+        "shared": said.get("shared", 0),
+        "miss_capacity": said.get("miss_capacity", 0),
+    }
+    if min(parts.values()) < 0 or sum(parts.values()) > record.prompt_tokens:
+        return None
+    return Split(prompt_tokens=record.prompt_tokens, **parts)
 
 
 def _attributed(record: Record, prediction: Prediction | None, row: int) -> Split:
+    """Of what was reusable and did not hit, eviction is blamed for no more than it explains."""
     assert prediction is not None
     assert record.cached_tokens is not None
     assert record.prompt_tokens is not None
@@ -115,14 +133,9 @@ def _attributed(record: Record, prediction: Prediction | None, row: int) -> Spli
         replay=prediction.replay[row],
     )
     lost = max(0, int(prediction.reusable_tokens[row]) - record.cached_tokens)
-    return Split(
-        split.prompt_tokens,
-        split.replay_same_session,
-        split.replay_cross_session,
-        split.continuation,
-        split.shared,
-        miss_capacity=min(lost, split.miss),
-    )
+    lost = min(lost, split.miss)
+    evicted = min(lost, prediction.evicted_tokens(row))
+    return msgspec.structs.replace(split, miss_capacity=evicted, miss_unexplained=lost - evicted)
 
 
 def _repeats(answered: Sequence[Record]) -> tuple[str | None, ...]:
@@ -156,9 +169,20 @@ def total_split(requests: RequestSplits, answered: Sequence[Record]) -> dict[str
         **{name: getattr(total, name) if total else None for name in PARTS},
         "hit_rate": total.rate("hit") if total else None,
         **{f"{name}_rate": total.rate(name) if total else None for name in PARTS},
+        "miss_unexplained_why": requests.unexplained if total and total.miss_unexplained else None,
         "organic_hit_rate": _organic(requests),
         "hit_rate_half_width": half_width(requests, answered),
     }
+
+
+def unexplained_note(tokens: int | None, prompt_tokens: int | None, why: str | None) -> str | None:
+    """What to know of a run's `miss_unexplained`; None if there is none."""
+    if not tokens or not prompt_tokens:
+        return None
+    return (
+        f"{tokens:,} prompt tokens ({tokens / prompt_tokens:.1%}) could have hit and did not:"
+        f" {_WHY.get(why or '', 'nobody knows why')}"
+    )
 
 
 def half_width(requests: RequestSplits, answered: Sequence[Record]) -> float | None:

@@ -53,6 +53,7 @@ _SPLIT = {
     "continuation": _I,
     "shared": _I,
     "miss_capacity": _I,
+    "miss_unexplained": _I,
     "miss_compulsory": _I,
 }
 _PREDICTED = {"reusable_tokens": _I, "resident_tokens": _I, "own_prefix_tokens": _I}

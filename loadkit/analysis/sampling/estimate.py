@@ -142,7 +142,7 @@ class _Counted:
         hit = rates["hit_rate"]
         return InfiniteCache(
             **rates,
-            miss=None if hit is None else 1 - hit,
+            miss=None if hit is None else max(0.0, 1 - hit),
             organic_hit_rate=None if organic is None else min(1.0, organic / _SCALE),
             block_hit_rate=None,
             per_request_mean_hit_rate=None,
@@ -155,7 +155,7 @@ class _Counted:
             **rates,
             capacity_blocks=size,
             capacity_tokens=None if size is None else size * self._kept.block_size,
-            miss_compulsory=None if ever is None else 1 - ever,
+            miss_compulsory=None if ever is None else max(0.0, 1 - ever),
             miss_capacity=None if ever is None or hit is None else ever - hit,
             block_hit_rate=None,
             standard_error=self.standard_error(index),
@@ -172,7 +172,9 @@ class _Counted:
         """By cause and in all; None without tokens."""
         if not (tokens := self._hits.prompt_tokens):
             return dict.fromkeys((*_CAUSES, "hit_rate"))
-        shares = (self._hits.hit_tokens[0, index] / _SCALE / tokens).tolist()
+        found = self._hits.hit_tokens[0, index] / _SCALE / tokens
+        # The light blocks' weight is rounded, so where all is hit the sum may be above 1 by a hair.
+        shares = (found / max(1.0, float(found.sum()))).tolist()
         return dict(zip(_CAUSES, shares, strict=True)) | {"hit_rate": sum(shares)}
 
 

@@ -13,7 +13,7 @@ from loadkit.analysis.simulate.policies import simulate
 from loadkit.analysis.simulate.slots import DEFAULT_SIMILARITY, simulate_slots
 from loadkit.analysis.simulate.tiers import TIER_NAMES, simulate_tiers
 from loadkit.analysis.weighted import WeightedHits, weighted_hits
-from loadkit.core.split import Split
+from loadkit.core.split import Split, check_shares
 from loadkit.core.trace import Trace
 
 # Without capacities the policies are compared at these shares of the log's distinct blocks.
@@ -51,6 +51,9 @@ class Rates(msgspec.Struct, frozen=True):
     miss_compulsory: float | None
     miss_capacity: float | None
     organic_hit_rate: float | None
+
+    def __post_init__(self) -> None:
+        check_shares("a simulated cache", msgspec.structs.asdict(self))
 
 
 def rates_of(requests: PerRequest) -> Rates:

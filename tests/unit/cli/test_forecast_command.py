@@ -174,3 +174,36 @@ def test_prompts_only_is_the_forecast_of_the_log_without_its_responses(
     assert (with_replies["log"]["replies"], alone["log"]["replies"]) == (True, False)
     assert alone["hit_rate"] == asked(loadkit, prompts, *options)[1]["hit_rate"]
     assert alone["hit_rate"]["estimate"] < with_replies["hit_rate"]["estimate"]
+
+
+@pytest.fixture
+def partial_tails(tmp_path: Path) -> Path:
+    """300 prompts of 100 tokens in blocks of 512: every id stands for a partial block."""
+    rows = (
+        {"timestamp": at * 10_000, "input_length": 100, "output_length": 5,
+         "hash_ids": [1 + at % 3], "session_id": f"s{at}"}
+        for at in range(300)
+    )  # fmt: skip
+    path = tmp_path / "s.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_ids_of_partial_blocks_are_forecast_as_they_are_analyzed(
+    loadkit: Call, partial_tails: Path
+) -> None:
+    told = json.loads(loadkit("forecast", partial_tails, "--engine", "none", "--json").out)
+    counted = json.loads(loadkit("analyze", partial_tails, "--engine", "none", "--json").out)
+    assert told["hit_rate"]["estimate"] == counted["infinite"]["hit_rate"] == 297 / 300
+    assert told["curve"] == counted["curve"]
+
+
+@pytest.mark.parametrize("command", ["forecast", "analyze"])
+def test_an_impossible_figure_is_told_as_a_fault_and_never_printed(
+    command: str, loadkit: Call, partial_tails: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadkit.analysis.nodes.hit_tokens", lambda blocks, _, size: blocks * size)
+    answer = loadkit(command, partial_tails, "--engine", "none")
+    assert (answer.code, answer.out) == (3, "")
+    assert answer.err.startswith("loadkit: a part of ")
+    assert "fault of loadkit" in answer.err

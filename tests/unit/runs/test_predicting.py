@@ -91,13 +91,33 @@ def test_without_ids_the_text_alone_predicts_and_the_gap_stays_unexplained(
     assert found["agrees"] is False
 
 
-def test_a_small_cache_makes_capacity_misses(work: Path, tmp_path: Path, tokenizer: str) -> None:
+@pytest.mark.parametrize(
+    ("known", "parts", "why"),
+    [
+        ({"capacity_blocks": 2}, (4, 0), None),
+        ({"capacity_blocks": 1000}, (0, 4), "eviction at the cache's size does not explain it"),
+        ({}, (0, 4), "the cache's size is not known, so neither is what was evicted"),
+        ({"prefix_caching": False}, (0, 4), "the server's prefix cache is off"),
+    ],
+)
+def test_what_eviction_does_not_explain_is_a_miss_unexplained(
+    known: dict[str, Any],
+    parts: tuple[int, int],
+    why: str | None,
+    work: Path,
+    tmp_path: Path,
+    tokenizer: str,
+) -> None:
     ids = [IDS[word] for word in "ijkl"] + [25]
     journal(work, 0, two_turns(ids))
-    known = context(scheduled=2, tokenizer=tokenizer, block_size=4)
-    split = finish_run(work, tmp_path / "run", known)["split"]
-    # 12 tokens could hit, the server reports 8: 4 were seen before and are gone
-    assert (split["hit"], split["miss_capacity"], split["miss_compulsory"]) == (8, 4, 11)
+    known = {"scheduled": 2, "tokenizer": tokenizer, "block_size": 4} | known
+    run = finish_run(work, tmp_path / "run", context(**known))
+    split = run["split"]
+    # 12 tokens could hit, the server reports 8.
+    assert (split["hit"], split["miss_compulsory"]) == (8, 11)
+    assert (split["miss_capacity"], split["miss_unexplained"]) == parts
+    told = f"4 prompt tokens (17.4%) could have hit and did not: {why}"
+    assert (told in run["notes"]) == (why is not None)
 
 
 def test_another_tokenizer_than_the_servers_makes_no_prediction(

@@ -31,7 +31,35 @@ def test_a_count_is_attributed_to_the_own_prefix_first_and_the_rest_is_shared() 
     )
     result = split_requests([record], prediction)
     assert result.source == "attributed"
-    assert result.splits == (Split(100, continuation=48, shared=12, miss_capacity=20),)
+    assert result.splits == (Split(100, continuation=48, shared=12, miss_unexplained=20),)
+
+
+@pytest.mark.parametrize(
+    ("known", "parts", "why"),
+    [
+        # 96 tokens could hit, 40 did: of the 56 lost, a cache of the server's size had evicted 32.
+        ({"resident_tokens": np.array([64])}, (32, 24), "beyond_eviction"),
+        # A cache that never filled has evicted nothing.
+        ({"resident_tokens": np.array([96])}, (0, 56), "beyond_eviction"),
+        ({"resident_tokens": np.array([0])}, (56, 0), None),
+        ({"several_caches": True}, (0, 56), "several_caches"),
+        ({"resident_tokens": np.array([0]), "caching_off": True}, (0, 56), "caching_off"),
+    ],
+)
+def test_eviction_is_blamed_for_what_it_explains_and_the_rest_is_unexplained(
+    known: dict[str, Any], parts: tuple[int, int], why: str | None
+) -> None:
+    record = answered("a", 1, 0.0, cached_tokens=40)
+    prediction = predicted(replay=(None,), reusable_tokens=np.array([96]), **known)
+    total = total_split(split_requests([record], prediction), [record])
+    assert (total["miss_capacity"], total["miss_unexplained"]) == parts
+    assert (total["miss_compulsory"], total["miss_unexplained_why"]) == (4, why)
+
+
+def test_a_servers_split_with_a_negative_part_is_not_believed() -> None:
+    said = {"continuation": -10, "shared": 50}
+    record = answered("a", 1, 0.0, cached_tokens=40, server_split=said)
+    assert split_requests([record], None).splits == (None,)
 
 
 def test_hits_of_a_replayed_prompt_are_replay_of_its_kind() -> None:
@@ -51,7 +79,7 @@ def test_a_servers_split_of_more_tokens_than_the_prompt_has_is_not_believed() ->
     )
     result = split_requests([record], prediction)
     assert result.source == "attributed"
-    assert result.splits == (Split(100, continuation=48, shared=42, miss_capacity=6),)
+    assert result.splits == (Split(100, continuation=48, shared=42, miss_unexplained=6),)
     assert split_requests([record], None).splits == (None,)
 
 
@@ -106,7 +134,8 @@ def test_the_parts_of_a_total_sum_to_its_prompt_tokens() -> None:
     assert total["prompt_tokens"] == 300
     assert (total["replay_cross_session"], total["continuation"], total["shared"]) == (96, 48, 16)
     assert total["hit"] == 160
-    assert (total["miss"], total["miss_capacity"], total["miss_compulsory"]) == (140, 16, 124)
+    assert (total["miss"], total["miss_unexplained"], total["miss_compulsory"]) == (140, 16, 124)
+    assert (total["miss_capacity"], total["miss_unexplained_why"]) == (0, "capacity_unknown")
     assert total["hit_rate"] == 160 / 300
     # organic: the two new prompts, 64 of their 200 tokens
     assert total["organic_hit_rate"] == 0.32
