@@ -75,6 +75,7 @@ def show(run: dict[str, Any], folder: Path, *, as_json: bool) -> None:
         screen.print(split_table(rates, screen.width))
     for error in run["errors"]:
         screen.print(f"{error['requests']} x {error_words(error)}")
+    screen.print(run["reconciliation"]["says"])
     for note in run["notes"]:
         screen.print(f"note: {note}")
     screen.print(f"run folder: {folder}")
@@ -137,8 +138,15 @@ def _outcomes(run: dict[str, Any]) -> str:
 
 
 def _hit_rate(run: dict[str, Any]) -> str:
-    """Token-weighted: cached tokens that the server reported / prompt tokens."""
+    """Token-weighted: cached tokens that the server reported, or as predicted where its counters
+    confirm that and answers say nothing / prompt tokens."""
     cached, prompt = run["totals"]["cached_tokens"], run["totals"]["prompt_tokens"]
+    split = run["split"]
+    if cached is None and split["source"] == "predicted":
+        return (
+            f"{percent(split['hit_rate'])} (token-weighted, {split['hit']:,} of"
+            f" {split['prompt_tokens']:,} prompt tokens; predicted, and the server's counters agree)"
+        )
     if cached is None or not prompt:
         return "the server reported no cached tokens" if run["requests"]["ok"] else "n/a"
     return f"{percent(cached / prompt)} (token-weighted, {cached:,} of {prompt:,} prompt tokens)"

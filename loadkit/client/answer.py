@@ -202,11 +202,12 @@ def _doubt_prompt(decoded: Decoded, response: Response) -> Iterator[str]:
 def _doubt_usage(response: Response) -> Iterator[str]:
     """More cached tokens than prompt tokens cannot be: then the cached ones are not known."""
     usage = response.usage
-    if usage.cached_tokens is None or usage.prompt_tokens is None:
-        return
-    if usage.cached_tokens > usage.prompt_tokens:
-        response.usage = usage._replace(cached_tokens=None)
-        yield f"{usage.cached_tokens} cached of {usage.prompt_tokens} prompt tokens"
+    cached, prompt = usage.cached_tokens, usage.prompt_tokens
+    if cached is not None and prompt is not None and cached > prompt:
+        said = f"{cached} cached of {prompt} prompt tokens"
+        response.usage = usage = usage._replace(cached_tokens=None, doubt=said)
+    if usage.doubt is not None:
+        yield usage.doubt
 
 
 def _fail(response: Response, outcome: Outcome, error: str) -> None:

@@ -26,6 +26,9 @@ class PrefixCounters(msgspec.Struct, frozen=True):
     ("vllm", "sglang", "llamacpp"). by_cause: loadkit:prefix_cache_tokens_total, empty elsewhere.
     started_unix_s: process_start_time_seconds, added up over processes; None where not shown. Two
     readings that differ in it are of two servers, or of one that was started again.
+    prompts: prompt tokens of requests, each counted once; None where not shown. `queries` may have
+    more: vLLM before mid 2026 looks a request up again each time that it cannot be admitted.
+    external_hits: of `hits`, those that a store outside the engine had.
     """
 
     source: str
@@ -33,6 +36,16 @@ class PrefixCounters(msgspec.Struct, frozen=True):
     hits: float
     by_cause: dict[str, float] = {}
     started_unix_s: float | None = None
+    prompts: float | None = None
+    external_hits: float = 0.0
+
+
+class CounterSample(msgspec.Struct, frozen=True):
+    """A reading in mid-run: asked for at `asked_s`, there at `got_s`, seconds after the run's start."""
+
+    asked_s: float
+    got_s: float
+    counters: PrefixCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class _Dialect:
     source: str
     queries: tuple[str, ...]
     hits: tuple[str, ...]
+    prompts: str | None = None
 
 
 DIALECTS = (
@@ -50,6 +64,7 @@ DIALECTS = (
         "vllm",
         ("vllm:prefix_cache_queries",),
         ("vllm:prefix_cache_hits", "vllm:external_prefix_cache_hits"),
+        "vllm:prompt_tokens",
     ),
     _Dialect("sglang", ("sglang:prompt_tokens",), ("sglang:cached_tokens",)),
     # llama.cpp's prompt_tokens counts only the tokens that were NOT cached.
@@ -89,6 +104,8 @@ def parse_prefix_counters(text: str) -> PrefixCounters | None:
                 sum(totals.get(name, 0.0) for name in dialect.hits),
                 by_cause,
                 totals.get(_STARTED),
+                totals.get(dialect.prompts or ""),
+                sum(totals.get(name, 0.0) for name in dialect.hits[1:]),
             )
     return None
 

@@ -19,12 +19,16 @@ SPLIT_NAMES = (
 
 
 class Usage(NamedTuple):
-    """Tokens of one request as the server counts them; prompt_tokens includes cached ones."""
+    """Tokens of one request as the server counts them; prompt_tokens includes cached ones.
+
+    doubt: what the server said of cached tokens that cannot be; None where it said nothing or a count.
+    """
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     server_split: dict[str, int] | None = None
+    doubt: str | None = None
 
 
 def read_usage(answer: Mapping[str, Any]) -> Usage:
@@ -48,7 +52,9 @@ def read_usage(answer: Mapping[str, Any]) -> Usage:
         prompt = _sum(_count(timings, "cache_n"), _count(timings, "prompt_n"))
     if output is None:
         output = _count(timings, "predicted_n")
-    return Usage(prompt, output, cached, _server_split(usage))
+    said = [(_mapping(usage, "prompt_tokens_details"), "cached_tokens")]
+    said += [(usage, name) for name in ("cached_tokens", "prompt_cache_hit_tokens")]
+    return Usage(prompt, output, cached, _server_split(usage), _unreadable(cached, *said))
 
 
 def _anthropic(usage: Mapping[str, Any]) -> Usage:
@@ -56,7 +62,20 @@ def _anthropic(usage: Mapping[str, Any]) -> Usage:
     created = _count(usage, "cache_creation_input_tokens")
     fresh = _count(usage, "input_tokens")
     prompt = None if fresh is None else fresh + (cached or 0) + (created or 0)
-    return Usage(prompt, _count(usage, "output_tokens"), cached, _server_split(usage))
+    doubt = _unreadable(cached, (usage, "cache_read_input_tokens"))
+    return Usage(prompt, _count(usage, "output_tokens"), cached, _server_split(usage), doubt)
+
+
+def _unreadable(cached: int | None, *said: tuple[Mapping[str, Any], str]) -> str | None:
+    """Why there is no count although a field for one was filled: text, a fraction, less than 0.
+
+    The value itself is not repeated: it may be anything that a server cares to send."""
+    if cached is not None:
+        return None
+    for parent, key in said:
+        if parent.get(key) is not None:
+            return f"{key} of type {type(parent[key]).__name__} is no number of tokens"
+    return None
 
 
 def _server_split(usage: Mapping[str, Any]) -> dict[str, int] | None:

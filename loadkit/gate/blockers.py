@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import ceil
 
-from loadkit.gate.failures import warm_cache
+from loadkit.gate.failures import impossible_answers, is_proven, warm_cache
 from loadkit.gate.inputs import Expected, Measured
 from loadkit.gate.verdict import Code, Reason, counted
+from loadkit.runs.plausible import CounterDoubts
 from loadkit.thresholds import Thresholds
 
-Check = Callable[[Measured, Expected, Thresholds], Iterator[Reason]]
-
 _ROUNDING = 1e-9  # of a difference of two rates
-SEND_MORE = "send more sessions, each with its own prompts"
+_WIDEST = 0.2  # the widest that max_half_width may be set to
 _SAME_SETTING = (
     "run loadkit forecast again with the tokenizer, block size and capacity that is tested"
 )
 _SERVED_TOKENIZER = "run again with the served model's own folder or name as --tokenizer"
+_ALONE = "let nobody else use the server during the run"
 # Codes in run.json that say the clock, not the traffic, made a run invalid.
 _LATE = frozenset({"invalid_timing", "loop_stalled", "loop_stall", "stalled", "stalls"})
 
 
-def blockers(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
-    """Every reason for which this run or this forecast cannot be judged.
+def send_more(sessions: float) -> str:
+    """The command that sends so many sessions."""
+    return (
+        f"send more sessions, each with its own prompts: loadkit run PROFILE --set"
+        f" traffic.sessions={ceil(sessions):,}".replace(",", "")
+    )
+
+
+def run_blockers(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """Every reason for which this run cannot be judged, whatever it is compared with.
 
     A run that is not valid is not judged any further: what else it lacks follows from that.
     """
     if run.status == "invalid":
         yield _invalid_run(run)
-        checks: tuple[Check, ...] = (_refused, _other_setting)
-    else:
-        checks = (
-            *(_refused, _other_setting, _template_differs, _late, _not_reported),
-            *(_too_few, _too_small_log, _perhaps_warm, _witnesses_differ),
-        )
-    for check in checks:
-        yield from check(run, expected, limits)
+        return
+    for check in (_template_differs, _late, _not_reported, _too_few, _perhaps_warm, *_WITNESSES):
+        yield from check(run, limits)
+
+
+def forecast_blockers(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """Every reason for which this forecast's rate says nothing about this run's. What the server's
+    cache does with what was sent can be judged all the same."""
+    yield from _without_interval(expected)
+    yield from _other_setting(run, expected, limits)
+    if run.status != "invalid":
+        yield from _too_small_log(run, expected, limits)
+
+
+def forecast_doubts(expected: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """Why no run passes by this forecast; one that lies beyond both of its ends fails all the same."""
+    yield from _refused(expected, limits)
+    yield from _full_of_replays(expected, limits)
 
 
 def is_large_enough(run: Measured, limits: Thresholds) -> bool:
@@ -55,38 +74,48 @@ def _invalid_run(run: Measured) -> Reason:
     )
 
 
-def _refused(_: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
+def _without_interval(expected: Expected) -> Iterator[Reason]:
     rate = expected.hit_rate
-    if expected.status != "ok" or rate.estimate is None:
-        needs = expected.needs or "the log is too small for the traffic asked about"
-        seen = (
-            ""
-            if rate.low is None or rate.high is None
-            else (
-                f": {100 * rate.low:.1f}% to {100 * rate.high:.1f}% is less sure than was asked for"
-            )
-        )
-        message = f"the forecast names no rate that can be relied on{seen}"
-        yield Reason("forecast_refused", message, None, rate.estimate, needs)
-    elif None in (rate.low, rate.high) and rate.method != "exact":
+    if rate.estimate is None or expected.status != "ok" or None not in (rate.low, rate.high):
+        return
+    if rate.method != "exact":
         message = "the forecast has no interval, so nobody can tell how far off it may be"
         remedy = "make it again with this version's loadkit forecast"
         yield Reason("forecast_refused", message, None, rate.estimate, remedy)
-    else:
-        yield from _vague(expected, limits)
 
 
-def _vague(expected: Expected, limits: Thresholds) -> Iterator[Reason]:
-    """A forecast that nearly any run fits, or whose log is itself full of replays."""
-    low, high = expected.hit_rate.low, expected.hit_rate.high
-    half = 0.0 if low is None or high is None else (high - low) / 2
-    if half > limits.max_half_width + _ROUNDING:
+def _refused(expected: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """No rate at all, or one that is less sure than was asked for, or than the gate allows."""
+    rate, needs = expected.hit_rate, expected.needs
+    if rate.estimate is None or None in (rate.low, rate.high):
+        if expected.status != "ok" or rate.estimate is None:
+            message = "the forecast names no rate that can be relied on"
+            remedy = needs or "make it from a longer log: loadkit forecast LONGER_LOG -o FILE"
+            yield Reason("forecast_refused", message, None, rate.estimate, remedy)
+        return
+    low, high = rate.low or 0.0, rate.high or 0.0
+    half, most = (high - low) / 2, limits.max_half_width
+    seen = f"{100 * low:.1f}% to {100 * high:.1f}%, ±{100 * half:.2f} points"
+    longer = f"narrow it: {needs}" if needs else "forecast from a longer log of production"
+    if half > most + _ROUNDING:
         message = (
-            f"the forecast is only sure to ±{100 * half:.0f} points, at most"
-            f" {100 * limits.max_half_width:.0f} may be: nearly any run would fit it"
+            f"the forecast is only sure to {seen}, at most {100 * most:g} may be: nearly any run"
+            " would fit it"
         )
-        remedy = expected.needs or "make the forecast from a longer log of production"
-        yield Reason("forecast_refused", message, half, limits.max_half_width, remedy)
+        remedy = longer
+        if half <= _WIDEST:
+            allowed = ceil(1000 * half - 1e-6) / 1000
+            remedy += f"; or accept it: max_half_width: {allowed:g} in gate.yaml, loadkit gate --policy gate.yaml"
+        yield Reason("forecast_refused", message, half, most, remedy)
+    elif expected.status != "ok":
+        message = f"the forecast names no rate that can be relied on: {seen}, is less sure than was asked for"
+        accepted = ceil(1000 * half - 1e-6) / 10
+        remedy = f"accept that width: loadkit forecast LOG --target {accepted:g}; or {longer}"
+        yield Reason("forecast_refused", message, half, None, remedy)
+
+
+def _full_of_replays(expected: Expected, limits: Thresholds) -> Iterator[Reason]:
+    """A log that is itself full of replays."""
     replay = expected.split.replay_rate
     if replay is not None and replay > limits.max_expected_replay:
         message = (
@@ -95,7 +124,8 @@ def _vague(expected: Expected, limits: Thresholds) -> Iterator[Reason]:
         )
         remedy = (
             "forecast from a log of real users; if yours do send the same prompts again, set"
-            " max_expected_replay in gate.yaml"
+            f" max_expected_replay: {ceil(100 * replay) / 100:g} in gate.yaml, loadkit gate --policy"
+            " gate.yaml"
         )
         yield Reason("forecast_refused", message, replay, limits.max_expected_replay, remedy)
 
@@ -132,7 +162,7 @@ def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Ite
         yield Reason("forecast_refused", message, *figures, _SAME_SETTING)
 
 
-def _template_differs(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+def _template_differs(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     """Servers say no fingerprint, but which tokens a prompt has, or how many. A prediction of the
     server's own ids does not need the tokenizer."""
     if run.prompt_ids is not None and run.prompt_ids.source == "server":
@@ -186,7 +216,7 @@ def _capacities_differ(measured: int | None, forecast: int | None, limits: Thres
     return abs(measured - forecast) > limits.max_capacity_difference * max(measured, forecast)
 
 
-def _late(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+def _late(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     """The policy's own limit; a run's own makes it invalid by itself. A closed loop is never late."""
     limit, delay = limits.max_schedule_delay_p99_s, run.schedule_delay_s.p99
     if limit is None or run.loop == "closed" or delay is None or delay <= limit:
@@ -196,7 +226,7 @@ def _late(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
     yield Reason("invalid_timing", message, delay, limit, remedy)
 
 
-def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+def _not_reported(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     if run.endpoint.prefix_caching is False:  # vLLM leaves out cached tokens that are 0
         return
     answered = run.answered
@@ -208,12 +238,19 @@ def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Re
     said = counted(answered, "answer")
     if run.reconciliation.usage.cached_tokens is None:
         message = f"the server reported no cached tokens in {said}"
-        remedy = "vLLM: --enable-prompt-tokens-details; SGLang: --enable-cache-report"
+        remedy = (
+            "start the server with --enable-prompt-tokens-details (vLLM) or --enable-cache-report"
+            " (SGLang); or let its counters confirm the prediction: /metrics open to this key, loadkit"
+            " run --tokenizer MODEL --block-size N"
+        )
     elif run.split.source is None:
         message = (
             "cached tokens were reported, but without a prediction they cannot be split by cause"
         )
-        remedy = "run with --tokenizer and the server's block size, or on a server that returns token ids"
+        remedy = (
+            "loadkit run --tokenizer MODEL --block-size N, as the server has them, or a server that"
+            " returns token ids"
+        )
     else:
         message = f"{silent} of {said} came without cached tokens"
         remedy = "find out which answers lack usage: requests.parquet, column cached_tokens"
@@ -222,13 +259,14 @@ def _not_reported(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Re
     yield Reason("not_reported", message, None, None, remedy)
 
 
-def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+def _too_few(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     answered, sessions = run.answered, run.split.sessions
     scheduled = run.requests.scheduled - run.left
     if answered < limits.min_requests:
         verb, least = "was" if answered == 1 else "were", limits.min_requests
         message = f"{counted(answered, 'request')} {verb} answered, at least {least} are needed"
-        yield Reason("too_few_samples", message, answered, least, SEND_MORE)
+        enough = max(limits.min_sessions, sessions * least / max(1, answered))
+        yield Reason("too_few_samples", message, answered, least, send_more(enough))
     elif answered < limits.min_answered_share * scheduled:
         message = f"only {answered} of {scheduled} planned requests were answered"
         remedy = "look at `requests` in run.json; send less at once, or give the run more time"
@@ -236,7 +274,7 @@ def _too_few(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]
     elif run.split.requests and sessions < limits.min_sessions:
         least = limits.min_sessions
         message = f"the run has {counted(sessions, 'session')}, at least {least} are needed"
-        yield Reason("too_few_samples", message, sessions, least, SEND_MORE)
+        yield Reason("too_few_samples", message, sessions, least, send_more(least))
 
 
 def _too_small_log(run: Measured, expected: Expected, limits: Thresholds) -> Iterator[Reason]:
@@ -252,19 +290,82 @@ def _too_small_log(run: Measured, expected: Expected, limits: Thresholds) -> Ite
             message = (
                 f"the forecast is from a log of {counted(number, noun)}, at least {least} needed"
             )
-            remedy = "make the forecast from a longer log of production"
+            remedy = "make it from a longer log: loadkit forecast LONGER_LOG -o FILE"
             yield Reason("too_few_samples", message, number, least, remedy)
             return
 
 
-def _perhaps_warm(run: Measured, _: Expected, __: Thresholds) -> Iterator[Reason]:
+def _perhaps_warm(run: Measured, _: Thresholds) -> Iterator[Reason]:
     """More hits than the answered requests explain may come from those whose answer never came."""
     reason = warm_cache(run)
     if reason and run.reconciliation.unanswered_requests:
         yield reason
 
 
-def _witnesses_differ(run: Measured, _: Expected, limits: Thresholds) -> Iterator[Reason]:
+def _perhaps_impossible(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """A few answers that cannot be true, or that requests without an answer may explain."""
+    reason = impossible_answers(run)
+    if reason and not is_proven(run, limits):
+        yield reason
+
+
+def _not_comparable(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """An answer whose prompt the server counts otherwise cannot be held against what was sent."""
+    found = run.reconciliation
+    judged, reported = found.impossible.judged, run.split.requests
+    if found.usage.cached_tokens is None or found.prediction.cached_tokens is None:
+        return
+    aside = found.impossible.off_grid + found.impossible.unreadable
+    if judged + aside >= (1 - limits.max_unreported_share) * reported:
+        return
+    message = (
+        f"in {reported - judged:,} of {counted(reported, 'answer')} the server counts other prompt"
+        " tokens than --tokenizer, so nobody can tell what they could reuse"
+    )
+    remedy = "loadkit run --tokenizer MODEL with the served model's tokenizer and chat template"
+    yield Reason("witnesses_differ", message, judged, reported, remedy)
+
+
+def _counters(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """Counters that cannot have counted this run alone: by bounds on what was answered and sent."""
+    found = run.reconciliation.counters
+    total = found.prompt_tokens or 0
+    short, over = found.queries_short or 0, found.queries_over or 0
+    least = limits.allowance * total
+    if found.restarted:
+        message = "the server's counters fell, or another process showed them, during the run"
+        remedy = "find out why it started again, then repeat loadkit run"
+    elif found.silent:
+        message = f"the server's counters stood still while it answered {total:,} prompt tokens"
+        remedy = (
+            "/metrics is of another server, or of a router that does not count: loadkit run --url"
+            " with the address of the engine itself"
+        )
+    elif short > least:
+        message = (
+            f"the server's counters lack {short:,} of {total:,} prompt tokens that were answered"
+            f"{_when(found)}: they are of a part of the servers, or stopped"
+        )
+        remedy = (
+            "loadkit run --url with the address of one engine, or of a router whose /metrics add up"
+            " all of them (loadkit serve --replicas N)"
+        )
+    elif over > least:
+        message = (
+            f"the server's counters have {over:,} prompt tokens more than the {total:,} that this run"
+            f" sent{_when(found)}: somebody else used the server"
+        )
+        remedy = f"{_ALONE}, then repeat loadkit run"
+    else:
+        return
+    yield Reason("counters_doubtful", message, max(short, over), 0, remedy)
+
+
+def _when(found: CounterDoubts) -> str:
+    return "" if found.at_s is None else f", at {found.at_s:.0f} s into the run"
+
+
+def _witnesses_differ(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     """Usage fields and the server's own counters, as rates: a counter also counts what a preempted
     request asks for twice, so that sums need not agree. Counters also have what users left and what
     failed inside; usage does not, so their rates may differ by as much as those requests' share."""
@@ -272,6 +373,7 @@ def _witnesses_differ(run: Measured, _: Expected, limits: Thresholds) -> Iterato
     silent = run.reconciliation.unanswered_requests
     allowance = limits.allowance + silent / max(1, silent + run.answered)
     if usage is None or counters is None or abs(usage - counters) <= allowance:
+        yield from _differ_on_the_way(run, limits)
         return
     message = (
         f"answers say that {100 * usage:.1f}% of prompt tokens came from the cache, the server's"
@@ -279,5 +381,75 @@ def _witnesses_differ(run: Measured, _: Expected, limits: Thresholds) -> Iterato
     )
     if silent:
         message += f"; {counted(silent, 'request')} without an answer cannot explain that much"
-    remedy = "let nobody else use the server during the run; see reconciliation in run.json"
-    yield Reason("not_reported", message, usage, counters, remedy)
+    remedy = f"{_ALONE}, then repeat loadkit run; the parts are in run.json, reconciliation"
+    yield Reason("witnesses_differ", message, usage, counters, remedy)
+
+
+def _differ_on_the_way(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """In sum they agree, but not when the hits were counted: answers report others' hits."""
+    found = run.reconciliation.counters
+    off = max(found.hits_short or 0, found.hits_over or 0)
+    if off <= limits.allowance * (found.prompt_tokens or 0):
+        return
+    message = (
+        f"the server's counters and its answers were {off:,} cached tokens apart in mid-run, although"
+        " not at the end: the answers do not report their own hits"
+    )
+    remedy = "report it to the server's makers; the readings are in server_metrics.parquet"
+    yield Reason("witnesses_differ", message, off, 0, remedy)
+
+
+def _counters_against_prediction(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """Where no answer reports cached tokens, the other two decide, if they agree."""
+    found = run.reconciliation
+    counters, predicted = found.prometheus, found.prediction_all_phases
+    if found.usage.cached_tokens is not None or found.impossible.unreadable:
+        return
+    if counters.rate is None or predicted.rate is None or not predicted.prompt_tokens:
+        return
+    split = run.split.source == "predicted"
+    if split and abs(counters.rate - predicted.rate) <= limits.allowance:
+        return
+    message = (
+        f"the server's counters say that {100 * counters.rate:.1f}% of prompt tokens came from the"
+        f" cache, the prediction {100 * predicted.rate:.1f}%, and no answer says which is right"
+    )
+    remedy = (
+        "start the server with --enable-prompt-tokens-details (vLLM) or --enable-cache-report"
+        " (SGLang), so that its answers say it"
+    )
+    yield Reason("witnesses_differ", message, counters.rate, predicted.rate, remedy)
+
+
+def _one_witness(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """A count that nothing confirms. A prediction for an unlimited cache does so only where the server
+    reused that much: less may be eviction, or a wrong count."""
+    found, tokens = run.reconciliation, run.split.prompt_tokens
+    usage, allowed = found.usage.cached_tokens, found.allowed_tokens
+    if usage is None or not tokens or found.prometheus.rate is not None:
+        return
+    if run.endpoint.prefix_caching is False:
+        return
+    if allowed is None:
+        message = "only the answers say how much was cached: nothing confirms it"
+        remedy = (
+            "loadkit run --tokenizer MODEL --block-size N, as the server has them, or let this key"
+            " read /metrics"
+        )
+    elif (
+        found.prediction_capacity_blocks is None and allowed[0] - usage > limits.allowance * tokens
+    ):
+        message = (
+            f"the answers say {usage:,} cached tokens, an unlimited cache would have had"
+            f" {allowed[0]:,}, and neither the cache's size nor a counter tells whether that is eviction"
+        )
+        remedy = "let this key read /metrics of the server: they tell both"
+    else:
+        return
+    yield Reason("not_reported", message, usage, allowed and allowed[0], remedy)
+
+
+_WITNESSES: tuple[Callable[[Measured, Thresholds], Iterator[Reason]], ...] = (
+    *(_perhaps_impossible, _not_comparable, _counters, _witnesses_differ),
+    *(_counters_against_prediction, _one_witness),
+)

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 
 from loadkit.gate.baseline import Change, Run, changes, check_counts, open_run
-from loadkit.gate.blockers import blockers, other_template
+from loadkit.gate.blockers import forecast_blockers, forecast_doubts, other_template, run_blockers
 from loadkit.gate.doubts import doubts, left_early
-from loadkit.gate.failures import hard_failures, is_shorter, rate_failures
+from loadkit.gate.failures import cache_failures, hard_failures, is_shorter, rate_failures
 from loadkit.gate.inputs import Expected, Measured, checked
 from loadkit.gate.objectives import missed
 from loadkit.gate.policy import Policy, loosened, policy_of
@@ -71,8 +71,17 @@ def _decide(
     requests = found.requests if found else None
     rates = compare(run, forecast, limits, requests)
     hard = list(hard_failures(run, limits))
-    open_questions = list(blockers(run, forecast, limits)) or list(left_early(run, rates, limits))
-    of_rate = [] if open_questions else list(rate_failures(run, forecast, rates, limits))
+    of_run = list(run_blockers(run, limits)) or list(left_early(run, rates, limits))
+    of_forecast = list(forecast_blockers(run, forecast, limits))
+    unsure = list(forecast_doubts(forecast, limits))
+    of_rate: list[Reason] = []
+    if not of_run:
+        of_rate = list(
+            cache_failures(run, limits)
+            if of_forecast
+            else rate_failures(run, forecast, rates, limits)
+        )
+    open_questions = [*of_run, *of_forecast, *unsure]
     changed = changes(found, old, limits.confidence) if found and old else ()
     asked = of_rate + _asked(run, policy, requests, found, old, changed)
     failures = [*(reason for reason in asked if reason.verdict == FAIL), *hard]
@@ -84,7 +93,8 @@ def _decide(
         [msgspec.structs.replace(reason, verdict=INCONCLUSIVE) for reason in open_questions],
         rates,
         policy,
-        _skipped(run, policy, requests, old, _forbidden(failures, bool(open_questions))),
+        _skipped(run, policy, requests, old)
+        | _unasked(failures, bool(of_run), bool(of_forecast or unsure)),
         _notes(run, forecast, policy, requests),
         _baseline(old, changed),
     )
@@ -144,23 +154,30 @@ def _checks(reasons: Iterable[Reason], skipped: dict[str, str]) -> Iterable[Chec
             yield Check(code, QUESTIONS[code], "passed")
 
 
-def _forbidden(failures: list[Reason], blocked: bool) -> str | None:
-    """Why the (other) checks of the rate were not made: the first that fails explains the rate."""
+def _unasked(failures: list[Reason], blocked: bool, unsure: bool) -> dict[str, str]:
+    """Why checks of the rate were not made, or not to their end: the first that fails explains it."""
     if blocked:
-        return "something else forbids it"
+        return dict.fromkeys(_RATE_CODES, "not judged: something else forbids it")
     found = [reason.code for reason in failures if reason.code in _RATE_CODES]
-    return f"{found[0]} explains the rate" if found else None
+    if found:
+        return dict.fromkeys(_RATE_CODES, f"not judged: {found[0]} explains the rate")
+    if unsure:
+        says = "judged only as far as the forecast can be relied on"
+        return dict.fromkeys(("replay_mirage", "unlike_production"), says)
+    return {}
 
 
 def _skipped(
-    run: Measured, policy: Policy, requests: Requests | None, old: Run | None, forbidden: str | None
+    run: Measured, policy: Policy, requests: Requests | None, old: Run | None
 ) -> dict[str, str]:
     """Codes that were not asked about, and why."""
     why: dict[str, str] = {}
-    if forbidden:
-        why |= dict.fromkeys(_RATE_CODES, f"not judged: {forbidden}")
-    elif run.reconciliation.prediction_capacity_blocks is None:
+    if run.reconciliation.prediction_capacity_blocks is None:
         why["cache_underperforms"] = "the server's capacity is not known"
+    if run.reconciliation.prediction.cached_tokens is None:
+        why["impossible_answers"] = "no prediction: nobody knows what could have been there"
+    if run.reconciliation.counters.readings == 0:
+        why["counters_doubtful"] = "the server shows no counters"
     if policy.slo is None:
         why["slo_missed"] = "no objectives: name `slo` in the profile or in gate.yaml"
     elif requests is None or run.status != "ok":
@@ -175,7 +192,7 @@ def _skipped(
 def _notes(
     run: Measured, forecast: Expected, policy: Policy, requests: Requests | None
 ) -> list[str]:
-    notes = []
+    notes = [run.reconciliation.says]
     if run.prompt_ids and run.prompt_ids.source == "server" and (differs := other_template(run)):
         notes.append(f"{differs}; the run's figures are made of the server's own token ids")
     if forecast.log.tokenizer_fingerprint is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadkit.gate.blockers import SEND_MORE
+from loadkit.gate.blockers import send_more
 from loadkit.gate.failures import is_upper_bound
 from loadkit.gate.inputs import Expected, Measured
 from loadkit.gate.requests import Requests
@@ -71,7 +71,13 @@ def _uneven(requests: Requests | None, limits: Thresholds) -> Reason | None:
         f" {limits.min_effective_sessions:g} are needed"
     )
     least = limits.min_effective_sessions
-    return Reason("too_few_samples", message, worth, least, "send more sessions, of like sizes")
+    return Reason(
+        "too_few_samples",
+        message,
+        worth,
+        least,
+        send_more(len(tokens) * least / max(worth, 1e-9)) + ", of like sizes",
+    )
 
 
 def _made_otherwise(run: Measured, expected: Expected, rates: Comparison) -> Reason | None:
@@ -136,7 +142,7 @@ def _too_uncertain(run: Measured, rates: Comparison, limits: Thresholds) -> Reas
     sessions = run.split.sessions
     if rates.interval is None or rates.half_width is None:
         message = "how far chance moves the measured hit rate is not known"
-        return Reason("too_few_samples", message, rates.measured, None, SEND_MORE)
+        return Reason("too_few_samples", message, rates.measured, None, send_more(2 * sessions))
     if rates.half_width <= limits.max_half_width:
         return None
     needed = round(sessions * (rates.half_width / limits.max_half_width) ** 2)
@@ -147,6 +153,6 @@ def _too_uncertain(run: Measured, rates: Comparison, limits: Thresholds) -> Reas
         f" {100 * limits.max_half_width:.0f} that may be",
         rates.half_width,
         limits.max_half_width,
-        f"send about {needed} sessions",
+        send_more(needed),
         rates.interval,
     )

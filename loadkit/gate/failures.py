@@ -9,6 +9,7 @@ from loadkit.gate.inputs import SAME_RATE, Expected, Measured
 from loadkit.gate.verdict import INCONCLUSIVE, Comparison, Reason, counted
 from loadkit.thresholds import Thresholds
 
+_ROUNDING = 1e-9  # of a difference of two rates
 _AS_LONG = 0.8  # of the forecast's sessions: with fewer, a low rate may be a cold cache's
 _NEW_PROMPTS = (
     "send what users send: sessions with their own prompts (loadkit run chat-assistant), or a"
@@ -21,7 +22,9 @@ def hard_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
 
     A wrap is planned, not observed: a run that is not valid may have ended before it.
     """
-    warm = warm_cache(run)
+    impossible, warm = impossible_answers(run), warm_cache(run)
+    if impossible and is_proven(run, limits):
+        yield impossible
     if warm and not run.reconciliation.unanswered_requests:
         yield warm
     if run.endpoint.prefix_caching is False:
@@ -51,6 +54,41 @@ def hard_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
         )
 
 
+def is_proven(run: Measured, limits: Thresholds) -> bool:
+    """Whether impossible answers move the rate for certain: every request was answered, and what was
+    too much is more than the least difference that counts."""
+    found, tokens = run.reconciliation, run.split.prompt_tokens or 0
+    return not found.unanswered_requests and (
+        found.impossible.excess_tokens > limits.allowance * tokens
+    )
+
+
+def impossible_answers(run: Measured) -> Reason | None:
+    """Answers with more cached tokens than any request of the run could have left there for them, with
+    parts of blocks, or with no number of tokens at all."""
+    found = run.reconciliation.impossible
+    if not found.count:
+        return None
+    kinds = (
+        (found.beyond, "more cached tokens than could have been there"),
+        (found.off_grid, "a part of a block"),
+        (found.unreadable, "a count that cannot be"),
+    )
+    said = ", ".join(f"{counted(count, 'answer')} with {what}" for count, what in kinds if count)
+    first = "; ".join(f"{one.session} turn {one.turn}: {one.why}" for one in found.first)
+    why = "the cache was not empty at the start, or the server does not tell the truth"
+    if found.off_grid and not found.beyond:
+        why = "its blocks are of another size than --block-size says, or it does not tell the truth"
+    return Reason(
+        "impossible_answers",
+        f"{said} of {run.answered:,}: {why}. The first: {first}",
+        found.count,
+        0,
+        "empty the cache first: loadkit run --reset; where the server cannot, loadkit run --set"
+        " cache=salt. If it happens again, the server's usage fields are wrong: report it there",
+    )
+
+
 def warm_cache(run: Measured) -> Reason | None:
     """More cached tokens than the answered requests could reuse. A fault only if every request was
     answered: others may have left blocks behind, too."""
@@ -76,20 +114,38 @@ def warm_cache(run: Measured) -> Reason | None:
 def rate_failures(
     run: Measured, expected: Expected, rates: Comparison, limits: Thresholds
 ) -> Iterator[Reason]:
-    """Faults of the hit rate: too high, right for the wrong reason, too low."""
+    """Faults of the hit rate: too high, right for the wrong reason, too low. A forecast that is less
+    sure than it should be still has two ends, and beyond both is beyond."""
     if rates.measured is None or rates.expected_low is None or rates.expected_high is None:
+        yield from cache_failures(run, limits)
         return
     allowance = rates.allowance or limits.allowance
+    excused = rates.replay_allowance or limits.allowance
+    if is_unsure(expected, limits):  # so is its share of replays, by as much
+        excused += (rates.expected_high - rates.expected_low) / 2
     if rates.measured > rates.expected_high + allowance:
         yield _above(run, expected, rates, rates.expected_high + allowance)
-    elif _excess_replay(rates) > (rates.replay_allowance or limits.allowance):
+    elif _excess_replay(rates) > excused:
         yield _wrong_reason(rates)
     elif run.endpoint.prefix_caching is False:
         return  # `hard_failures` says so: that the rate is low follows
-    elif underperforms := _underperforms(run, limits):
-        yield underperforms
+    elif underperforms := list(cache_failures(run, limits)):
+        yield from underperforms
     elif is_below(rates, limits) and not is_upper_bound(run, expected):
         yield _below(run, expected, rates)
+
+
+def cache_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
+    """What needs no forecast: the server's cache beside what was sent."""
+    if underperforms := _underperforms(run, limits):
+        yield underperforms
+
+
+def is_unsure(expected: Expected, limits: Thresholds) -> bool:
+    """Whether the forecast's interval is wider than it was asked to be, or than the gate allows."""
+    low, high = expected.hit_rate.low, expected.hit_rate.high
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    return expected.status != "ok" or half > limits.max_half_width + _ROUNDING
 
 
 def is_upper_bound(run: Measured, expected: Expected) -> bool:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from loadkit.runs.plausible import CounterDoubts, Impossible
+
 # A figure beyond what a float counts exactly is damage, not a run.
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -70,34 +72,43 @@ class Witness(msgspec.Struct, frozen=True):
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
-    """usage_all_phases and prometheus are of the whole run, the rest of its measured phase."""
+    """usage_all_phases, prometheus and prediction_all_phases are of the whole run, the rest of its
+    measured phase. says: whether the witnesses agree, in one line."""
 
     usage: Witness
     usage_all_phases: Witness
     prometheus: Witness
     prediction: Witness
+    prediction_all_phases: Witness
+    prediction_low_tokens: Count | None
+    prediction_high_tokens: Count | None
     prediction_infinite_tokens: Count | None
     prediction_capacity_blocks: Count | None
     prediction_overlap_tokens: Count | None
-    prediction_low_tokens: Count | None
-    prediction_high_tokens: Count | None
     unanswered_requests: Count
+    impossible: Impossible
+    counters: CounterDoubts
+    says: str
 
     @property
-    def resident_tokens(self) -> tuple[int, int] | None:
-        """Least and most that a cache of the server's size would have served: in every order of work
-        that the client cannot rule out, one request after another or with running requests holding
-        their blocks. None: capacity or prediction not known."""
+    def allowed_tokens(self) -> tuple[int, int] | None:
+        """Least and most cached tokens that the prediction allows: one request after another, with
+        running requests holding their blocks, and what else the run found. None: no prediction."""
         served = self.prediction.cached_tokens
-        if self.prediction_capacity_blocks is None or served is None:
+        if served is None:
             return None
         others = (
             self.prediction_overlap_tokens,
             self.prediction_low_tokens,
             self.prediction_high_tokens,
         )
-        possible = [served, *(tokens for tokens in others if tokens is not None)]
-        return min(possible), max(possible)
+        ends = [served, *(end for end in others if end is not None)]
+        return min(ends), max(ends)
+
+    @property
+    def resident_tokens(self) -> tuple[int, int] | None:
+        """The same at the server's size; None if that is not known either."""
+        return None if self.prediction_capacity_blocks is None else self.allowed_tokens
 
 
 class Tokenizer(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ under a hidden name, private to its owner, and goes away once the run folder is 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -23,13 +24,15 @@ from loadkit.locust_users.process import Address, LocustProcess
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
 from loadkit.locust_users.work import closed_context, kept_if_unwritten, make_work_folder
 from loadkit.profiles import Profile
-from loadkit.runs.context import RunContext
+from loadkit.runs.context import CounterSample, RunContext
 from loadkit.runs.folder import check_free, finish_run
 from loadkit.runs.journal import read_on
 from loadkit.runs.template import TemplateComparison
 from loadkit.traffic.plan import TrafficPlan
 
 POLL_S = 0.25
+# The server's counters in mid-run: often enough to see one that stands still or starts again.
+SAMPLE_S = 2.0
 # Locust must have begun within this, and must have left so long after its workers' end or limit.
 STARTUP_S = 60.0
 GRACE_S = 20.0
@@ -162,7 +165,7 @@ def _measure(
     interrupted = False
     with process:
         try:
-            _follow(load, process, first)
+            _follow(load, process, first, _Sampler(control, context))
         except KeyboardInterrupt:
             interrupted = True
     if not work.path.is_dir():
@@ -187,12 +190,34 @@ def _measure(
     )
 
 
-def _follow(load: _Load, process: LocustProcess, first: FirstAnswers) -> None:
+class _Sampler:
+    """Reads the server's counters now and then, if it showed any before the run."""
+
+    def __init__(self, control: ControlPlane, context: RunContext):
+        self._control, self._context = control, context
+        self._due = 0.0 if context.counters_before is not None else math.inf
+
+    def maybe_read(self, start_s: float | None) -> None:
+        """start_s: monotonic time of the run's start; None: it has not begun."""
+        asked = time.monotonic()
+        if start_s is None or asked < max(self._due, start_s):
+            return
+        counters = self._control.prefix_counters()
+        got = time.monotonic()
+        self._due = got + SAMPLE_S
+        if counters is not None:
+            sample = CounterSample(asked - start_s, got - start_s, counters)
+            self._context.counter_samples.append(sample)
+
+
+def _follow(load: _Load, process: LocustProcess, first: FirstAnswers, sampler: _Sampler) -> None:
     """Report progress until Locust ends. A headless run that hangs is left behind to be ended."""
     begun = time.monotonic()
     while process.wait(POLL_S) is None and load.work.path.is_dir():
         statuses = load.report()
         first.look()
+        start = load.work.started()
+        sampler.maybe_read(None if start is None else start.monotonic_s)
         if not load.settings.web and time.monotonic() > _deadline(load, statuses, begun):
             return
 

@@ -368,6 +368,7 @@ def make_record(play: _Play, response: Response, asked: Asked) -> Record:
         output_tokens=response.usage.output_tokens,
         cached_tokens=response.usage.cached_tokens,
         server_split=response.usage.server_split,
+        usage_doubt=response.usage.doubt,
         messages=asked.messages if sent and asked.prompt is None else [],
         tools=list(session.tools) if sent and asked.prompt is None else [],
         reply=response.text,

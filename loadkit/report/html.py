@@ -70,6 +70,7 @@ def _content(report: Report) -> dict[str, Any]:
         "causes": CAUSES,
         **_found(report),
         "agreement": tables.agreement_table(report.facts),
+        "witnesses": tables.witness_lines(report.facts),
         "facts": tables.facts_table(report.facts),
         "notes": _notes(report),
         "setting_rows": _setting_rows(report),

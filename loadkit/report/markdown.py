@@ -25,6 +25,7 @@ def render_markdown(report: Report) -> str:
     parts += [_table(tables.wait_table(waits), "time to first token, ") for waits in report.waits]
     parts += [_fit(one) for one in report.fits]
     parts += [_table(findings.objectives_table(one)) for one in report.objectives]
+    parts += [escape(line) for line in tables.witness_lines(report.facts)]
     parts += [_table(tables.agreement_table(report.facts), "three counts, ")]
     return "\n\n".join(parts) + "\n"
 

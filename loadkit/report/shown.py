@@ -125,6 +125,7 @@ class _Reconciliation(msgspec.Struct):
     usage_vs_prediction: _Gap
     agrees: bool | None
     usage_gap: dict[str, Gap | None] | None = None
+    says: str | None = None
 
 
 class _Point(msgspec.Struct):

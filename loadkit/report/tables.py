@@ -11,7 +11,15 @@ import msgspec
 from loadkit.report.charts import NAMES, miss_name
 from loadkit.report.fit import Fit
 from loadkit.report.model import CAUSES, MISSES, PARTS, Curve, Facts, Side, Waits
-from loadkit.report.words import count, is_figure, milliseconds, percent, signed, yes_no
+from loadkit.report.words import (
+    count,
+    is_figure,
+    milliseconds,
+    percent,
+    sentence,
+    signed,
+    yes_no,
+)
 
 # p99 of fewer than 100 is the slowest; of fewer than this it says nothing about the rest.
 MIN_FOR_P99 = 20
@@ -131,6 +139,12 @@ def agreement_table(facts: Sequence[Facts]) -> Table:
         row("agree", lambda r: yes_no(r["agrees"]), "total"),
     )
     return Table("tokens", tuple(one.label for one in facts), rows)
+
+
+def witness_lines(facts: Sequence[Facts]) -> list[str]:
+    """Of each run whether its witnesses agree, and why not; nothing of a run that does not say."""
+    found = ((one.label, one.run["reconciliation"].get("says")) for one in facts)
+    return [f"{label}: {sentence(str(says))}" for label, says in found if says]
 
 
 def facts_table(facts: Sequence[Facts]) -> Table:

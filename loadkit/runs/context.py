@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from loadkit.client.prometheus import PrefixCounters
+from loadkit.client.prometheus import CounterSample, PrefixCounters
 from loadkit.client.stalls import StallReport
 
-__all__ = ["PrefixCounters", "RunContext", "Stage", "StallReport", "Start"]
+__all__ = ["CounterSample", "PrefixCounters", "RunContext", "Stage", "StallReport", "Start"]
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -40,7 +40,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     done about the server's cache before the run ("as_is", "reset" or "salt"). missing_workers: load workers that died or never reported.
     interrupted: ended by Ctrl-C before its plan was done. stages: of a saturation search, by rate.
     unasked: connections on which more came than was asked for. stalls: what each worker that reported says about its own loop. freshness: what the plan's
-    prompts share, as `planning.FreshnessReport` has it.
+    prompts share, as `planning.FreshnessReport` has it. counter_samples: the server's counters in
+    mid-run, in order of time.
     """
 
     profile: dict[str, Any]
@@ -75,5 +76,6 @@ class RunContext(msgspec.Struct, kw_only=True):
     server_tokenizer_fingerprint: str | None = None
     counters_before: PrefixCounters | None = None
     counters_after: PrefixCounters | None = None
+    counter_samples: list[CounterSample] = []
     versions: dict[str, str] = {}
     notes: list[str] = []

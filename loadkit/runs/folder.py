@@ -21,9 +21,10 @@ from loadkit.runs.goodput import goodput, stages
 from loadkit.runs.histograms import write_histograms
 from loadkit.runs.journal import read_journal
 from loadkit.runs.latency import latency
+from loadkit.runs.plausible import may_have_been_counted
 from loadkit.runs.predicting import make_predictions
 from loadkit.runs.prediction import OF_THE_LOG
-from loadkit.runs.reconcile import reconcile
+from loadkit.runs.reconcile import confirmed_by_counters, reconcile
 from loadkit.runs.record import Record
 from loadkit.runs.sent import in_order_of_sending, write_sent
 from loadkit.runs.splits import split_requests, total_split, unexplained_note
@@ -106,9 +107,12 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     everything = in_order_of_sending(gathered.records)
     sent = folder / "sent.jsonl.gz"
     write_sent(everything, sent)
-    made = make_predictions(sent, everything, context)
+    unseen = [record for record in gathered.records if may_have_been_counted(record)]
+    made = make_predictions(sent, everything, context, unseen)
     predictions = made.predictions
-    splits = split_requests(everything, predictions.best if predictions else None)
+    confirmed = confirmed_by_counters(gathered.records, everything, predictions, context)
+    best = predictions.best if predictions else None
+    splits = split_requests(everything, best, confirmed=confirmed)
     view = measured_view(gathered, everything, splits, predictions)
     run = _run_json(view, context)
     run["tokenizer"] = msgspec.to_builtins(made.tokenizer)
@@ -123,7 +127,6 @@ def _write(folder: Path, gathered: Gathered, context: RunContext) -> dict[str, A
     )
     found = [note for note in (lost, warm) if note]
     run["notes"] = [*context.notes, *made.notes, *found, *late, *slow]
-    best = predictions.best if predictions else None
     write_requests(gathered.records, everything, splits, best, folder / "requests.parquet")
     write_server_metrics(context, folder / "server_metrics.parquet")
     write_histograms(view.answered, view.records, folder / "histograms.json")

@@ -29,6 +29,7 @@ from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
 from loadkit.core.units import plural
 from loadkit.runs.context import RunContext
+from loadkit.runs.plausible import possible_tokens
 from loadkit.runs.prediction import OF_THE_LOG, Prediction, Predictions
 from loadkit.runs.record import Record
 from loadkit.runs.sent import num_with_prompt_ids, reply_ids, write_sent
@@ -69,8 +70,13 @@ class Outcome(NamedTuple):
     template: TemplateCheck | None
 
 
-def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext) -> Outcome:
+def make_predictions(
+    sent: Path, answered: Sequence[Record], context: RunContext, unseen: Sequence[Record] = ()
+) -> Outcome:
     """Tokenizer, predictions and notes for the log `sent`, which has a row per answered request.
+
+    unseen: requests that the server may have computed although no answer came; what they left in its
+    cache, others may have found there.
 
     None with a note that says why, if there is no tokenizer (needed unless all prompts and replies
     came with token ids) or block size, the tokenizer is not the server's, or the analyzer refuses the
@@ -94,7 +100,7 @@ def make_predictions(sent: Path, answered: Sequence[Record], context: RunContext
             return Outcome(facts, None, [why_none], ids, template)
         if source == "server" and differs:
             tokenizer = None  # its texts would be others
-        predictions = _both(sent, answered, tokenizer, context)
+        predictions = _both(sent, answered, tokenizer, context, unseen)
         ids = msgspec.structs.replace(ids, source=source)
         notes = [
             *_of_the_ids(ids, template),
@@ -169,15 +175,31 @@ def block_size_of(context: RunContext) -> int | None:
     return context.block_size
 
 
+def block_rule(context: RunContext) -> int | None:
+    """Tokens a block where every hit must be whole blocks; None where that is not known for certain:
+    the engine shows no counters, matches token by token, or a store outside it had hits."""
+    after = context.counters_after
+    if after is None or after.source != "vllm" or after.external_hits:
+        return None
+    return context.block_size
+
+
 def _both(
-    sent: Path, answered: Sequence[Record], tokenizer: Tokenizer | None, context: RunContext
+    sent: Path,
+    answered: Sequence[Record],
+    tokenizer: Tokenizer | None,
+    context: RunContext,
+    unseen: Sequence[Record],
 ) -> Predictions:
     size = block_size_of(context)
     assert size is not None
     trace = _read(sent, tokenizer, size)
     found = analysis.analyze(trace, engine=engine_of(context)).to_dict()
     _place_in_the_folder(found["append_only"])
-    best = _predict(trace, answered, context, DRAWS)
+    best = replace(
+        _predict(trace, answered, context, DRAWS),
+        possible_tokens=_possible(sent.parent, trace, answered, unseen, tokenizer, context),
+    )
     predictions = Predictions(
         best,
         from_text=_from_text(sent, answered, tokenizer, context),
@@ -205,12 +227,44 @@ def _from_text(
     served tokenizer is to be had."""
     if tokenizer is None or all(record.reply_token_ids is None for record in answered):
         return None
-    handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=sent.parent)
+    trace = _trace_of(sent.parent, answered, tokenizer, context, token_ids=False)
+    return _predict(trace, answered, context)
+
+
+def _possible(
+    scratch: Path,
+    trace: Trace,
+    answered: Sequence[Record],
+    unseen: Sequence[Record],
+    tokenizer: Tokenizer | None,
+    context: RunContext,
+) -> IntArray:
+    """`possible_tokens` of the answered requests, with what the unseen ones may have left behind; their
+    prompts never came back as token ids, so it takes a tokenizer to know them."""
+    known = [record for record in unseen if record.prompt_key]
+    if not known or tokenizer is None:
+        return possible_tokens(reuse_of(trace, engine_of(context)), answered)
+    both = sorted([*answered, *known], key=lambda record: record.sent_s or 0.0)
+    whole = _trace_of(scratch, both, tokenizer, context)
+    found = possible_tokens(reuse_of(whole, engine_of(context)), both)
+    row_of = {id(record): row for row, record in enumerate(both)}
+    return found[[row_of[id(record)] for record in answered]]
+
+
+def _trace_of(
+    scratch: Path,
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    context: RunContext,
+    *,
+    token_ids: bool = True,
+) -> Trace:
+    """These records as the analyzer reads them, by way of a file that goes away again."""
+    handle, name = tempfile.mkstemp(suffix=".jsonl.gz", dir=scratch)
     os.close(handle)
     try:
-        write_sent(answered, Path(name), token_ids=False)
-        trace = _read(Path(name), tokenizer, block_size_of(context) or 1)
-        return _predict(trace, answered, context)
+        write_sent(records, Path(name), token_ids=token_ids)
+        return _read(Path(name), tokenizer, block_size_of(context) or 1)
     finally:
         Path(name).unlink()
 

@@ -28,6 +28,8 @@ class Prediction:
 
     replay: "same_session", "cross_session" or None. reusable_tokens: hit in an infinite cache that
     starts empty. resident_tokens: hit at the server's capacity (LRU); None: capacity not known.
+    possible_tokens: the most that may have been found, in whatever order the server computed what was
+    under way together (`runs.plausible`); None: not counted.
     setup: what the server was taken for, of those that its answers cannot tell apart otherwise.
     drawn_tokens: (d, n) the same in orders of the engine's work that the client cannot tell from the
     likeliest; no rows: there is one order; None: not simulated.
@@ -44,6 +46,7 @@ class Prediction:
     setup: str | None = None
     exact: bool = True
     drawn_tokens: IntArray | None = None
+    possible_tokens: IntArray | None = None
     caching_off: bool = False
     several_caches: bool = False
     by_place: bool = False
@@ -93,6 +96,7 @@ class Prediction:
             reusable_tokens=self.reusable_tokens[rows],
             resident_tokens=_only(self.resident_tokens, rows),
             drawn_tokens=None if self.drawn_tokens is None else self.drawn_tokens[:, rows],
+            possible_tokens=_only(self.possible_tokens, rows),
         )
 
 

@@ -31,7 +31,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     more than 1 after retries that were asked for; the times are the last attempt's.
     retry_after_s: what a 429 or 503 asked for. prompt: what went to /v1/completions instead of
     messages. compacted: this request replaced its session's history on purpose. resent: the server
-    closed a kept connection under the first copy, which it may have computed unseen.
+    closed a kept connection under the first copy, which it may have computed unseen. usage_doubt: what
+    the server said of cached tokens that cannot be; `cached_tokens` is None then.
 
     prompt_token_ids: the prompt as the server says that it computed it, 4 bytes a token
     (`core.blocks.packed_tokens`), about as much as the text of `messages`; None: it did not say.
@@ -71,6 +72,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry_after_s: float | None = None
     compacted: bool = False
     resent: bool = False
+    usage_doubt: str | None = None
 
     def bare(self, error: str) -> Record:
         """Who, when and how often, without anything that a server said: `malformed` for `error`. A

@@ -43,13 +43,18 @@ def has_usable_usage(record: Record) -> bool:
     return 0 <= record.cached_tokens <= record.prompt_tokens
 
 
-def split_source(answered: Sequence[Record], prediction: Prediction | None) -> str | None:
+def split_source(
+    answered: Sequence[Record], prediction: Prediction | None, *, confirmed: bool = False
+) -> str | None:
     """Who says what caused a hit: "server" if every answer carries its split, and one that can be,
-    "attributed" if the server's count is split by the prediction, None if neither is to be had."""
+    "attributed" if the server's count is split by the prediction, "predicted" if no answer has a count
+    and the server's counters `confirmed` the prediction, None if none is to be had."""
     usable = [record for record in answered if has_usable_usage(record)]
     if usable and all(server_split(record, None) is not None for record in usable):
         return "server"
-    return "attributed" if usable and prediction is not None else None
+    if prediction is None:
+        return None
+    return "attributed" if usable else "predicted" if confirmed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +82,28 @@ class RequestSplits:
         )
 
 
-def split_requests(answered: Sequence[Record], prediction: Prediction | None) -> RequestSplits:
+def split_requests(
+    answered: Sequence[Record], prediction: Prediction | None, *, confirmed: bool = False
+) -> RequestSplits:
     """Split every answered request. `prediction` must have the same rows in the same order."""
-    source = split_source(answered, prediction)
+    source = split_source(answered, prediction, confirmed=confirmed)
     replay = _repeats(answered) if prediction is None else prediction.replay
     splits: list[Split | None] = []
     for row, record in enumerate(answered):
-        if source is None or not has_usable_usage(record):
+        if source == "predicted" and prediction is not None:
+            tokens = int(prediction.expected_tokens[row]), int(prediction.prompt_tokens[row])
+            splits.append(_attributed(*tokens, prediction, row))
+        elif source is None or not has_usable_usage(record):
             splits.append(None)
         elif source == "server":
             splits.append(server_split(record, replay[row]))
         else:
-            splits.append(_attributed(record, prediction, row))
-    why = prediction.unexplained if prediction and source == "attributed" else None
+            assert prediction is not None
+            assert record.cached_tokens is not None
+            assert record.prompt_tokens is not None
+            splits.append(_attributed(record.cached_tokens, record.prompt_tokens, prediction, row))
+    known = prediction if source in ("attributed", "predicted") else None
+    why = known.unexplained if known else None
     return RequestSplits(source, tuple(splits), replay, why)
 
 
@@ -121,19 +135,15 @@ def server_split(record: Record, repeat: str | None) -> Split | None:
     return Split(prompt_tokens=record.prompt_tokens, **parts)
 
 
-def _attributed(record: Record, prediction: Prediction | None, row: int) -> Split:
+def _attributed(cached: int, prompt: int, prediction: Prediction, row: int) -> Split:
     """Of what was reusable and did not hit, eviction is blamed for no more than it explains."""
-    assert prediction is not None
-    assert record.cached_tokens is not None
-    assert record.prompt_tokens is not None
     split = attribute(
-        record.cached_tokens,
-        prompt_tokens=record.prompt_tokens,
+        cached,
+        prompt_tokens=prompt,
         own_prefix_tokens=int(prediction.own_prefix_tokens[row]),
         replay=prediction.replay[row],
     )
-    lost = max(0, int(prediction.reusable_tokens[row]) - record.cached_tokens)
-    lost = min(lost, split.miss)
+    lost = min(max(0, int(prediction.reusable_tokens[row]) - cached), split.miss)
     evicted = min(lost, prediction.evicted_tokens(row))
     return msgspec.structs.replace(split, miss_capacity=evicted, miss_unexplained=lost - evicted)
 

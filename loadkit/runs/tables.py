@@ -46,6 +46,7 @@ _RECORD = {
     "compacted": pa.bool_(),
     "resent": pa.bool_(),
     "left": pa.bool_(),
+    "usage_doubt": _S,
 }
 _SPLIT = {
     "replay_same_session": _I,
@@ -56,11 +57,18 @@ _SPLIT = {
     "miss_unexplained": _I,
     "miss_compulsory": _I,
 }
-_PREDICTED = {"reusable_tokens": _I, "resident_tokens": _I, "own_prefix_tokens": _I}
+_PREDICTED = {
+    "reusable_tokens": _I,
+    "possible_tokens": _I,
+    "resident_tokens": _I,
+    "own_prefix_tokens": _I,
+}
 REQUESTS_SCHEMA = pa.schema(
     {**_RECORD, "replay": _S, "main_cause": _S, **_SPLIT, **_PREDICTED}.items()
 )
-METRICS_SCHEMA = pa.schema({"moment": _S, "source": _S, "counter": _S, "tokens": _F}.items())
+METRICS_SCHEMA = pa.schema(
+    {"moment": _S, "at_s": _F, "source": _S, "counter": _S, "tokens": _F}.items()
+)
 
 
 def write_requests(
@@ -103,9 +111,15 @@ def _answer_columns(
 
 
 def write_server_metrics(context: RunContext, path: Path) -> None:
-    """Write the server's counters before and after the run, one row a counter; empty: unknown."""
+    """Write the server's counters before, during and after the run, one row a counter; empty:
+    unknown. at_s: seconds after the run's start of a reading in mid-run, else null."""
     rows = [
         *_counter_rows("before", context.counters_before),
+        *(
+            row
+            for sample in context.counter_samples
+            for row in _counter_rows("during", sample.counters, sample.got_s)
+        ),
         *_counter_rows("after", context.counters_after),
     ]
     _write_table(rows, METRICS_SCHEMA, path)
@@ -117,11 +131,21 @@ def _write_table(rows: list[dict[str, Any]], schema: pa.Schema, path: Path) -> N
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
-def _counter_rows(moment: str, counters: PrefixCounters | None) -> list[dict[str, Any]]:
+def _counter_rows(
+    moment: str, counters: PrefixCounters | None, at_s: float | None = None
+) -> list[dict[str, Any]]:
     if counters is None:
         return []
     values = {"queries": counters.queries, "hits": counters.hits, **counters.by_cause}
+    if counters.prompts is not None:
+        values["prompts"] = counters.prompts
     return [
-        {"moment": moment, "source": counters.source, "counter": name, "tokens": value}
+        {
+            "moment": moment,
+            "at_s": at_s,
+            "source": counters.source,
+            "counter": name,
+            "tokens": value,
+        }
         for name, value in values.items()
     ]

@@ -27,7 +27,7 @@ class View:
 
     gathered and everything (answered, in order of sending) are of all phases: the server's counters
     know no phases. records, answered, splits and predictions are of the measured phase; the last
-    three run parallel.
+    three run parallel. whole_predictions runs parallel to everything.
     """
 
     gathered: Gathered
@@ -36,6 +36,7 @@ class View:
     answered: Sequence[Record]
     splits: RequestSplits
     predictions: Predictions | None
+    whole_predictions: Predictions | None
 
 
 def measured_view(
@@ -53,4 +54,5 @@ def measured_view(
         [record for record in everything if record.phase == "measured"],
         splits.only(rows),
         None if predictions is None else predictions.only(rows),
+        predictions,
     )

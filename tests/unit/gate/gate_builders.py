@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from loadkit.runs.plausible import NOT_READ
 from loadkit.runs.tables import REQUESTS_SCHEMA
 
 RUN: dict[str, Any] = {
@@ -46,12 +48,23 @@ RUN: dict[str, Any] = {
         "usage_all_phases": {"cached_tokens": 4000, "prompt_tokens": 10_000},
         "prometheus": {"cached_tokens": None, "prompt_tokens": None},
         "prediction": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "prediction_all_phases": {"cached_tokens": 4000, "prompt_tokens": 10_000},
+        "prediction_low_tokens": None,
+        "prediction_high_tokens": None,
         "prediction_infinite_tokens": 4100,
         "prediction_capacity_blocks": 2000,
         "prediction_overlap_tokens": None,
-        "prediction_low_tokens": None,
-        "prediction_high_tokens": None,
         "unanswered_requests": 0,
+        "impossible": {
+            "judged": 60,
+            "beyond": 0,
+            "excess_tokens": 0,
+            "off_grid": 0,
+            "unreadable": 0,
+            "first": [],
+        },
+        "counters": msgspec.to_builtins(NOT_READ),
+        "says": "witnesses agree",
     },
 }
 EXPECTED: dict[str, Any] = {
