@@ -40,6 +40,8 @@ class Tokenizer:
     def render_chat(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
         """Text of a chat request after the template, generation prompt included.
 
+        Messages of the role `developer` are rendered as `system` where the template does not know
+        that role, as servers do: most templates leave out or refuse roles that they do not know.
         Raises InputError if the tokenizer has no template or the template refuses the messages.
         """
         if not getattr(self.hf, "chat_template", None):
@@ -50,7 +52,7 @@ class Tokenizer:
             )
         try:
             text: str = self.hf.apply_chat_template(
-                [for_template(message) for message in messages],
+                [self._known_role(for_template(message)) for message in messages],
                 tools=tools or None,
                 tokenize=False,
                 add_generation_prompt=True,
@@ -60,6 +62,11 @@ class Tokenizer:
                 f"the chat template refused the messages: {error}", where=self.name
             ) from error
         return text
+
+    def _known_role(self, message: Message) -> Message:
+        if message.get("role") != "developer" or "developer" in str(self.hf.chat_template):
+            return message
+        return {**message, "role": "system"}
 
     def encode_chat(
         self, messages: Sequence[Message], tools: Sequence[Any] | None = None

@@ -134,6 +134,8 @@ def run_profile(
     check_free(out)
     if not plan.sessions:
         raise InputError("the plan has no sessions", where=profile.name)
+    for note in plan.notes:
+        tell(note)
     choices = replace(choices, remote=master is not None)
     with ControlPlane(Endpoint.parse(url), key=api_key) as control:
         settings, context = prepare(profile, plan, control, choices, api_key)

@@ -277,7 +277,7 @@ def _context(
         capacity_blocks=card.num_blocks,
         server_tokenizer_fingerprint=card.tokenizer_fingerprint,
         versions=_versions(),
-        notes=notes,
+        notes=[*notes, *plan.notes],
     )
 
 

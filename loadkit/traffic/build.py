@@ -28,6 +28,7 @@ def build_plan(profile: Profile, counter: TokenCounter | None = None) -> Traffic
         wraps=planned.wraps,
         truncations=planned.truncations,
         dropped=planned.dropped,
+        notes=planned.notes,
     )
 
 
@@ -117,7 +118,7 @@ def plan_part(part: MixturePart, count: int, planning: Planning) -> Planned:
         return plan_kind(part.traffic, count, planning)
     suites = -(-count // part.traffic.suite)
     planned = plan_kind(part.traffic, suites, planning)
-    return Planned(planned.sessions[:count], wraps=planned.wraps)
+    return Planned(planned.sessions[:count], wraps=planned.wraps, notes=planned.notes)
 
 
 def _together(parts: list[Planned], sessions: list[SessionPlan]) -> Planned:
@@ -126,4 +127,5 @@ def _together(parts: list[Planned], sessions: list[SessionPlan]) -> Planned:
         wraps=sum(part.wraps for part in parts),
         truncations=sum(part.truncations for part in parts),
         dropped=sum(part.dropped for part in parts),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )

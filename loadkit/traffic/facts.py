@@ -27,6 +27,7 @@ def plan_facts(plan: TrafficPlan) -> dict[str, Any]:
         "wraps": plan.wraps,
         "truncations": plan.truncations,
         "dropped": plan.dropped,
+        "notes": list(plan.notes),
         "compactions": plan.compactions,
         "retries": sum(turn.retry for turn in turns),
         "leaving": sum(turn.leaves_after_s is not None for turn in turns),

@@ -47,11 +47,19 @@ class LoggedPrompt:
 
 
 def read_prompts(
-    path: str | Path, *, format: str = "auto", vocab_size: int = 32_000, seed: int = 0
+    path: str | Path,
+    *,
+    format: str = "auto",
+    vocab_size: int = 32_000,
+    seed: int = 0,
+    notes: list[str] | None = None,
 ) -> list[LoggedPrompt]:
     """The prompts of a log, in the order given. InputError, with file:line for a row.
 
-    vocab_size, seed: for logs of hashes, whose blocks become token ids below it.
+    Bodies of other APIs become chat messages, the system prompt among them. A row that only names
+    some of its text cannot be sent and is refused.
+    vocab_size, seed: for logs of hashes, whose blocks become token ids below it. notes: what rows
+    hold that is not understood, and so not sent, or not counted is appended to it.
     """
     log = Path(path)
     if not is_hub(log) and not log.is_file():
@@ -64,6 +72,8 @@ def read_prompts(
     prompts = [_checked(request, place) for place, request in rows]
     if not prompts:
         raise reading.empty()
+    if notes is not None:
+        notes += [f"of the log that is sent again: {told}" for told in reading.gaps.warnings()]
     return prompts
 
 

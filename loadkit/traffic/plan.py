@@ -90,7 +90,8 @@ class TrafficPlan(msgspec.Struct, frozen=True):
 
     wraps: how often a corpus or log was started again. truncations: prompts cut to a length limit.
     dropped: prompts left out for their length. freshness: what its prompts share, by who declared it
-    (`planning.FreshnessReport`); None: not looked at, for want of a tokenizer.
+    (`planning.FreshnessReport`); None: not looked at, for want of a tokenizer. notes: what of a log
+    is not sent, or not counted.
     """
 
     kind: str
@@ -99,6 +100,7 @@ class TrafficPlan(msgspec.Struct, frozen=True):
     truncations: int = 0
     dropped: int = 0
     freshness: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_requests(self) -> int:

@@ -23,7 +23,8 @@ PROMPT_JOINT = "\n\n"
 class Planned:
     """Sessions in the order in which they arrive, without times: arrivals are given to them later.
 
-    logged_s: seconds after the log's first row, one a session, where a log says.
+    logged_s: seconds after the log's first row, one a session, where a log says. notes: what of a log
+    is not sent, or not counted.
     """
 
     sessions: list[SessionPlan]
@@ -31,6 +32,7 @@ class Planned:
     truncations: int = 0
     dropped: int = 0
     logged_s: list[float] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):

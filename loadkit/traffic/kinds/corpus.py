@@ -66,7 +66,8 @@ def _generated(traffic: CorpusTraffic, count: int, planning: Planning) -> Iterat
 
 def _from_file(traffic: CorpusTraffic, count: int, planning: Planning) -> Planned:
     """Prompts drawn without repetition, one a conversation: its later turns repeat its first."""
-    rows = first_of_each(read_prompts(traffic.corpus))
+    notes: list[str] = []
+    rows = first_of_each(read_prompts(traffic.corpus, notes=notes))
     rows = planning.rng.sample(rows, min(count, len(rows)))
     limit = Limit(traffic.max_prompt_tokens, traffic.too_long, planning)
     sessions = limit.applied(
@@ -78,7 +79,7 @@ def _from_file(traffic: CorpusTraffic, count: int, planning: Planning) -> Planne
     wraps = planning.check_wrap(traffic.wrap, len(sessions) + limit.dropped, count)
     if wraps:
         sessions = again(sessions, count, planning)
-    return Planned(sessions, wraps, limit.truncations, limit.dropped)
+    return Planned(sessions, wraps, limit.truncations, limit.dropped, notes=tuple(notes))
 
 
 def _shared(traffic: CorpusTraffic, row: LoggedPrompt) -> int:

@@ -23,7 +23,8 @@ def plan(traffic: ReplayTraffic, count: int | None, planning: Planning) -> Plann
 
     count: None where the section's own `requests` says how many (None there: each prompt once).
     """
-    prompts = _prompts(traffic, traffic.requests or count, planning)
+    notes: list[str] = []
+    prompts = _prompts(traffic, traffic.requests or count, planning, notes)
     if traffic.distinct_prompts is not None:
         prompts = _distinct_sample(prompts, traffic.distinct_prompts, planning)
     requests = traffic.requests or count or len(prompts)
@@ -45,11 +46,11 @@ def plan(traffic: ReplayTraffic, count: int | None, planning: Planning) -> Plann
         sessions = again(sessions, requests, planning)
     in_log_order = not wraps and traffic.order == "log"
     logged = _logged_times(sent, traffic.speed) if in_log_order else None
-    return Planned(sessions, wraps, limit.truncations, limit.dropped, logged)
+    return Planned(sessions, wraps, limit.truncations, limit.dropped, logged, tuple(notes))
 
 
 def _prompts(
-    traffic: ReplayTraffic, requests: int | None, planning: Planning
+    traffic: ReplayTraffic, requests: int | None, planning: Planning, notes: list[str]
 ) -> list[LoggedPrompt]:
     if traffic.log is not None:
         return read_prompts(
@@ -57,6 +58,7 @@ def _prompts(
             format=traffic.format,
             vocab_size=traffic.vocab_size,
             seed=planning.seed,
+            notes=notes,
         )
     writer = planning.writer(str(traffic.corpus))
     sentences = traffic.message_sentences

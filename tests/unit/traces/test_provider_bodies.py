@@ -543,3 +543,29 @@ def test_half_surrogates_and_huge_numbers_end_in_a_count_or_an_error(
     except FormatError as error:
         line = error.line
     assert line == 1
+
+
+def test_a_replay_notes_what_it_cannot_send(write_log: WriteLog) -> None:
+    notes: list[str] = []
+    row = {"messages": ASK, "chat_template_kwargs": {"enable_thinking": False}}
+    path = write_log(row)
+    assert len(read_prompts(path, notes=notes)) == 1
+    assert notes == [
+        "of the log that is sent again: field `chat_template_kwargs` (1 row, first "
+        f"{path}:1) is not understood; if it holds prompt text, the counts are too low"
+    ]
+
+
+def test_a_developers_message_is_a_systems_where_the_template_knows_no_such_role(
+    write_log: WriteLog, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most templates drop or refuse a role that they do not know; servers rename this one."""
+    asked = [{"role": "developer", "content": "be"}, {"role": "user", "content": "a"}]
+    path = write_log({"messages": asked})
+    strict = "{% for m in messages %}{% if m.role in ('user', 'system'KNOWN) %}{{ m.role }}"
+    strict += "{{ m.content }}{% endif %}{% endfor %}"
+    for known, prompt in (("", "systembeusera"), (", 'developer'", "developerbeusera")):
+        monkeypatch.setattr(letters.hf, "chat_template", strict.replace("KNOWN", known))
+        log = read_log([path], tokenizer=letters)
+        assert log.trace.prompt_tokens.tolist() == [len(prompt)]
+        assert not any("developer" in warning for warning in log.trace.warnings)
