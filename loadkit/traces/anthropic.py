@@ -27,7 +27,7 @@ NAME = "anthropic"
 # A client's note to the provider, other in every request; vLLM leaves it out of the prompt.
 _BILLING = "x-anthropic-billing-header"
 _OWN_BLOCKS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking", "document"))
-_OWN_KEYS = ("system", "anthropic_version", "anthropic_beta", "stop_sequences")
+_OWN_KEYS = ("system", "anthropic_version", "anthropic_beta")
 
 
 class Source(msgspec.Struct):

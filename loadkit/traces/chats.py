@@ -14,13 +14,28 @@ from typing import Any, ClassVar
 import msgspec
 
 from loadkit.traces.dialogues import Message, replies_in, requests_after
+from loadkit.traces.gaps import METADATA, holds_text
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Name, Reading
 from loadkit.traces.texts import TextRequest
 
 NAME = "chats"
 _ROLES = {"ai": "assistant", "human": "user"}
-_KEPT = ("name", "tool_calls", "tool_call_id")
+_KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
+_TEXTS = ("content", "text", "system_prompt")
+# What the public sets say of a message beside its words.
+_NO_TEXT = METADATA | {
+    "role",
+    "country",
+    "state",
+    "hashed_ip",
+    "header",
+    "redacted",
+    "toxic",
+    "turn_identifier",
+    "mask",
+    "cutoff_date",
+}
 
 
 class Row(msgspec.Struct):
@@ -71,20 +86,25 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
             said = row.conversation if row.conversation is not None else row.trajectory
             if said is None:
                 raise place.error("the row has neither `conversation` nor `trajectory`")
-            messages = [_message(place, message) for message in said]
+            messages = [_message(place, message, reading) for message in said]
             tools = [_tool(place, tool) for tool in row.tools or ()]
             for request in requests_after(messages, replies_in(messages), session, row.name):
                 request.tools = tools or None
                 yield place, request
 
 
-def _message(place: Place, message: Message) -> Message:
+def _message(place: Place, message: Message, reading: Reading) -> Message:
     role = message.get("role")
     if not isinstance(role, str):
         raise place.error("a message has no role")
-    texts = (message.get(key) for key in ("content", "text", "system_prompt"))
+    texts = [message[key] for key in _TEXTS if message.get(key)]
+    if len(texts) > 1:
+        raise place.error("a message has more than one of `content`, `text` and `system_prompt`")
+    for key in message.keys() - _NO_TEXT - {*_KEPT, *_TEXTS}:
+        if holds_text(message[key]):
+            reading.gaps.field(place, f"conversation[].{key}")
     kept = {key: message[key] for key in _KEPT if message.get(key)}
-    return {"role": _ROLES.get(role, role), "content": next(filter(None, texts), ""), **kept}
+    return {"role": _ROLES.get(role, role), "content": next(iter(texts), ""), **kept}
 
 
 def _tool(place: Place, tool: Any) -> Message:

@@ -51,9 +51,6 @@ class Body(Logged):
 
     messages: list[Message] | None = None
     prompt: str | TokenIds | None = None
-    input: Any = None
-    output: Any = None
-    context: Any = None
     tools: list[Message] | None = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
@@ -102,23 +99,12 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
 
 def request_of(place: Place, body: Body) -> TextRequest:
     """The request that a body makes. FormatError unless exactly one key has the prompt."""
-    if body.input is not None:
-        raise place.error(*_input_of_another(body))
     if (body.messages is None) == (body.prompt is None):
         raise place.error("the row needs either `messages` or `prompt`, one of them")
     request = body.request(body.messages)
     request.prompt, request.tools = body.prompt, body.tools
     request.max_tokens = body.asked_tokens
     return request
-
-
-def _input_of_another(body: Body) -> tuple[str, str]:
-    """Why `input` is not read here, and as which format it is."""
-    if isinstance(body.input, str) and isinstance(body.output, str):
-        return "`input` and `output` are text, as in LMCache's traces", "--format lmcache"
-    if isinstance(body.input, str) and isinstance(body.context, str):
-        return "`input` asks about a `context`, as in LongBench", "--format longbench"
-    return "`input` is the Responses API's", "--format responses"
 
 
 def add_response(place: Place, request: TextRequest, response: Response) -> None:

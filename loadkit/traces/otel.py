@@ -8,6 +8,7 @@ passed over. Source: OpenTelemetry semantic conventions for generative AI, versi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -31,6 +32,9 @@ NAME = "otel"
 _MESSAGES = "gen_ai.input.messages"
 _SPAN_KEYS = ("resourceSpans", "attributes", "spanId", "span_id", "context", "traceId")
 _NANOSECONDS = 1e9
+# Where exporters put what was asked: these conventions', OpenInference's, OpenLLMetry's, the AI SDK's.
+_OF_PROMPTS = ("gen_ai.", "llm.", "input.value", "traceloop.entity.input", "ai.prompt")
+_NUMBER = re.compile(r"\.\d+")
 
 
 class Call(
@@ -186,8 +190,8 @@ def _call_of(place: Place, span: dict[str, Any], reading: Reading) -> Call | Non
     attributes["timestamp"] = _time(place, span, "start")
     attributes["end"] = _time(place, span, "end")
     for key in attributes.keys() - known_fields(Call):
-        if key.startswith("gen_ai.") and holds_text(attributes[key]):
-            reading.gaps.field(place, key)
+        if key.startswith(_OF_PROMPTS) and holds_text(attributes[key]):
+            reading.gaps.field(place, _NUMBER.sub(".N", key))
     try:
         return msgspec.convert(attributes, Call)
     except msgspec.ValidationError as error:
