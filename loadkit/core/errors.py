@@ -10,6 +10,10 @@ LoadkitError                 root; never raised itself
 
 from __future__ import annotations
 
+import errno
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -70,3 +74,51 @@ class GateFailed(LoadkitError):
     """The gate's verdict is FAIL."""
 
     exit_code = 1
+
+
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT): "free some space there",
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+    ): "give yourself the right to it, or choose another place",
+    (errno.ENOENT, errno.ENOTDIR, errno.ESTALE): "was it moved or removed meanwhile?",
+    (errno.EMFILE, errno.ENFILE): "raise the limit of open files, `ulimit -n`",
+    (errno.EAGAIN, errno.ENOMEM): "the machine has no more memory or processes to give",
+    (errno.EADDRINUSE,): "another program listens there: choose another port",
+    (errno.EIO,): "the disk reports a fault: look at the system's log",
+}
+
+
+def what_failed(error: OSError) -> str:
+    """`PATH: No space left on device (ENOSPC)`. Where the system names no path, the place in the
+    program that asked for it."""
+    name = errno.errorcode.get(error.errno or 0)
+    said = (error.strerror or str(error) or type(error).__name__) + (f" ({name})" if name else "")
+    paths = [str(one) for one in (error.filename, error.filename2) if one is not None]
+    if paths:
+        return f"{' -> '.join(paths)}: {said}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "loadkit" in Path(frame.filename).parts]
+    return f"{said}, in {Path(ours[-1].filename).stem}.{ours[-1].name}" if ours else said
+
+
+def what_to_do(error: OSError) -> str:
+    """In a few words, by the kind of error."""
+    for kinds, remedy in _REMEDIES.items():
+        if error.errno in kinds:
+            return remedy
+    return "see to that, then try again"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of what is done here carries this path if the system names none: a full disk is
+    told by `write`, which knows no names."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from loadkit.client.prometheus import PrefixCounters
-from loadkit.core.errors import CannotMeasure, InputError, LoadkitError
+from loadkit.core.errors import CannotMeasure, InputError, LoadkitError, what_failed, what_to_do
 from loadkit.locust_users.settings import Settings, WorkFolder
 from loadkit.runs.context import RunContext
 from loadkit.runs.journal import read_journal
@@ -63,7 +63,9 @@ def _try_to_make(out: Path) -> None:
 
 def _cannot_write(out: Path, error: OSError) -> InputError:
     return InputError(
-        f"cannot be written: {error.strerror}", where=out, remedy="choose another folder with -o"
+        f"cannot be written: {what_failed(error)}",
+        where=out,
+        remedy=f"{what_to_do(error)}, or choose another folder with -o",
     )
 
 
@@ -71,25 +73,39 @@ def _cannot_write(out: Path, error: OSError) -> InputError:
 def kept_if_unwritten(work: WorkFolder, out: Path) -> Iterator[WorkFolder]:
     """The working folder goes away at the end, unless its journals are all that is left of a run
     whose folder could not be written, be it for a full disk, a name taken meanwhile, an impatient
-    Ctrl-C or a fault of ours: then the error says where they are."""
+    Ctrl-C or a fault of ours: then the error says where they are. An OSError of anything done
+    meanwhile is told by its own name, with what to do."""
     kept = f"the journals of what was measured are kept in {work.path}"
     try:
         yield work
-    except OSError as error:
-        raise CannotMeasure(f"{out} cannot be written: {error.strerror}", remedy=kept) from error
-    except (LoadkitError, KeyboardInterrupt) as error:
-        measured = work.started() is not None and work.has_journals()
-        if measured and not isinstance(error, CannotMeasure):  # which says that nothing was sent
+    except (LoadkitError, OSError, KeyboardInterrupt) as error:
+        what, remedy = str(error), ""
+        if isinstance(error, OSError):
+            what, remedy = f"the run was broken off: {what_failed(error)}", what_to_do(error)
+        if _has_measured(work) and not isinstance(
+            error, CannotMeasure
+        ):  # which says that it has not
             again = f"{kept}: loadkit run --recover {work.path} -o DIR"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(again) from None
-            raise CannotMeasure(str(error), remedy=again) from error
+            remedy = f"{remedy}; {again}" if remedy else again
+            raise CannotMeasure(what, remedy=remedy) from error
         shutil.rmtree(work.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise CannotMeasure(what, remedy=remedy) from error
         raise
     except BaseException as error:
         error.add_note(kept)
         raise
     shutil.rmtree(work.path, ignore_errors=True)
+
+
+def _has_measured(work: WorkFolder) -> bool:
+    """Also when the folder can no longer be read: what cannot be looked at is not thrown away."""
+    try:
+        return work.started() is not None and work.has_journals()
+    except (OSError, LoadkitError):
+        return True
 
 
 def closed_context(
@@ -112,6 +128,7 @@ def closed_context(
         duration_s=max((status.elapsed_s for status in statuses), default=None) or _ended_s(work),
         mutations=sum(status.mutations for status in statuses),
         compactions=sum(status.compactions for status in statuses),
+        unasked=sum(status.unasked for status in statuses),
         missing_workers=draft.processes - sum(status.finished for status in statuses),
         interrupted=interrupted,
         stalls=[status.stalls for status in statuses if status.stalls is not None],

@@ -6,11 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import read_api_key
 from loadkit.client.stalls import StallMonitor
 from loadkit.client.stream import StreamClient
+from loadkit.core.errors import what_failed, what_to_do
 from loadkit.locust_users.live import get_live
 from loadkit.locust_users.session import Lane
 from loadkit.locust_users.settings import Settings, WorkerStatus, WorkFolder
@@ -69,9 +71,16 @@ class LoadWorker:
             if time.monotonic() >= self._status_due:
                 self.write_status()
         except OSError as error:
-            logger.error("cannot write into %s: %s", self.work.path, error)
+            self._tell(f"{what_failed(error)} ({what_to_do(error)})")
             os._exit(EXIT_CANNOT_WRITE)
         return kept
+
+    def _tell(self, why: str) -> None:
+        """Why this worker leaves: in Locust's log, and in the run's notes where that can still be."""
+        text = f"load worker {self.worker} cannot keep its records and ends: {why}"
+        logger.error("%s", text)
+        with suppress(OSError):
+            self.work.note(text)
 
     def status(self) -> WorkerStatus:
         """How far this worker is. Never ahead of the journal."""

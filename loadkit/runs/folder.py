@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.core.errors import CannotMeasure, InputError, naming
 from loadkit.runs.client_load import client_load, load_notes, loop_stalls
 from loadkit.runs.context import RunContext
 from loadkit.runs.goodput import goodput, stages
@@ -76,7 +76,8 @@ def finish_run(work: Path, out: Path, context: RunContext) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        run = _write(building, gather(work), context)
+        with naming(building):
+            run = _write(building, gather(work), context)
         building.replace(out)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)

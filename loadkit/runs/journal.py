@@ -64,8 +64,11 @@ class JournalWriter:
 
     def _write(self, payload: bytes) -> None:
         entry = memoryview(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
-        while entry:
-            entry = entry[os.write(self._fd, entry) :]
+        try:
+            while entry:
+                entry = entry[os.write(self._fd, entry) :]
+        except OSError as error:  # `write` knows no names
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         """Close the file; calling it again does nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from loadkit.client.control import ModelCard
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.secret import Secret
 from loadkit.core.blocks import packed_tokens
-from loadkit.core.errors import CannotMeasure, InputError
+from loadkit.core.errors import CannotMeasure, InputError, what_failed, what_to_do
 from loadkit.core.tokenizer import load_tokenizer
 from loadkit.locust_users.launcher import FirstAnswers, make_work_folder, run_profile
 from loadkit.locust_users.preparing import (
@@ -232,6 +233,56 @@ def test_what_was_measured_outlives_a_taken_name_and_an_impatient_ctrl_c(
     with pytest.raises(raised, match="--recover"), kept_if_unwritten(work, tmp_path / "out"):
         raise error
     assert work.journal(0).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device", "/d/x"), r"/d/x: No space left .*\(ENOSPC\).*free"),
+        (OSError(24, "Too many open files"), r"Too many open files \(EMFILE\), in .*ulimit -n"),
+        (OSError(13, "Permission denied", "/d/x"), r"/d/x: Permission denied \(EACCES\).*right"),
+        (OSError(2, "No such file", "a", None, "b"), r"a -> b: No such file \(ENOENT\).*removed"),
+        (ConnectionResetError(104, "Connection reset"), r"Connection reset \(ECONNRESET\)"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_a_fault_of_the_system_is_told_by_its_own_name(
+    tmp_path: Path, error: OSError, says: str
+) -> None:
+    """Not as a result folder that cannot be written, which it may not be about at all."""
+    for measured in (False, True):
+        work = make_work_folder(tmp_path / "out", conversations(1, 1), SETTINGS)
+        if measured:
+            work.begin(0.0)
+            work.journal(0).write_bytes(b"")
+        with (
+            pytest.raises(CannotMeasure, match=says) as caught,
+            kept_if_unwritten(work, tmp_path / "out"),
+        ):
+            raise error
+        assert "cannot be written" not in str(caught.value)
+        assert ("--recover" in str(caught.value)) == measured
+        assert work.path.exists() == measured
+
+
+def test_a_working_folder_that_is_removed_in_mid_run_is_named(tmp_path: Path) -> None:
+    work = make_work_folder(tmp_path / "out", conversations(1, 1), SETTINGS)
+    shutil.rmtree(work.path)
+    with (
+        pytest.raises(CannotMeasure, match=rf"{work.path}.*ENOENT.*removed meanwhile"),
+        kept_if_unwritten(work, tmp_path / "out"),
+    ):
+        work.settings()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_names_the_journal(tmp_path: Path) -> None:
+    (tmp_path / "j").symlink_to("/dev/full")
+    record = Record(session="s", turn=0, name="n", worker=0, outcome="ok", intended_s=0.0)
+    with JournalWriter(tmp_path / "j") as journal, pytest.raises(OSError) as caught:
+        journal.append(record)
+    assert what_failed(caught.value) == f"{tmp_path}/j: No space left on device (ENOSPC)"
+    assert "free some space" in what_to_do(caught.value)
 
 
 @pytest.mark.parametrize("error", [InputError("x"), KeyboardInterrupt()])

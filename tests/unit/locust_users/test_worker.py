@@ -84,5 +84,8 @@ def test_a_full_disk_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
         worker.lane.emit(record(0))
     assert worker.num_done == 0
     assert work.statuses() == []
+    (note,) = work.notes()
+    assert "load worker 0 cannot keep its records" in note
+    assert f"{work.journal(0)}: No space left on device (ENOSPC) (free some space" in note
     worker.lane.client.close()
     worker._journal.close()
