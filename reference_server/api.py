@@ -58,8 +58,18 @@ async def _generate(
 
 
 async def models(service: Service, request: Request) -> Response:
+    return JSONResponse({"object": "list", "data": [_card(service)]})
+
+
+async def model(service: Service, request: Request) -> Response:
+    card = _card(service)
+    service.check_model(request.path_params["model"])
+    return JSONResponse(card)
+
+
+def _card(service: Service) -> dict[str, Any]:
     engine, _ = service.require_ready()
-    model = {
+    return {
         "id": service.model_name,
         "object": "model",
         "created": 0,
@@ -71,7 +81,6 @@ async def models(service: Service, request: Request) -> Response:
             "tokenizer_fingerprint": service.fingerprint,
         },
     }
-    return JSONResponse({"object": "list", "data": [model]})
 
 
 async def tokenize(service: Service, request: Request) -> Response:
@@ -122,6 +131,7 @@ ROUTES = (
     Access("GET", "/health", health, PUBLIC),
     Access("GET", "/version", version, PUBLIC),
     Access("GET", "/v1/models", models, KEY),
+    Access("GET", "/v1/models/{model:path}", model, KEY),  # names may have slashes
     Access("POST", "/v1/chat/completions", chat_completions, KEY),
     Access("POST", "/v1/completions", completions, KEY),
     Access("POST", "/tokenize", tokenize, KEY),

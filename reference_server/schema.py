@@ -36,6 +36,7 @@ OFF: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (None, 0),
     "logit_bias": (None, {}),
     "min_p": (None, 0),
+    "modalities": (None, ["text"]),
     "presence_penalty": (None, 0),
     "repetition_penalty": (None, 1),
     "response_format": (None, {"type": "text"}),
@@ -76,6 +77,7 @@ StopStrings = Annotated[
 class StreamOptions(Closed):
     include_usage: bool = False
     continuous_usage_stats: Literal[False] = False
+    include_obfuscation: Literal[False] = False
 
 
 class GenerationRequest(Closed):

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai_calls import table, unknown_parameters
 from served import serving
 from tiny_model import make_model, make_tokenizer
 
@@ -162,8 +163,23 @@ def test_tools_and_calls_are_in_the_prompt(client: openai.OpenAI, tokenizer: Tok
     assert answer.usage.prompt_tokens > without.usage.prompt_tokens
 
 
-def test_the_model_is_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["tiny"]
+def test_the_model_is_listed_and_told_of_by_its_name(client: openai.OpenAI) -> None:
+    (listed,) = client.models.list()
+    assert listed.id == "tiny"
+    assert client.models.retrieve("tiny") == listed
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("owner/gpt-4")
+
+
+def test_what_the_client_asks_for_is_answered_as_the_document_says(client: openai.OpenAI) -> None:
+    """Every parameter of the client's two calls, tried; `openai_calls.py` prints the table anew."""
+    assert unknown_parameters() == set(), "give a value in openai_calls.py"
+    text = (Path(__file__).parents[2] / "docs/server.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith(("| chat |", "| text |", "| `"))]
+    found = table(client, "tiny")[2:]
+    assert [row for row in found if row not in rows] == []
+    asked = {row for row in rows if row.startswith(("| chat |", "| text |"))}
+    assert asked - set(found) == set()
 
 
 def test_errors_are_the_clients_own_classes(client: openai.OpenAI, url: str) -> None:

@@ -37,6 +37,7 @@ PARAMETERS = {
     "/v1/chat/completions": [("header", n) for n in ("x-session-id", "x-parent-session-id",
                                                      "x-append-only-receipt")],
     "/v1/completions": [("header", "x-session-id")],
+    "/v1/models/{model:path}": [("path", "model")],
     "/kv_events": [("query", "since"), ("header", "last-event-id")],
 }  # fmt: skip
 # What the API says (docs/server.md); 500 is not among them.
@@ -53,12 +54,18 @@ def openapi() -> dict[str, Any]:
     for row in ROUTES:
         made: dict[str, Any] = {"responses": {"200": {"description": "ok"}}, "parameters": []}
         for place, name in PARAMETERS.get(row.path, ()):
-            made["parameters"].append({"in": place, "name": name, "schema": TEXT})
+            needed = {"required": True} if place == "path" else {}
+            made["parameters"].append({"in": place, "name": name, "schema": TEXT} | needed)
         if row.path in BODIES:
             body = {"application/json": {"schema": inlined(BODIES[row.path])}}
             made["requestBody"] = {"required": True, "content": body}
-        paths[row.path] = {row.method.lower(): made}
+        paths[_open(row.path)] = {row.method.lower(): made}
     return {"openapi": "3.1.0", "info": {"title": "loadkit", "version": "0"}, "paths": paths}
+
+
+def _open(path: str) -> str:
+    """As OpenAPI writes what starlette calls `{name:path}`."""
+    return path.replace(":path}", "}")
 
 
 def inlined(model: type[BaseModel]) -> dict[str, Any]:
@@ -128,7 +135,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 
 SCHEMA = schemathesis.openapi.from_dict(openapi())
-OPERATIONS = {f"{row.method} {row.path}": SCHEMA[row.path][row.method] for row in ROUTES}
+OPERATIONS = {f"{row.method} {row.path}": SCHEMA[_open(row.path)][row.method] for row in ROUTES}
 MODES = {mode.value: mode for mode in schemathesis.GenerationMode}
 # A negative case needs something to be wrong.
 PLAYED = [

@@ -20,6 +20,7 @@ from reference_server.service import DRAINING, Service
 LONG = BODY | {"prompt": list(range(2, 22))}  # five blocks, of which four can hit
 CALLS_OF_CLIENTS = {
     "/v1/models",
+    "/v1/models/{model:path}",
     "/v1/chat/completions",
     "/v1/completions",
     "/tokenize",

@@ -45,6 +45,16 @@ def test_every_route_stands_in_the_table(service: Service) -> None:
     assert paths == {row.path for row in ROUTES}
 
 
+def test_a_model_is_told_of_by_its_name(service: Service) -> None:
+    (card,) = call(service, "GET", "/v1/models").json()["data"]
+    assert call(service, "GET", f"/v1/models/{card['id']}").json() == card
+    other = call(service, "GET", "/v1/models/owner/gpt-4")
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
+    service.model_name = "owner/tiny"
+    for name in ("owner/tiny", "owner%2Ftiny"):
+        assert call(service, "GET", f"/v1/models/{name}").json()["id"] == "owner/tiny"
+
+
 def test_a_key_guards_every_route_that_the_table_says(service: Service) -> None:
     service.keys = Keys(("k",))
     for row in ROUTES:
