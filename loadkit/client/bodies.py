@@ -6,9 +6,12 @@ request with a field that they do not know.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+import orjson
+
+from loadkit.client.foreign import Malformed, read_json
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -138,10 +141,12 @@ def _anthropic_call(call: Mapping[str, Any]) -> Body:
 
 
 def _arguments(text: Any) -> Any:
-    """A call's arguments as an object. What a model wrote may be no JSON: kept as one string."""
+    """A call's arguments as an object. What a model wrote may be no JSON, or none that can be sent (too
+    deep, a number of too many digits): kept as one string."""
     try:
-        value = json.loads(text)
-    except (TypeError, ValueError):
+        value = read_json(text.encode()) if isinstance(text, str) else None
+        orjson.dumps(value)
+    except (Malformed, orjson.JSONEncodeError, UnicodeEncodeError):
         value = None
     return value if isinstance(value, dict) else {"arguments": text or ""}
 

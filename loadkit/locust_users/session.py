@@ -19,7 +19,7 @@ from loadkit.client.answer import Response
 from loadkit.client.bodies import request_body
 from loadkit.client.decoder import ToolCall
 from loadkit.client.exchange import USER_LEFT
-from loadkit.client.foreign import UNREADABLE
+from loadkit.client.foreign import UNREADABLE, printable
 from loadkit.client.guard import AppendOnlyGuard, Mutation
 from loadkit.client.receipt import Receipt
 from loadkit.client.stream import NO_CONNECTION, StreamClient, quoted
@@ -126,6 +126,9 @@ class _Play:
                     reason = f"turn {self.session.first_turn + number} of this session ended as "
                     reason += response.outcome
                     break
+        except Exception as error:  # not a kill: those are none
+            reason = fault_of_ours(error)
+            raise
         finally:
             self.give_up(reason or self.lane.stop_reason)
             self.lane.guard.forget(self.session.session)
@@ -233,8 +236,10 @@ class _Play:
                 time.sleep(wait_s)
         except Mutation as mutation:
             return Response("not_sent", error=str(mutation))
-        except BaseException:
+        except BaseException as error:
             if receipt.sent_at is not None:
+                if isinstance(error, Exception):  # else a kill
+                    receipt.end("malformed", fault_of_ours(error))
                 receipt.end("cancelled", self.lane.stop_reason)
                 refusal = self.lane.client.decode(receipt)
             if refusal is not None:
@@ -330,6 +335,11 @@ def _is_object(arguments: str) -> bool:
         return not arguments or isinstance(msgspec.json.decode(arguments), dict)
     except UNREADABLE:
         return False
+
+
+def fault_of_ours(error: Exception) -> str:
+    """What a record says when nothing outside went wrong."""
+    return printable(f"a fault of loadkit: {type(error).__name__}: {error}")
 
 
 def is_complete(response: Response) -> bool:

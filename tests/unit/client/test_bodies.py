@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import orjson
 import pytest
 
 from loadkit.client.answer import retry_after_s
@@ -127,3 +128,14 @@ def test_retry_after_is_seconds_or_a_date(
     value: str, date: str | None, seconds: float | None
 ) -> None:
     assert retry_after_s(value, date) == seconds
+
+
+@pytest.mark.parametrize(
+    "written", ["{nope", "[1]", '{"n": 99999999999999999999}', '{"a":' * 300 + "1" + "}" * 300]
+)
+def test_arguments_that_cannot_be_sent_as_an_object_go_as_text(written: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": written}}
+    chat = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    _, body = request_body("messages", model="m", max_tokens=1, messages=chat)
+    assert body["messages"][0]["content"][0]["input"] == {"arguments": written}
+    orjson.dumps(body)

@@ -7,6 +7,7 @@ import random
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 from byte_server import byte_server
 from client_faults import (
@@ -36,6 +37,24 @@ from loadkit.client.stream import StreamClient
 from loadkit.client.timeouts import Timeouts
 
 DOCS = Path(__file__).parents[3] / "docs" / "client-faults.md"
+
+
+PLACES = (  # of the fields that are not skipped
+    b'{"choices":[],"usage":%s}',
+    b'{"choices":[],"usage":{"prompt_tokens":1,"prompt_tokens_details":%s}}',
+    b'{"choices":[],"usage":{"prompt_tokens":1,"loadkit":%s}}',
+    b'{"choices":[],"timings":%s}',
+    b'{"choices":[],"x_groq":%s}',
+    b'{"choices":[],"prompt_token_ids":%s}',
+    b'{"error":%s}',
+    b'{"error":{"message":%s}}',
+    b'{"choices":[{"delta":{"content":%s}}]}',
+    b'{"choices":[{"delta":{"tool_calls":%s}}]}',
+    b'{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":%s}}]}}]}',
+    b'{"type":"content_block_delta","delta":%s}',
+    b'{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","input":%s}}',
+    b'{"type":"message_start","message":%s}',
+)
 
 
 def ask(url: str, body: object = None, **limits: float) -> tuple[Response, Receipt]:
@@ -115,6 +134,19 @@ def test_what_no_reader_foresaw_is_malformed_not_an_exception(
         response, _ = ask(server.url)
     assert response.outcome == "malformed"
     assert response.error == "not readable: ZeroDivisionError: a fault of ours"
+
+
+@pytest.mark.parametrize("depth", [5, 60, 500, 950, 200_000])
+@pytest.mark.parametrize("place", PLACES)
+def test_no_field_can_be_nested_so_deep_that_it_raises_or_cannot_be_written(
+    place: bytes, depth: int
+) -> None:
+    for left, right in ((b"[", b"]"), (b'{"a":', b"}")):
+        event = b"data: %s\n\n" % (place % (left * depth + b"1" + right * depth))
+        with byte_server(*stream(HELLO, event, FINISH, DONE)(random.Random())) as server:
+            response, _ = ask(server.url)
+        assert response.outcome in ("ok", "cut", "malformed")
+        msgspec.msgpack.encode((response.text, response.error, response.tool_calls))
 
 
 def test_a_cut_stream_keeps_what_came_before_the_cut() -> None:

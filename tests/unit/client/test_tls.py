@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadkit.client.control import ControlPlane
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.stream import StreamClient
+from loadkit.client.timeouts import Timeouts
+from loadkit.core.errors import InputError
 
 BODY = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 
@@ -83,3 +88,43 @@ def test_a_certificate_that_nobody_trusts_is_refused(url: str) -> None:
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
         client.connect()
     client.close()
+
+
+def test_the_control_plane_speaks_tls_too(
+    url: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with ControlPlane(Endpoint.parse(url)) as plane:
+        assert plane.reset_prefix_cache() == "reset"
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with (
+        ControlPlane(Endpoint.parse(url)) as plane,
+        pytest.raises(InputError, match=r"no answer from the server: .*certificate"),
+    ):
+        plane.list_models()
+
+
+def test_a_handshake_that_drips_ends_in_time() -> None:
+    """Each byte comes within the time-out; all of them would take minutes."""
+    hello = b"\x16\x03\x03\x40\x00"  # a record of 16 KB begins
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            for byte in hello * 1000:
+                if stop.wait(0.05):
+                    return
+                with suppress(OSError):
+                    peer.send(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        client = StreamClient(Endpoint.parse(url), timeouts=Timeouts(connect_s=0.3))
+        with pytest.raises(OSError):
+            client.connect()
+        client.close()
+        stop.set()
+        thread.join()

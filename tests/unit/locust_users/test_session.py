@@ -546,3 +546,19 @@ def test_how_tokens_and_usage_are_asked_for_is_a_setting() -> None:
     assert not {"max_tokens", "stream_options"} & body.keys()
     _, client = play(session("s", "a"), "A")
     assert client.bodies[0]["stream_options"] == {"include_usage": True}
+
+
+def test_a_fault_of_our_own_is_what_the_record_says_not_that_the_run_was_stopped() -> None:
+    records: list[Record] = []
+    client = FakeClient(ZeroDivisionError("oops"))
+    lane = Lane(
+        cast(StreamClient, client),
+        SETTINGS,
+        worker=0,
+        start_at=time.monotonic(),
+        emit=records.append,
+    )
+    with pytest.raises(ZeroDivisionError):
+        lane.play(session("s", "a", "b"), lane.start_at, live)
+    assert [record.outcome for record in records] == ["malformed", "not_sent"]
+    assert {record.error for record in records} == {"a fault of loadkit: ZeroDivisionError: oops"}
