@@ -17,7 +17,8 @@ SCHEMA = "loadkit.forecast/1"
 class Scenario(msgspec.Struct, frozen=True):
     """The production that is asked about. capacity None: infinite; ttl None: nothing expires;
     horizon None: the log's own length. traffic is a multiple of the log's. engine: whose rule says
-    how much of a prompt may hit (`analysis.engines`)."""
+    how much of a prompt may hit (`analysis.engines`). kept_blocks: of a model whose states or windows
+    are kept at a few places (`core.trace.Trace`); empty: every block counts as kept."""
 
     traffic: float
     capacity_blocks: int | None
@@ -27,6 +28,7 @@ class Scenario(msgspec.Struct, frozen=True):
     horizon_s: float | None
     block_size: int
     engine: str = "vllm"
+    kept_blocks: tuple[int, ...] = ()
 
     @property
     def is_pooled(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from loadkit.analysis.kept import SHARED_POOL
@@ -74,6 +75,7 @@ def forecast(
     check_scenario(scenario, confidence, target_points)
     check_sampled(sampled)
     trace = _countable(trace, scenario)
+    scenario = msgspec.structs.replace(scenario, kept_blocks=trace.kept_blocks)
     stream = node_stream(trace, engine)
     question = Question(
         trace=trace,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loadkit.gate.blockers import send_more
-from loadkit.gate.failures import is_upper_bound
+from loadkit.gate.failures import counts_every_block, is_upper_bound
 from loadkit.gate.inputs import Expected, Measured
 from loadkit.gate.requests import Requests
 from loadkit.gate.verdict import Comparison, Reason, counted
@@ -125,6 +125,16 @@ def _upper_bound_only(run: Measured, expected: Expected, rates: Comparison) -> R
     capacity = run.capacity_blocks
     if not is_upper_bound(run, expected):
         return None
+    if counts_every_block(run, expected):
+        return Reason(
+            "forecast_refused",
+            "the forecast counts every block as kept, the server keeps states or windows at a few places"
+            " of a prompt: production may see less than the forecast says, and staging with it or not",
+            rates.measured,
+            rates.expected_low,
+            "run loadkit forecast again at 1x with --model-config, the served model's config.json",
+            rates.interval,
+        )
     return Reason(
         "forecast_refused",
         f"the forecast is for an unlimited cache, the run has one of {capacity} blocks: production"

@@ -34,6 +34,7 @@ class Scenario(msgspec.Struct, frozen=True):
     routing: str
     ttl_s: float | None
     horizon_s: float | None
+    kept_blocks: list[Count] = []
 
 
 class LogFacts(msgspec.Struct, frozen=True):

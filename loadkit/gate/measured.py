@@ -22,11 +22,13 @@ class RunReason(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """prefix_caching: whether the server's own setting has it on; None: the server does not say."""
+    """prefix_caching: whether the server's own setting has it on; None: the server does not say.
+    kept_blocks: see `core.trace.Trace`; empty where every block is kept or nobody says."""
 
     model: str | None
     tokenizer_fingerprint: str | None
     prefix_caching: bool | None = None
+    kept_blocks: list[Count] = []
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -156,7 +156,9 @@ def test_analysis_and_forecast_at_the_logs_own_traffic_are_one_figure() -> None:
 
 def test_a_forecast_at_other_traffic_says_that_it_is_an_upper_bound() -> None:
     trace = replace(token_trace(hybrid_log(), 8), kept_blocks=(1,))
+    assert forecast(trace, 1).scenario.kept_blocks == (1,)
     answer = forecast(trace, 3)
+    assert answer.scenario.kept_blocks == ()
     every = forecast(replace(trace, kept_blocks=()), 3)
     assert answer.hit_rate == every.hit_rate
     assert any("an upper bound" in text and "74.8% to 74.2%" in text for text in answer.warnings)

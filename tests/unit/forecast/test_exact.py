@@ -51,6 +51,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
         "horizon_s": None,
         "block_size": 2,
         "engine": "vllm",
+        "kept_blocks": [],
     }
     assert data["log"] == {
         "requests": 6,

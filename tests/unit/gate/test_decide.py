@@ -367,6 +367,22 @@ def test_a_forecast_in_other_blocks_than_the_servers_names_the_command_that_mend
     assert "loadkit forecast again with --block-size 528" in reason.remedy
 
 
+def test_a_forecast_of_every_block_is_an_upper_bound_for_a_server_that_keeps_a_few_places() -> None:
+    hybrid = run(
+        endpoint__kept_blocks=[1],
+        split__hit_rate=0.2,
+        split__shared_rate=0.0,
+        split__continuation_rate=0.18,
+        split__organic_hit_rate=0.19,
+    )
+    found = decide(hybrid, expected())
+    assert (found.verdict, found.reasons[0].code) == ("INCONCLUSIVE", "forecast_refused")
+    assert "--model-config" in found.reasons[0].remedy
+    like = decide(hybrid, expected(scenario__kept_blocks=[1]))
+    assert not any("--model-config" in reason.remedy for reason in like.reasons)
+    assert verdict(run(endpoint__kept_blocks=[1]), expected(scenario__kept_blocks=[1])) == "PASS"
+
+
 def test_a_run_that_is_not_valid_has_one_reason_and_does_not_fail_for_a_planned_wrap() -> None:
     torn = {"code": "torn_journal", "message": "9 bytes"}
     cut = run(status="invalid", reasons=[INTERRUPTED, torn], requests__ok=3, wraps=11)
