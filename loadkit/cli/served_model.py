@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec.structs import replace as replace_struct
 
 from loadkit.cli.log_input import Source
 from loadkit.cli.options import option
@@ -86,9 +87,12 @@ class ServedModel:
             told = layout.block_size or "N"
             raise InputError(layout.why, where="--sample", remedy=f"give --block-size {told}")
 
-    def keeps(self, layout: CacheLayout) -> tuple[int, ...]:
-        """`Trace.kept_blocks` of a log in the model's blocks."""
-        return layout.kept_blocks if self.kept == "places" else ()
+    def keeps(self, layout: CacheLayout, block_size: int) -> tuple[int, ...]:
+        """`Trace.kept_blocks` of a log in the model's blocks, or in those that the server is said to
+        have instead."""
+        if self.kept == "all":
+            return ()
+        return replace_struct(layout, block_size=block_size).kept_blocks
 
     def read(self, source: Source) -> Log:
         """The log in the model's blocks, with what was said and not followed as a warning."""
@@ -100,8 +104,8 @@ class ServedModel:
         log, notes = _in_blocks(source, layout)
         trace = log.trace
         kept: tuple[int, ...] = ()
-        if trace.block_size == layout.block_size:
-            kept = self.keeps(layout)
+        if trace.block_size in (layout.block_size, source.block_size):
+            kept = self.keeps(layout, trace.block_size)
             if not long_enough(trace, trace.block_size + 1):
                 notes += (f"no prompt reaches {trace.block_size + 1:,} tokens: nothing can hit",)
         notes += () if layout.known and layout.block_size else layout.notes

@@ -144,9 +144,10 @@ def _other_setting(run: Measured, expected: Expected, limits: Thresholds) -> Ite
             message = f"the run has {name} {measured}, the forecast {forecast}"
             remedy = _SAME_SETTING
             if name == "block size":
+                model = " --model-config CONFIG" if run.endpoint.kept_blocks else ""
                 remedy = (
-                    f"run loadkit forecast again with --block-size {measured}, from a log of text or"
-                    " token ids"
+                    f"run loadkit forecast again with --block-size {measured}{model}, from a log of"
+                    " text or token ids"
                 )
             yield Reason("forecast_refused", message, None, None, remedy)
     if limits.require_fingerprints and None in (ours or run.endpoint.tokenizer_fingerprint, theirs):

@@ -111,6 +111,18 @@ def test_a_block_size_that_is_not_the_models_is_said(loadkit: Call, tmp_path: Pa
     )
 
 
+def test_the_rule_is_the_models_in_blocks_that_the_server_is_said_to_have(
+    loadkit: Call, tmp_path: Path
+) -> None:
+    """Speculative decoding makes states larger, and so blocks: --block-size has the last word."""
+    log, config = token_log(tmp_path, 600, 600), config_of(tmp_path, QWEN35_4B)
+    answer = loadkit("forecast", log, "--model-config", config, "--block-size", 592, "--json")
+    data = json.loads(answer.out)
+    assert data["scenario"]["block_size"] == 592
+    assert data["scenario"]["kept_blocks"] == [1]
+    assert data["hit_rate"]["estimate"] == 2 * 592 / 4800
+
+
 def test_a_log_of_ids_is_put_together_or_says_that_it_cannot(loadkit: Call, tmp_path: Path) -> None:
     config = config_of(tmp_path, QWEN35_4B)
     row = {"timestamp": 0, "input_length": 1100, "session_id": "a"}
