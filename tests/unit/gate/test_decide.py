@@ -655,3 +655,133 @@ def test_the_json_has_its_schema_and_every_reason_its_fields() -> None:
     assert data["schema"] == "loadkit.gate/1"
     fields = {"code", "message", "measured", "expected", "interval", "remedy", "verdict"}
     assert set(data["reasons"][0]) == fields
+
+
+def wide(half: float, **changes: Any) -> dict[str, Any]:
+    """A forecast of 41% that is sure to ± `half` and was asked to be sure to ±5 points."""
+    ends = {"estimate": 0.41, "low": 0.41 - half, "high": 0.41 + half}
+    return expected(status="inconclusive", hit_rate=ends, needs="two hours more", **changes)
+
+
+def test_a_forecast_a_hair_too_wide_says_how_wide_and_which_option_accepts_it() -> None:
+    [reason] = decide(run(), wide(0.05045)).reasons
+    assert (reason.code, reason.measured) == ("forecast_refused", pytest.approx(0.05045))
+    assert "36.0% to 46.0%, ±5.04 points" in reason.message or "±5.05 points" in reason.message
+    assert "loadkit forecast LOG --target 5.1" in reason.remedy
+    assert "two hours more" in reason.remedy
+    checks = {check.code: check for check in decide(run(), wide(0.05045)).checks}
+    assert checks["cache_underperforms"].outcome == "passed"
+    assert "for this setting" not in reason.message
+
+
+def test_a_forecast_wider_than_the_gate_allows_names_the_key_that_accepts_it() -> None:
+    [reason] = decide(run(), wide(0.1201)).reasons
+    assert "max_half_width: 0.121 in gate.yaml, loadkit gate --policy gate.yaml" in reason.remedy
+
+
+@pytest.mark.parametrize(
+    "forecast", [wide(0.05045), wide(0.15), expected(status="inconclusive", **REFUSED)]
+)
+def test_a_cache_that_serves_too_little_fails_whatever_the_forecast(
+    forecast: dict[str, Any],
+) -> None:
+    """Neither needs the forecast's precision."""
+    weak = run(reconciliation__usage__cached_tokens=3700)
+    answer = decide(weak, forecast)
+    assert (answer.verdict, answer.reasons[0].code) == ("FAIL", "cache_underperforms")
+    assert "forecast_refused" in [reason.code for reason in answer.reasons]
+
+
+def test_a_cache_that_serves_too_little_fails_by_a_forecast_of_another_block_size() -> None:
+    weak = run(reconciliation__usage__cached_tokens=3700, block_size=32)
+    assert codes(weak) == ["cache_underperforms", "forecast_refused"]
+
+
+def test_replays_far_above_any_interval_fail_by_an_unsure_forecast_too() -> None:
+    assert codes(mirage(), wide(0.15)) == ["replay_mirage", "forecast_refused"]
+    assert verdict(mirage(), wide(0.15)) == "FAIL"
+    some = run(
+        split__replay_cross_session_rate=0.12,
+        split__continuation_rate=0.14,
+        split__shared_rate=0.14,
+    )
+    assert (verdict(some), verdict(some, wide(0.15))) == ("FAIL", "INCONCLUSIVE")
+
+
+IMPOSSIBLE = {"session": "s1", "turn": 0, "cached_tokens": 64, "prompt_tokens": 90}
+IMPOSSIBLE |= {"possible_tokens": 0, "why": "64 cached, at most 0 could have been there"}
+
+
+@pytest.mark.parametrize(
+    ("excess", "unanswered", "answer"),
+    [(201, 0, "FAIL"), (200, 0, "INCONCLUSIVE"), (201, 1, "INCONCLUSIVE")],
+)
+def test_impossible_answers_never_pass_and_fail_where_they_move_the_rate(
+    excess: int, unanswered: int, answer: str
+) -> None:
+    found = run()["reconciliation"]["impossible"] | {"beyond": 2, "excess_tokens": excess}
+    lied = run(
+        reconciliation__impossible=found | {"first": [IMPOSSIBLE]},
+        reconciliation__unanswered_requests=unanswered,
+    )
+    [reason] = decide(lied, expected()).reasons
+    assert (verdict(lied), reason.code, reason.measured) == (answer, "impossible_answers", 2)
+    assert "s1 turn 0: 64 cached, at most 0 could have been there" in reason.message
+    assert "loadkit run --reset" in reason.remedy
+    assert "--set cache=salt" in reason.remedy
+
+
+COUNTED = {"readings": 9, "restarted": False, "silent": False, "prompt_tokens": 10_000}
+COUNTED |= {"queries_short": 0, "queries_over": 0, "hits_short": 0, "hits_over": 0, "at_s": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"restarted": True}, "counters_doubtful", "fell, or another process"),
+        ({"silent": True, "queries_short": 10_000}, "counters_doubtful", "stood still"),
+        ({"queries_short": 5000}, "counters_doubtful", "lack 5,000 of 10,000 prompt tokens"),
+        ({"queries_over": 300, "at_s": 8.0}, "counters_doubtful", "300 prompt tokens more"),
+        ({"hits_over": 300}, "witnesses_differ", "300 cached tokens apart in mid-run"),
+        ({"queries_over": 200, "queries_short": 200, "hits_short": 200}, None, ""),  # two points
+    ],
+)
+def test_counters_that_did_not_count_this_run_alone_decide_nothing(
+    change: dict[str, Any], code: str | None, says: str
+) -> None:
+    found = decide(run(reconciliation__counters=COUNTED | change), expected()).reasons
+    assert [reason.code for reason in found] == ([code] if code else [])
+    assert all(says in reason.message for reason in found)
+
+
+def silent(**changes: Any) -> dict[str, Any]:
+    """A server whose answers report nothing, and whose counters say what was predicted."""
+    same = {"cached_tokens": 4000, "prompt_tokens": 10_000}
+    nothing = {"cached_tokens": None, "prompt_tokens": 10_000}
+    found = run(split__source="predicted")
+    found["reconciliation"] |= {"usage": nothing, "usage_all_phases": nothing, "prometheus": same}
+    found["reconciliation"] |= changes
+    return found
+
+
+def test_counters_and_prediction_decide_where_no_answer_says_anything() -> None:
+    assert verdict(silent()) == "PASS"
+    other = {"cached_tokens": 3700, "prompt_tokens": 10_000}
+    assert codes(silent(prometheus=other)) == ["witnesses_differ"]
+
+
+def test_one_witness_alone_decides_nothing() -> None:
+    alone = run()
+    for name in ("prediction", "prediction_all_phases"):
+        alone["reconciliation"][name] = {"cached_tokens": None, "prompt_tokens": None}
+    [reason] = decide(alone, expected()).reasons
+    assert (reason.code, verdict(alone)) == ("not_reported", "INCONCLUSIVE")
+    assert "nothing confirms it" in reason.message
+    alone["reconciliation"]["prometheus"] = {"cached_tokens": 4000, "prompt_tokens": 10_000}
+    assert verdict(alone) == "PASS", "the server's own split, and its counters"
+
+
+def test_prompts_that_the_server_counts_otherwise_cannot_be_judged_one_by_one() -> None:
+    most = run(reconciliation__impossible__judged=58)
+    assert codes(most) == ["witnesses_differ"]
+    assert verdict(run(reconciliation__impossible__judged=60)) == "PASS"
