@@ -9,7 +9,7 @@ PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 # These start servers and browsers, but judge no time.
 BESIDE := $(addprefix tests/e2e/test_,server_api.py run_command.py run_web.py web_tab.py default_model.py canary_key.py)
 
-.PHONY: demo test check lint validate clean
+.PHONY: demo test check lint validate check-vllm clean
 
 demo: .venv/.server $(WHEEL)
 	$(BIN)/loadkit demo -o loadkit-demo --force
@@ -26,6 +26,12 @@ check: lint
 # Forecasts of public traces ($LOADKIT_DATA) and synthetic worlds against the truth, as a table.
 validate: .venv/.dev
 	$(BIN)/python tests/validation/validate.py
+
+# Predictions of runs against a real vLLM on the CPU, as a table; some 10 minutes on a quiet machine.
+# VLLM_PYTHON names a Python that has vLLM; without it a venv is made in .models/vllm.
+check-vllm: .venv/.dev $(WHEEL)
+	rm -rf build/check-vllm
+	$(BIN)/python tests/validation/check_vllm.py -o build/check-vllm
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -168,8 +168,24 @@ def _between_steps(
 def _as_times(
     lookups: FloatArray, tokens: Sequence[FloatArray], ends: Sequence[float], step_s: float
 ) -> Times:
-    """What a step's end frees is free before the next one is scheduled, half a step later here."""
+    """What a step's end frees is free before the next one is scheduled, half a step later here. What
+    ends in one step is freed in the order of admission, whoever's end was seen first. Who is looked up
+    in one step was served in the order of the first tokens, whoever was sent first."""
     first = np.array([each[0] for each in tokens])
+    lookups = _together(lookups, step_s / 2)
+    served = np.lexsort((_together(first, step_s / 2), lookups))
+    lookups[served] += 1e-9 * np.arange(len(served))
     last = np.array([max(end, each[-1]) for end, each in zip(ends, tokens, strict=True)])
     scheduled = [np.minimum(each + step_s / 2, each[-1]).tolist() for each in tokens]
-    return Times(lookups, first, last, observed=True, token_s=scheduled)
+    return Times(lookups, first, _together(last, step_s / 2), observed=True, token_s=scheduled)
+
+
+def _together(ends: FloatArray, within_s: float) -> FloatArray:
+    """The ends (n,), those within so many seconds of the first of them at the time of the last one."""
+    order = np.argsort(ends, kind="stable")
+    result, start = ends.copy(), 0
+    for number in range(1, len(order) + 1):
+        if number == len(order) or ends[order[number]] - ends[order[start]] > within_s:
+            result[order[start:number]] = ends[order[number - 1]]
+            start = number
+    return result
