@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,8 +27,8 @@ from loadkit.client.foreign import (
 from loadkit.client.receipt import Receipt
 from loadkit.client.sse import looks_like_events
 from loadkit.client.usage import Usage
-from loadkit.core.blocks import packed_tokens
 
+_TOP_BYTE = 3 if sys.byteorder == "little" else 0
 Outcome = Literal["ok", "http_error", "cut", "timeout", "malformed", "cancelled", "not_sent"]
 REPEATS_KEY = "not believed: the answer repeats the API key or a part of it, which was taken out"
 
@@ -187,16 +189,23 @@ def _doubt_prompt(decoded: Decoded, response: Response) -> Iterator[str]:
     ids, count = decoded.prompt_token_ids, response.usage.prompt_tokens
     if not ids:
         return
-    try:
-        packed = packed_tokens(ids) if are_token_ids(ids) else None
-    except (TypeError, OverflowError):  # no list, or not of numbers
-        packed = None
+    packed = _packed(ids)
     if packed is None:
         yield "prompt token ids that are none"
     elif count not in (None, len(ids)):
         yield f"{len(ids)} prompt token ids of {count} prompt tokens"
     else:
         response.prompt_token_ids = packed
+
+
+def _packed(ids: Any) -> bytes | None:
+    """As `core.blocks.packed_tokens`, in less than half its time, which counts here: prompts are long.
+    None: no list of numbers, or some that are no token ids."""
+    try:
+        packed = struct.pack(f"={len(ids)}i", *ids)
+    except (struct.error, TypeError):
+        return None
+    return packed if packed[_TOP_BYTE::4].isascii() else None  # a negative number's is above 127
 
 
 def _doubt_usage(response: Response) -> Iterator[str]:

@@ -11,7 +11,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from scripted import Scripted, scripted_server
+from waiting import GENEROUS_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -95,10 +95,7 @@ def files_with(word: str, folder: Path) -> list[str]:
 
 
 def wait_for_traffic(server: Scripted) -> None:
-    deadline = time.monotonic() + 60
-    while not server.truth():
-        assert time.monotonic() < deadline, "no request came"
-        time.sleep(0.05)
+    until(server.truth, "no request came")
 
 
 def test_the_search_finds_a_key_in_every_kind_of_file(tmp_path: Path) -> None:
@@ -106,9 +103,7 @@ def test_the_search_finds_a_key_in_every_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "b.gz").write_bytes(gzip.compress(CANARY.encode()))
     assert sorted(files_with(CANARY, tmp_path)) == ["a.txt", "b.gz"]
     with subprocess.Popen([sys.executable, "-c", "input()", CANARY], stdin=subprocess.PIPE) as one:
-        deadline = time.monotonic() + 10
-        while CANARY.encode() not in arguments_of_all():
-            assert time.monotonic() < deadline
+        until(lambda: CANARY.encode() in arguments_of_all())
         one.kill()
 
 
@@ -123,7 +118,7 @@ def test_a_run_that_succeeds_keeps_the_key_nowhere(tmp_path: Path) -> None:
         assert b"locustfile" in (arguments := arguments_of_all())
         # The scripted server has the key in its arguments, once; nobody else may.
         assert arguments.count(CANARY.encode()) == 1
-        assert process.wait(60) == 0
+        assert process.wait(GENEROUS_S) == 0
     assert files_with(CANARY, folder) == []
 
 
@@ -138,7 +133,7 @@ def test_a_server_that_refuses_or_repeats_the_key_gets_it_into_no_file(
         scripted_server(tmp_path, "--key", key, "--mode", mode) as server,
         running(folder, server.url) as process,
     ):
-        assert process.wait(60) in (2, 3)
+        assert process.wait(GENEROUS_S) in (2, 3)
     assert b"loadkit: " in (folder / "stderr").read_bytes()
     assert files_with(CANARY, folder) == []
 
@@ -149,12 +144,12 @@ def test_a_server_that_tells_the_key_in_every_field_gets_no_part_of_it_into_a_fi
     with scripted_server(tmp_path, "--key", CANARY, "--mode", "leak") as server:
         folder = tmp_path / "unnamed"
         with running(folder, server.url) as process:
-            assert process.wait(60) == 2
+            assert process.wait(GENEROUS_S) == 2
         assert b"a model's name repeats the API key" in (folder / "stderr").read_bytes()
         assert files_with(CANARY, folder) == []
         folder = tmp_path / "named"
         with running(folder, server.url, "--model", "scripted") as process:
-            assert process.wait(60) == 0
+            assert process.wait(GENEROUS_S) == 0
     run = json.loads((folder / "out" / "run.json").read_bytes())
     assert run["requests"]["ok"] == run["requests"]["scheduled"]
     assert any("/v1/models could not be read" in note for note in run["notes"])

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from scripted import scripted_server
 from served import serving
 from tiny_model import write_tiny_model
+from waiting import GENEROUS_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -141,12 +141,10 @@ def test_an_interrupted_run_says_what_was_kept_and_where(
         ) as process:
             assert process.stderr is not None
             first = process.stderr.readline()
-            deadline = time.monotonic() + 30
-            while len(server.truth()) < 6 and time.monotonic() < deadline:
-                time.sleep(0.1)
+            until(lambda: len(server.truth()) >= 6)
             process.send_signal(how)
             rest = process.stderr.read()
-            assert process.wait(30) == code
+            assert process.wait(GENEROUS_S) == code
     assert first == "loadkit: sending 12 requests of small-chat\n"
     assert rest == f"loadkit: interrupted; 6 of 12 requests kept in {out}\n"
     run = json.loads((out / "run.json").read_text())

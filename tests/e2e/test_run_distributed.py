@@ -8,9 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from scripted import Scripted, scripted_server
+from waiting import GENEROUS_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -53,7 +53,7 @@ class Cluster:
             token="right",
         )
         self.workers: list[subprocess.Popen[str]] = []
-        until(lambda: listens(MASTER, self.port) or self.master.poll() is not None, within_s=120.0)
+        until(lambda: listens(MASTER, self.port) or self.master.poll() is not None)
 
     def start_workers(self) -> None:
         self.workers += [self.worker(f"w{number}") for number in range(2)]
@@ -88,7 +88,7 @@ class Cluster:
         )
 
     def end(self) -> tuple[int, str, str]:
-        printed, errors = self.master.communicate(timeout=90)
+        printed, errors = self.master.communicate(timeout=GENEROUS_S)
         return self.master.returncode, printed, errors
 
 
@@ -114,15 +114,6 @@ def free_port() -> int:
 def listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((host, port)) == 0
-
-
-def until(holds: Callable[[], Any], within_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise AssertionError("it never came to that")
-        time.sleep(0.05)
-    return found
 
 
 def locust_of(worker: subprocess.Popen[str]) -> int:
@@ -153,7 +144,7 @@ def test_every_request_is_sent_once_and_a_stranger_gets_no_share(tmp_path: Path)
         assert wrong.wait(timeout=60) == 3
         assert "another token" in wrong.communicate()[1]
         spread.start_workers()
-        until(lambda: len(server.truth()) >= 5, within_s=120.0)
+        until(lambda: len(server.truth()) >= 5)
         plain.terminate()
         code, printed, errors = spread.end()
         assert code == 0, errors
@@ -219,9 +210,9 @@ def test_workers_that_lose_their_master_stop_and_say_where_their_records_are(
         workers = [locust_of(worker) for worker in spread.workers]
         for pid in (spread.master.pid, locust_of(spread.master)):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: all(map(is_gone, workers)), within_s=60.0)
+        until(lambda: all(map(is_gone, workers)))
         sent_at_the_end = len(server.truth())
-        errors = [worker.communicate(timeout=20)[1] for worker in spread.workers]
+        errors = [worker.communicate(timeout=GENEROUS_S)[1] for worker in spread.workers]
     assert sent_at_the_end < 300
     for number, said in enumerate(errors):
         (left,) = (tmp_path / f"w{number}").glob(".loadkit-worker-*")
@@ -255,7 +246,7 @@ def test_a_worker_of_a_plain_locust_master_says_so_and_ends(tmp_path: Path) -> N
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as master:
         try:
-            until(lambda: listens(MASTER, int(port)), within_s=120.0)
+            until(lambda: listens(MASTER, int(port)))
             environment = os.environ | {"LOADKIT_TOKEN": "right"}
             worker = [sys.executable, "-m", "loadkit", "run", "--worker", *at]
             done = subprocess.run(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from scripted import Scripted, scripted_server
+from waiting import GENEROUS_S, answers, until
 
 pytestmark = pytest.mark.e2e
 
@@ -78,7 +78,7 @@ def start(folder: Path, *options: object) -> subprocess.Popen[str]:
 
 def headless(folder: Path, *options: object) -> tuple[int, str]:
     with start(folder, "--headless", *options) as process:
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=GENEROUS_S)[1]
     return process.returncode, errors
 
 
@@ -134,7 +134,9 @@ def test_a_class_picked_in_the_web_interface_and_a_second_test(tmp_path: Path) -
         options = ("--class-picker", "--web-port", port, "--loadkit-out", "out")
         with start(tmp_path, *options) as process:
             try:
-                with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                with httpx.Client(
+                    base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S
+                ) as client:
                     until_up(client)
                     for made in ("out", "out-2"):
                         swarm = {"user_count": 1, "spawn_rate": 1, "user_classes": "MyChat"}
@@ -142,7 +144,7 @@ def test_a_class_picked_in_the_web_interface_and_a_second_test(tmp_path: Path) -
                         wait_for(tmp_path / made / "run.json")
                     live = client.get("/loadkit/live").json()
                 process.send_signal(signal.SIGINT)
-                errors = process.communicate(timeout=30)[1]
+                errors = process.communicate(timeout=GENEROUS_S)[1]
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -170,19 +172,8 @@ def free_port() -> int:
 
 
 def until_up(client: httpx.Client) -> None:
-    for _ in range(200):
-        try:
-            client.get("/")
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the web interface did not come up")
+    until(lambda: answers(client), "the web interface did not come up")
 
 
 def wait_for(path: Path) -> None:
-    for _ in range(300):
-        if path.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {path}")
+    until(path.exists, f"no {path}")

@@ -23,6 +23,7 @@ from plans import OPEN, conversations, profile, session
 from scripted import scripted_server
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from waiting import GENEROUS_S, until
 
 from loadkit.client.secret import Secret
 from loadkit.core.errors import CannotMeasure, InputError
@@ -321,16 +322,16 @@ def run_with_interference(
     """Run, and call `interfere` with the working folder once 10 requests are done."""
     failures: list[BaseException] = []
 
+    def far_enough() -> WorkFolder | None:
+        for path in tmp_path.glob(".out.work-*"):
+            work = WorkFolder(path)
+            if sum(status.done for status in work.statuses()) >= 10:
+                return work
+        return None
+
     def watch() -> None:
         try:
-            for _ in range(6000):
-                for path in tmp_path.glob(".out.work-*"):
-                    work = WorkFolder(path)
-                    if sum(status.done for status in work.statuses()) >= 10:
-                        interfere(work)
-                        return
-                time.sleep(0.05)
-            raise AssertionError("the run never got so far")
+            interfere(until(far_enough, "the run never got so far"))
         except BaseException as error:
             failures.append(error)
 
@@ -377,13 +378,8 @@ def master_of(processes: dict[int, int]) -> int:
     return next(pid for pid, parent in processes.items() if parent not in processes)
 
 
-def all_end(pids: list[int], within_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while any(parent_of(pid) is not None for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+def all_end(pids: list[int]) -> bool:
+    return until(lambda: all(parent_of(pid) is None for pid in pids), "a process stayed")
 
 
 def test_a_killed_worker_loses_no_acknowledged_record_and_marks_the_run(
@@ -463,14 +459,11 @@ def test_when_the_launcher_ends_early_no_process_stays(tmp_path: Path, how: sign
             env=os.environ | {"PYTHONPATH": str(SUPPORT)},
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(400):
-            if server.truth():
-                break
-            time.sleep(0.05)
+        until(server.truth, "nothing was sent")
         work = next(tmp_path.glob(".out.work-*"))
         pids = list(locust_processes(work))
         parent.send_signal(how)
-        parent.wait(20)
+        parent.wait(GENEROUS_S)
         assert len(pids) == 3
         assert all_end(pids)
     if how is not signal.SIGINT:  # these give the launcher no time: the journals stay

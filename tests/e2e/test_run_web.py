@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 from scripted import scripted_server
+from waiting import GENEROUS_S, answers, until
 
 pytestmark = pytest.mark.e2e
 
@@ -39,17 +39,6 @@ def free_port() -> int:
     return free_port()
 
 
-def until_up(client: httpx.Client) -> None:
-    for _ in range(200):
-        try:
-            client.get("/")
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the web interface did not come up")
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_started_in_the_browser_is_recorded(tmp_path: Path, processes: int) -> None:
     """Started with more users than needed, and started a second time: still 6 requests."""
@@ -65,15 +54,17 @@ def test_a_run_started_in_the_browser_is_recorded(tmp_path: Path, processes: int
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
         ) as process:
             try:
-                with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-                    until_up(client)
+                with httpx.Client(
+                    base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S
+                ) as client:
+                    until(lambda: answers(client), "the web interface did not come up")
                     for _ in range(2):
                         wait_for_state(client, {"ready", "stopped"}, processes)
                         swarm = {"user_count": 5, "spawn_rate": 5}
                         assert client.post("/swarm", data=swarm).json()["success"]
                         wait_for_state(client, {"stopped"}, processes)
                 process.send_signal(signal.SIGINT)
-                printed, errors = process.communicate(timeout=30)
+                printed, errors = process.communicate(timeout=GENEROUS_S)
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -86,10 +77,9 @@ def test_a_run_started_in_the_browser_is_recorded(tmp_path: Path, processes: int
 
 
 def wait_for_state(client: httpx.Client, states: set[str], processes: int) -> None:
-    for _ in range(300):
+    def is_there() -> bool:
         answer = client.get("/stats/requests").json()
         all_there = processes == 1 or len(answer.get("workers", [])) == processes
-        if answer["state"] in states and all_there:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"state {answer['state']} instead of {states}")
+        return answer["state"] in states and all_there
+
+    until(is_there, f"no state of {states}")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from served import LOADKIT, serving
 from tiny_model import CONTEXT, write_tiny_model
+from waiting import until
 
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from reference_server.api import PUBLIC, ROUTES
@@ -55,11 +55,8 @@ def tokenizer(model: Path) -> Tokenizer:
     return load_tokenizer(model)
 
 
-def wait_for(condition: Any, limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
+def wait_for(condition: Any) -> None:
+    until(condition)
 
 
 def chat(client: httpx.Client, **fields: Any) -> httpx.Response:

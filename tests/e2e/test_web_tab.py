@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from scripted import scripted_server
+from waiting import GENEROUS_S, until
 from web_ui import browse, free_port, locust_with_scripted_records, wait_until_up
 
 from loadkit.locust_users.launcher import make_work_folder
@@ -104,7 +105,7 @@ def test_the_tab_of_loadkit_run_and_the_run_folder_say_the_same(tmp_path: Path):
                 wait_until_up(url, run, log)
                 seen = browse(url, "--requests", "12")
                 run.send_signal(signal.SIGINT)
-                printed, _ = run.communicate(timeout=60)
+                printed, _ = run.communicate(timeout=GENEROUS_S)
             finally:
                 run.kill()
     assert run.returncode == 0, log.read_text()
@@ -151,11 +152,7 @@ def test_the_master_shows_exactly_what_its_workers_counted(tmp_path: Path):
 
 
 def wait_for(client: httpx.Client, path: str, is_there: Callable[[Any], bool]) -> None:
-    for _ in range(300):
-        if is_there(client.get(path).json()):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} never became what was waited for")
+    until(lambda: is_there(client.get(path).json()), f"{path} never became what was waited for")
 
 
 def test_it_listens_on_loopback_unless_told_otherwise(tmp_path: Path):

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from waiting import GENEROUS_S, answers, until
 
 SUPPORT = Path(__file__).parents[1] / "support"
 LIVE_LOCUSTFILE = SUPPORT / "live_locustfile.py"
@@ -28,15 +28,12 @@ def free_port() -> int:
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
+    def is_up() -> bool:
         assert process.poll() is None, log.read_text()
-        try:
-            httpx.get(url, timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"no web interface at {url}:\n{log.read_text()}")
+        return answers(client)
+
+    with httpx.Client(base_url=url) as client:
+        until(is_up, f"no web interface at {url}")
 
 
 @contextmanager
@@ -59,11 +56,11 @@ def locust_with_scripted_records(
     base = f"http://127.0.0.1:{port}{path}"
     try:
         wait_until_up(base, process, log)
-        with httpx.Client(base_url=base) as client:
+        with httpx.Client(base_url=base, timeout=GENEROUS_S) as client:
             yield client, process.pid
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(GENEROUS_S)
 
 
 def browse(url: str, *options: str) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def browse(url: str, *options: str) -> dict[str, Any]:
             pytest.fail(missing)
         pytest.skip(missing)
     command = [sys.executable, str(SUPPORT / "browse_tab.py"), url, *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     seen: dict[str, Any] = json.loads(done.stdout)
     return seen

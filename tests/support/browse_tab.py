@@ -101,7 +101,7 @@ def main() -> None:
             viewport={"width": options.width, "height": options.height},
             color_scheme="dark" if options.dark else "light",
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(300_000)
         print(json.dumps(look(context.new_page(), options)))
         browser.close()
 

@@ -26,7 +26,7 @@ class Scripted:
             return []
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def truth_of(self, requests: int, within_s: float = 10.0) -> list[dict[str, Any]]:
+    def truth_of(self, requests: int, within_s: float = 120.0) -> list[dict[str, Any]]:
         """The truth once so many requests are in it: the server writes a row after its last byte,
         which the client may have read already. After `within_s` whatever is there."""
         deadline = time.monotonic() + within_s
