@@ -12,6 +12,7 @@ from loadkit.core.errors import InputError
 
 KEY_VARIABLES = ("LOADKIT_API_KEY", "OPENAI_API_KEY")
 PART, GRAM = 8, 5
+_RUN = b"\x01" * PART
 MAX_PARTS = 10_000
 STARS = "***"
 _LOWER = {ord(upper): upper.lower() for upper in string.ascii_uppercase}
@@ -26,7 +27,7 @@ class Secret:
     pieces of fewer characters than a part with something between them.
     """
 
-    __slots__ = ("_grams", "_value")
+    __slots__ = ("_grams", "_marks", "_value")
 
     def __init__(self, value: str):
         self._value = value
@@ -34,14 +35,16 @@ class Secret:
         # Every part of 8 holds one of these 5 characters, which begin at every fourth place.
         last = len(low) - GRAM if len(low) >= PART else -1
         self._grams = tuple(dict.fromkeys(low[at : at + GRAM] for at in range(0, last + 1, 4)))
+        letters = {*low.encode(), *low.upper().encode()}
+        self._marks = bytes(byte in letters for byte in range(256))
 
     def reveal(self) -> str:
         return self._value
 
     def strip_from(self, text: str) -> str:
         """`text` with stars in place of the key and its parts; the same object where it has none."""
-        if len(text) < PART:
-            return text
+        if _RUN not in text.encode("utf-8", "replace").translate(self._marks):
+            return text  # nowhere 8 of its characters in a row: nearly every text, if it is hexadecimal
         low = text.lower()
         for gram in self._grams:
             if gram in low:
