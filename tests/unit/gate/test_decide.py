@@ -594,6 +594,21 @@ def test_a_run_called_ok_with_a_reason_why_not_was_edited() -> None:
         decide(run(reasons=[INTERRUPTED]), expected())
 
 
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("caching_off", "the server's prefix cache is off"),
+        ("beyond_eviction", "eviction at the cache's size does not explain it"),
+        (None, "nobody knows why"),
+    ],
+)
+def test_a_note_names_misses_that_nobody_can_explain(why: str | None, words: str) -> None:
+    lost = run(split__miss_unexplained=600, split__miss_unexplained_why=why)
+    told = f"miss_unexplained: 600 prompt tokens (6.0%) could have hit and did not: {words}"
+    assert told in decide(lost, expected()).notes
+    assert not any("miss_unexplained" in note for note in decide(run(), expected()).notes)
+
+
 def test_notes_say_what_the_forecast_is_for_and_that_its_log_may_be_the_run_itself() -> None:
     fleet = expected(scenario__replicas=4, scenario__routing="random", scenario__traffic=20.0)
     assert "20x the traffic of a log of 1,000,000 requests" in decide(run(), fleet).notes[-1]

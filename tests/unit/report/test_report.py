@@ -16,6 +16,7 @@ from report_builders import Example, finish, hostile_run
 from loadkit.core.errors import InputError
 from loadkit.report import build, render, render_markdown, tables, write_report
 from loadkit.report.build import EXPECTED, expected_side, headline
+from loadkit.report.charts import split_bars
 from loadkit.report.model import CAUSES, PARTS, Side, Waits
 from loadkit.runs.record import Record
 
@@ -41,6 +42,24 @@ def test_the_headline_says_staging_replays_and_production_in_one_sentence() -> N
     assert headline(sides, VALID) == (
         "Staging shows a 92% hit rate, 88 points of it replays; production should expect 41%"
     )
+
+
+def test_the_miss_is_told_by_cause_and_named_where_caching_is_off() -> None:
+    shares = {"miss_compulsory": 0.36, "miss_capacity": 0.0, "miss_unexplained": 0.64}
+    parts: dict[str, float | None] = dict.fromkeys(PARTS, 0.0) | {"miss": 1.0}
+    off, unknown = (
+        Side("Staging", True, "", 0.0, None, None, parts, None, misses=shares, caching_off=is_off)
+        for is_off in (True, False)
+    )
+    rows = {row.name: row.cells for row in tables.split_table([off]).rows}
+    assert rows["miss, never seen"] == ("36.0%",)
+    assert rows["miss, caching is off"] == ("64.0%",)
+    assert "miss, evicted" not in rows
+    drawn = str(split_bars([off], 950))
+    assert "miss, caching is off: 64.0% of prompt tokens" in drawn
+    assert "evicted" not in drawn
+    rows = {row.name: row.cells for row in tables.split_table([unknown]).rows}
+    assert rows["miss, unexplained"] == ("64.0%",)
 
 
 def test_the_headline_claims_nothing_that_was_not_measured() -> None:
