@@ -22,8 +22,7 @@ from loadkit import analysis
 from loadkit.analysis.engines import TOKEN_GRANULAR
 from loadkit.analysis.per_request import per_request_of
 from loadkit.analysis.reuse import reuse_of
-from loadkit.analysis.simulate.concurrent import simulate_concurrent
-from loadkit.analysis.simulate.vllm_pool import VllmPool
+from loadkit.analysis.simulate.engine_pools import POOLS
 from loadkit.core.errors import LoadkitError
 from loadkit.core.tokenizer import Tokenizer, load_tokenizer
 from loadkit.core.trace import IntArray, Trace
@@ -270,17 +269,10 @@ def _trace_of(
 
 
 def _overlap(trace: Trace, best: Prediction, context: RunContext) -> IntArray | None:
-    """Hit tokens with the blocks of running requests pinned, where the prediction itself is not made
-    so. Latencies are the client's, time in the server's queue included, so blocks are held for rather
-    longer than they are."""
-    capacity_blocks = one_capacity(context)
-    if capacity_blocks is None or trace.completed_s is None:
+    """Hit tokens where running requests hold their blocks: the prediction's own, if it is made so."""
+    if one_capacity(context) is None or trace.completed_s is None:
         return None
-    if best.drawn_tokens is not None:
-        return best.resident_tokens
-    if trace.num_ids + trace.num_requests <= capacity_blocks:  # all blocks and unfinished pages fit
-        return best.expected_tokens
-    return simulate_concurrent(reuse_of(trace), capacity_blocks, "wait").requests.resident_tokens
+    return None if best.drawn_tokens is None else best.resident_tokens
 
 
 def _unruled_tokens(trace: Trace) -> IntArray:
@@ -301,16 +293,20 @@ def _predict(
     capacity = one_capacity(context)
     requests = per_request_of(reuse, capacity)
     setup, resident = None, None if capacity is None else requests.resident_tokens
+    drawn: IntArray | None = None
     if context.prefix_caching is False:
         resident = np.zeros(trace.num_requests, np.int64)
     elif engine == "llamacpp" and context.num_slots is not None:
-        setup, resident, _ = predict_slots(reuse, context.num_slots, answered)
+        setup, resident, drawn = predict_slots(reuse, context.num_slots, answered, draws)
     elif context.kept_blocks:
         where_kept = replace(trace, kept_blocks=context.kept_blocks)
         resident = per_request_of(reuse_of(where_kept, engine), None).reusable_tokens
-    drawn = None
-    if capacity is not None and not context.kept_blocks and _is_vllm(context):
-        hits = pool_hits(lambda chains: VllmPool(chains, capacity), reuse, answered, draws)
+    server = server_of(context)
+    if capacity is not None and not context.kept_blocks and server in POOLS:
+        pool, whole = POOLS[server], server == "reference"
+        hits = pool_hits(
+            lambda chains: pool(chains, capacity), reuse, answered, draws, whole_steps=whole
+        )
         if hits is not None:
             resident, drawn = hits.likeliest, hits.drawn
     return Prediction(
@@ -333,14 +329,17 @@ def _is_exact(
 ) -> bool:
     if _several(context):
         return resident is not None and not context.kept_blocks
-    return (setup is None and not context.kept_blocks) or not overlap(trace)
+    known = setup is None and not context.kept_blocks and server_of(context) != "sglang"
+    return known or not overlap(trace)
 
 
-def _is_vllm(context: RunContext) -> bool:
-    """Whether vLLM's rules place blocks: for its counters without the reference server's causes, and
-    for a server that shows no counters."""
+def server_of(context: RunContext) -> str:
+    """Whose pool it is, by the counters; vLLM's names with causes are the reference server's, and no
+    counters are taken for vLLM."""
     counters = context.counters_before
-    return counters is None or (counters.source == "vllm" and not counters.by_cause)
+    if counters is None:
+        return "vllm"
+    return "reference" if counters.by_cause else counters.source
 
 
 def one_capacity(context: RunContext) -> int | None:

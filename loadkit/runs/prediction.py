@@ -79,8 +79,8 @@ class Prediction:
     @property
     def range_tokens(self) -> tuple[int, int] | None:
         """The least and the most hit tokens in all, over every order that is possible; equal where there
-        is one order. None: the capacity is not known, or hits depend on more than the order."""
-        if self.resident_tokens is None or not self.exact:
+        is one order. None: the capacity is not known, or hits depend on what was not drawn."""
+        if self.resident_tokens is None or (not self.exact and self.drawn_tokens is None):
             return None
         likeliest = int(self.resident_tokens.sum())
         totals = [] if self.drawn_tokens is None else self.drawn_tokens.sum(axis=1).tolist()
@@ -108,8 +108,7 @@ class Predictions:
     from_text: every reply as re-tokenised text; None if no reply came with token ids.
     log: what `loadkit analyze --json` says of what was sent (`OF_THE_LOG`), without any text.
     overlap: (n,) hit tokens at the capacity when running requests hold their blocks, as they do
-    on a server; None if the capacity is not known. `best` serves one request after another, which
-    is exact as long as nothing is evicted; the two differ only where something is.
+    on a server: those of `best` where it is of the server's own pool; else None.
     unruled: (n,) reusable tokens without the rule that a prompt's last token is always computed.
     matched: (n,) tokens of the longest prefix seen before, blocks aside; None: too many to count.
     """

@@ -27,6 +27,7 @@ from loadkit.core.trace import UNKNOWN, FloatArray, IntArray
 from loadkit.runs.record import Record
 
 DRAWS = 40
+AsTimes = Callable[[FloatArray, Sequence[FloatArray], Sequence[float], float], Times]
 _PACE = 0.1  # the share of gaps between tokens that are shorter than a step is taken to be
 
 
@@ -50,22 +51,29 @@ class PoolHits:
 
 
 def pool_hits(
-    pool: Callable[[Chains], Pool], reuse: Reuse, answered: Sequence[Record], draws: int = DRAWS
+    pool: Callable[[Chains], Pool],
+    reuse: Reuse,
+    answered: Sequence[Record],
+    draws: int = DRAWS,
+    *,
+    whole_steps: bool = False,
 ) -> PoolHits | None:
     """Serve the run's requests at the times of `answered`, which has the trace's rows in its order.
-    None if a time of sending or of the end is missing."""
+    None if a time of sending or of the end is missing. whole_steps: the server takes in all tokens
+    of a step before it frees what has ended in it (the reference server), and they arrive together."""
     if any(record.sent_s is None or record.completed_s is None for record in answered):
         return None
     reuse = _with_lengths(reuse, answered)
     chains = Chains(reuse)
     seen = _seen(answered, chains.reply_tokens)
     none = np.zeros((0, len(chains)), np.int64)
-    likeliest = _hits(pool, chains, _times(seen))
+    as_times = _in_whole_steps if whole_steps else _as_times
+    likeliest = _hits(pool, chains, _times(seen, as_times))
     if not _overlap(seen):
         return PoolHits(likeliest, none)
     rng = np.random.default_rng(0)
     shares = [(number + 1) / draws for number in range(draws)]
-    drawn = [_hits(pool, chains, _drawn(seen, share, rng)) for share in shares]
+    drawn = [_hits(pool, chains, _drawn(seen, share, rng, as_times)) for share in shares]
     return PoolHits(likeliest, np.array(drawn) if drawn else none)
 
 
@@ -112,18 +120,18 @@ def _overlap(seen: Seen) -> bool:
     return bool((seen.sent_s[1:] < ends[:-1]).any())
 
 
-def _times(seen: Seen) -> Times:
+def _times(seen: Seen, as_times: AsTimes) -> Times:
     """The likeliest."""
     tokens = [
         _apart(each, seen.step_s, at) for each, at in zip(seen.token_s, seen.sent_s, strict=True)
     ]
     lookups = _between_steps(seen.sent_s, tokens, seen.step_s)
-    return _as_times(
+    return as_times(
         np.maximum.accumulate(lookups), tokens, [each[-1] for each in tokens], seen.step_s
     )
 
 
-def _drawn(seen: Seen, share: float, rng: np.random.Generator) -> Times:
+def _drawn(seen: Seen, share: float, rng: np.random.Generator, as_times: AsTimes) -> Times:
     """Others that are possible; see the module."""
     num = len(seen.sent_s)
     step_s = seen.step_s * (1 + share * rng.uniform(-1, 1))
@@ -138,7 +146,7 @@ def _drawn(seen: Seen, share: float, rng: np.random.Generator) -> Times:
     ends = [float(each[-1]) for each in tokens]
     if rng.uniform() < share / 2:
         ends = [end + seen.step_s for end in ends]
-    return _as_times(_between_steps(reached, tokens, step_s), tokens, ends, step_s)
+    return as_times(_between_steps(reached, tokens, step_s), tokens, ends, step_s)
 
 
 def _apart(arrivals: FloatArray, step_s: float, sent_s: float) -> FloatArray:
@@ -189,3 +197,26 @@ def _together(ends: FloatArray, within_s: float) -> FloatArray:
             result[order[start:number]] = ends[order[number - 1]]
             start = number
     return result
+
+
+def _in_whole_steps(
+    lookups: FloatArray, tokens: Sequence[FloatArray], ends: Sequence[float], step_s: float
+) -> Times:
+    """Tokens less than half a step apart, of as many requests, are of one step: they were there when
+    the first of them arrived."""
+    rows = np.repeat(np.arange(len(tokens)), [len(each) for each in tokens])
+    at = np.concatenate(tokens)
+    order = np.lexsort((rows, at))
+    together, start, had = at.copy(), -np.inf, set[int]()
+    for place in order.tolist():
+        row = int(rows[place])
+        if row in had or at[place] - start > step_s / 2:
+            start, had = float(at[place]), set()
+        had.add(row)
+        together[place] = start
+    split = np.split(together, np.cumsum([len(each) for each in tokens])[:-1])
+    late = [max(0.0, end - float(each[-1])) for end, each in zip(ends, tokens, strict=True)]
+    first = np.array([each[0] for each in split])
+    last = np.array([each[-1] + more for each, more in zip(split, late, strict=True)])
+    token_s = [each.tolist() for each in split]
+    return Times(np.minimum(lookups, first), first, last, observed=True, token_s=token_s)

@@ -49,7 +49,7 @@ def predict_slots(
     shares = [(number + 1) / draws for number in range(draws)] if overlap(reuse.trace) else []
     drawn = []
     for share in shares:
-        other, other_order = _drawn(reuse, answered, share, rng)
+        other, other_order = _drawn(reuse, num_slots, answered, share, rng)
         drawn.append(_hits(other, num_slots, nearest, other_order))
     return nearest, found[nearest], np.array(drawn, np.int64).reshape(-1, len(answered))
 
@@ -61,11 +61,15 @@ def _hits(reuse: Reuse, num_slots: int, setup: str, order: IntArray) -> IntArray
 
 
 def _drawn(
-    reuse: Reuse, answered: Sequence[Record], share: float, rng: np.random.Generator
+    reuse: Reuse,
+    num_slots: int,
+    answered: Sequence[Record],
+    share: float,
+    rng: np.random.Generator,
 ) -> tuple[Reuse, IntArray]:
     """Other times that are possible: a request reached the server up to its first token, and its slot
-    was free from its last token on; `share` of that freedom. Steps keep their order, requests of one
-    step come in any."""
+    was free from its last token on; `share` of that freedom. With one slot first tokens keep their
+    order, requests of one step come in any; with several a long prompt may have begun earlier."""
     began = np.array([_began_s(record) for record in answered])
     sent = np.array([_sent_s(record) for record in answered])
     ended = np.array([_began_s(r) if r.completed_s is None else r.completed_s for r in answered])
@@ -75,6 +79,8 @@ def _drawn(
             for r, end in zip(answered, ended, strict=True)
         ]
     )
+    if num_slots > 1:
+        began = began - share * rng.uniform(size=len(sent)) * np.maximum(began - sent, 0)
     reached = sent + share * rng.uniform(size=len(sent)) * np.maximum(began - sent, 0)
     freed = ended - share * rng.uniform(size=len(sent)) * np.maximum(ended - last, 0)
     trace = replace(reuse.trace, arrival_s=reached, completed_s=np.maximum(freed, reached))

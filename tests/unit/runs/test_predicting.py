@@ -14,6 +14,7 @@ from loadkit.analysis import analyze
 from loadkit.client.prometheus import PrefixCounters
 from loadkit.core.blocks import packed_tokens
 from loadkit.runs.folder import finish_run
+from loadkit.runs.predicting import server_of
 from loadkit.runs.record import Record
 from loadkit.traces import read_trace
 
@@ -164,6 +165,34 @@ def test_a_running_request_holds_its_blocks_in_a_tight_cache(
     assert (found["prediction_low_tokens"], found["prediction_high_tokens"]) == (0, 0)
 
 
+def test_the_reference_server_is_known_by_its_causes_and_predicted_with_its_own_pool(
+    work: Path, tmp_path: Path, tokenizer: str
+) -> None:
+    """Two blocks of 4, both taken by the first prompt until 10 s. On vLLM the second finds them at
+    once; the reference server lets it wait, for the first token of the first at 9 s. Both hit 4."""
+
+    def sent(name: str, at_s: float, first_s: float, text: str, cached: int) -> Record:
+        return answered(
+            name, 0, at_s, messages=[{"role": "user", "content": text}], reply="",
+            reply_token_ids=[24, 25], prompt_tokens=len(text.split()), cached_tokens=cached,
+            first_token_s=first_s, last_token_s=10.0, completed_s=10.0, gaps_s=[10.0 - first_s],
+        )  # fmt: skip
+
+    twin = "a b c d e f g h"
+    records = [sent("one", 0.0, 9.0, twin, 0), sent("two", 1.0, 9.5, twin, 4)]
+    journal(work, 0, records)
+    source = PrefixCounters(source="vllm", queries=0, hits=0, by_cause={"replay": 0.0})
+    known = context(
+        scheduled=2, tokenizer=tokenizer, block_size=4, capacity_blocks=2, counters_before=source
+    )
+    found = finish_run(work, tmp_path / "run", known)["reconciliation"]
+    assert found["prediction"]["cached_tokens"] == 4
+    assert found["usage_vs_prediction"]["agrees"] is True
+    vllm = context(scheduled=2, tokenizer=tokenizer, block_size=4, capacity_blocks=2)
+    assert server_of(known) == "reference"
+    assert server_of(vllm) == "vllm"
+
+
 def test_several_engines_leave_a_lower_rate_open_but_not_a_higher_one(
     work: Path, tmp_path: Path, tokenizer: str
 ) -> None:
@@ -255,6 +284,8 @@ def test_overlapping_requests_leave_open_who_got_which_slot(
     known = context(scheduled=4, tokenizer=tokenizer, num_slots=1, counters_before=source)
     found = finish_run(work, tmp_path / "run", known)["reconciliation"]
     assert found["usage_vs_prediction"]["agrees"] is agrees
+    low, high = found["prediction_low_tokens"], found["prediction_high_tokens"]
+    assert low <= found["prediction"]["cached_tokens"] <= high
 
 
 GENERATED = [IDS[word] for word in "ijkl"] + [25]
