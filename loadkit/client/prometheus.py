@@ -74,6 +74,7 @@ DIALECTS = (
         ("llamacpp:prompt_tokens_cached",),
     ),
 )
+MAX_LINE, MAX_LINES = 1 << 14, 1 << 20  # characters; an engine's cache_config_info has some 3,000
 _STARTED = "process_start_time_seconds"
 _BY_CAUSE = "loadkit:prefix_cache_tokens"
 _COUNTED = {
@@ -127,11 +128,16 @@ def samples(text: str, names: Iterable[str]) -> Iterator[Sample]:
     """The samples of a metrics page whose names are asked for, with `_total` or without.
 
     Other lines are not parsed: a page of many megabytes costs a look at each of its lines, and what is
-    wrong in another family takes nothing away. Malformed: a line asked for that is none.
+    wrong in another family takes nothing away. Malformed: a line asked for that is none, or too much
+    of them: the parser takes a time that grows with the square of a line.
     """
+    num_chars = 0
     wanted = {f"{name}{end}" for name in names for end in ("", "_total")}
     for line in text.split("\n"):
         if _NAME.match(line.lstrip())[0] in wanted:  # type: ignore[index]  # it always matches
+            num_chars += len(line)
+            if len(line) > MAX_LINE or num_chars > MAX_LINES:
+                raise Malformed("metrics longer than any engine's")
             try:
                 families = list(text_string_to_metric_families(line))
             except (ValueError, IndexError) as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from loadkit.client.cache_setup import parse_cache_setup
 from loadkit.client.prometheus import parse_prefix_counters
 
 VLLM = """\
@@ -86,6 +89,17 @@ def test_a_broken_line_of_another_family_takes_nothing_away_and_labels_are_known
     counters = parse_prefix_counters(broken + VLLM + foreign)
     assert counters == parse_prefix_counters(VLLM)
     assert counters is not None
+
+
+def test_a_page_made_to_keep_the_parser_busy_is_given_up_at_once() -> None:
+    """A line of 16 MB would take hours; that many lines, minutes."""
+    labels = ",".join(f'a{number}="x"' for number in range(1_000_000))
+    began = time.process_time()
+    assert parse_prefix_counters(f"vllm:prefix_cache_hits_total{{{labels}}} 1\n{VLLM}") is None
+    assert parse_cache_setup(f"vllm:cache_config_info{{{labels}}} 1\n") is None
+    assert parse_prefix_counters(f"vllm:other{{{labels}}} 1\n{VLLM}") is not None
+    assert parse_prefix_counters('vllm:prefix_cache_hits_total{a="x"} 1\n' * 400_000) is None
+    assert time.process_time() - began < 60
 
 
 @pytest.mark.parametrize(
