@@ -266,6 +266,7 @@ class Gaps:
         self._beside_ids: dict[str, _Seen] = {}
         self._parts: dict[str, _Seen] = {}
         self._missing: dict[str, _Seen] = {}
+        self._unwritten: dict[str, _Seen] = {}
 
     def field(self, place: Place, name: str, *, of_ids: bool = False) -> None:
         """A field holds text, or changes the prompt, and no reader understands it. of_ids: the row
@@ -279,6 +280,23 @@ class Gaps:
     def missing(self, place: Place, what: str) -> None:
         """Prompt text that the row refers to and the log does not hold."""
         _add(self._missing, what, place)
+
+    def written(
+        self, place: Place, messages: Sequence[Any], tools: Sequence[Any], prompt: str
+    ) -> None:
+        """Name what of a chat request is not in the `prompt` that the template wrote: tools, calls,
+        and messages of unusual roles, which templates leave out without a word."""
+        said = [one for one in messages if isinstance(one, Mapping)]
+        calls = [call for one in said for call in _list(one.get("tool_calls"))]
+        for what, functions in (("tools", tools), ("tool calls", calls)):
+            names = [_function_name(one) for one in functions]
+            if any(name and name not in prompt for name in names):
+                _add(self._unwritten, what, place)
+        for one in said:
+            role, text = one.get("role"), one.get("content")
+            unusual = isinstance(role, str) and role not in _ROLES
+            if unusual and isinstance(text, str) and text.strip() not in prompt:
+                _add(self._unwritten, f"messages of the role `{str(role)[:40]}`", place)
 
     def fields_of(self, place: Place, row_type: Any, row: Mapping[str, Any]) -> list[str]:
         """Name the row's fields that `row_type` does not know; those of them that hold text."""
@@ -294,13 +312,9 @@ class Gaps:
             for key in message.keys() - _MESSAGE:
                 if holds_text(message[key]):
                     self.field(place, f"messages[].{key}")
-            role, content = message.get("role"), message.get("content")
-            if isinstance(role, str) and role not in _ROLES:
-                self.field(place, f"messages[].role: {role[:40]}")
-            if isinstance(content, list):
-                for part in content:
-                    if part_text(part) is None:
-                        self.parts(place, _noun(part))
+            for part in _list(message.get("content")):
+                if part_text(part) is None:
+                    self.parts(place, _noun(part))
 
     def warnings(self) -> list[str]:
         """A sentence for each kind."""
@@ -323,7 +337,12 @@ class Gaps:
             f"{what} ({seen.where}) is not in the log: prompts are longer than said here"
             for what, seen in self._missing.items()
         )
-        return [*fields, *beside_ids, *parts, *missing]
+        unwritten = (
+            f"{what} ({seen.where}) are left out by the tokenizer's chat template: if the served one "
+            "writes them, prompts are longer than said here"
+            for what, seen in self._unwritten.items()
+        )
+        return [*fields, *beside_ids, *parts, *missing, *unwritten]
 
 
 def raw_fields(line: bytes) -> Mapping[str, Any]:
@@ -377,6 +396,17 @@ def _raw_holds_text(data: bytes) -> bool:
         return holds_text(msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _function_name(one: Any) -> str:
+    """The name of a tool or of a call's function, however it is nested; empty if it has none."""
+    inner = one.get("function", one) if isinstance(one, Mapping) else None
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _noun(part: Any) -> str:

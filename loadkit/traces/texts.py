@@ -200,7 +200,8 @@ class _Batch:
         self.prompts: list[str] = []
         self.num_chars = 0
 
-    def add(self, place: Place, request: TextRequest, tokenizer: Tokenizer | None) -> None:
+    def add(self, place: Place, request: TextRequest, tokenizer: Tokenizer | None) -> str | None:
+        """Take a request. Returns its chat prompt as text; None if it has none."""
         chat, prompt, reply = rendered(place, request, tokenizer), request.prompt, request.reply
         texts = [] if chat is None else [chat]
         if reply is not None and reply.token_ids is None:
@@ -213,6 +214,7 @@ class _Batch:
         self.bare += texts
         self.num_chars += sum(map(len, texts))
         self.rows.append((place, request))
+        return chat
 
     @property
     def is_full(self) -> bool:
@@ -249,7 +251,9 @@ def _batches(reading: Reading, requests: Requests, tokenizer: Tokenizer | None) 
     batch = _Batch()
     for place, request in requests:
         with reading.row():
-            batch.add(place, request, tokenizer)
+            chat = batch.add(place, request, tokenizer)
+            if chat is not None:
+                reading.gaps.written(place, request.messages or (), request.tools or (), chat)
         if batch.is_full:
             yield batch
             batch = _Batch()

@@ -317,7 +317,6 @@ def test_documents_with_text_are_counted_and_others_are_named(
         {"messages": [{"role": "user", "content": "a", "audio": {"data": "x"}}]},
         {"messages": [{"role": "assistant", "content": "a", "refusal": "no"}]},
         {"messages": [{"role": "assistant", "function_call": {"name": "f"}}]},
-        {"messages": [{"role": "critic", "content": "a"}]},
         {"system": "s", "messages": ASK, "foo": "b"},
         {"input": "a", "foo": "b"},
         {"contents": TURN, "foo": "b"},
@@ -573,3 +572,20 @@ def test_a_developers_message_is_a_systems_where_the_template_knows_no_such_role
         log = read_log([path], tokenizer=letters)
         assert log.trace.prompt_tokens.tolist() == [len(prompt)]
         assert not any("developer" in warning for warning in log.trace.warnings)
+
+
+def test_what_the_template_leaves_out_is_named(
+    write_log: WriteLog, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = openai(3)
+    row["messages"].append({"role": "critic", "content": "no good"})
+    path = write_log(row, {"messages": ASK})
+    bare = (
+        "{% for m in messages %}{% if m.role != 'critic' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    for template, told in ((TEMPLATE, []), (bare, ["tools", "tool calls", "messages of the role"])):
+        monkeypatch.setattr(letters.hf, "chat_template", template)
+        warnings = read_log([path], tokenizer=letters).trace.warnings
+        left_out = [warning for warning in warnings if "left out by the" in warning]
+        assert [one[: len(what)] for one, what in zip(left_out, told, strict=True)] == told
+        assert all(f"(1 row, first {path}:1)" in one for one in left_out)
