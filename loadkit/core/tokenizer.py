@@ -37,8 +37,14 @@ class Tokenizer:
         ids: list[int] = self.hf.encode(text, add_special_tokens=add_special_tokens)
         return ids
 
-    def render_chat(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
-        """Text of a chat request after the template, generation prompt included.
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        *,
+        generation_prompt: bool = True,
+    ) -> str:
+        """Text of a chat request after the template, generation prompt included unless it is not wanted.
 
         Messages of the role `developer` are rendered as `system` where the template does not know
         that role, as servers do: most templates leave out or refuse roles that they do not know.
@@ -55,13 +61,27 @@ class Tokenizer:
                 [self._known_role(for_template(message)) for message in messages],
                 tools=tools or None,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=generation_prompt,
             )
         except Exception as error:  # jinja2 raises what the template's author chose
             raise InputError(
                 f"the chat template refused the messages: {error}", where=self.name
             ) from error
         return text
+
+    def render_reply(
+        self, chat: str, messages: Sequence[Message], reply: Message, tools: Sequence[Any] | None
+    ) -> str | None:
+        """What the template writes for a reply after the request that it rendered as `chat`, without
+        the end of the turn: what a model is taken to have generated for a reply that calls tools. None
+        where the template writes the request itself otherwise once it is answered, or refuses."""
+        try:
+            text = self.render_chat([*messages, reply], tools, generation_prompt=False)
+        except InputError:
+            return None
+        if not text.startswith(chat):
+            return None
+        return text[len(chat) :].rstrip().removesuffix(str(self.hf.eos_token or ""))
 
     def _known_role(self, message: Message) -> Message:
         if message.get("role") != "developer" or "developer" in str(self.hf.chat_template):

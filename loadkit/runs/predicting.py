@@ -156,8 +156,8 @@ def _of_the_calls(answered: Sequence[Record]) -> list[str]:
     if not calls:
         return []
     return [
-        f"{calls:,} of {plural(len(answered), 'answer')} called tools and came without token ids: what the cache keeps of"
-        " them is not known, so the server may reuse more than is predicted"
+        f"{calls:,} of {plural(len(answered), 'answer')} called tools and came without token ids: they"
+        " are predicted as this template writes them, which need not be what was generated"
     ]
 
 

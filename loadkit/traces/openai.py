@@ -160,4 +160,6 @@ def _from_choice(place: Place, choice: dict[str, Any]) -> Reply | None:
         raise place.error(f"the response does not fit the format: {error}") from error
     if told.token_ids is None and any(message.get(key) for key in _REASONING):
         return None
+    if told.token_ids is None and message.get("tool_calls"):
+        return Reply(told.content or "", None, told.finish_reason, message=message)
     return _told(told.content, told.token_ids, told.finish_reason)

@@ -191,6 +191,15 @@ def needed(tokenizer: Tokenizer | None, place: Place | None) -> Tokenizer:
     return tokenizer
 
 
+def _reply_text(reply: Reply, request: TextRequest, chat: str | None, tokenizer: Tokenizer) -> str:
+    """The text that was generated: the content, or what the template writes for calls of tools."""
+    message, text = reply.message, None
+    if chat is not None and isinstance(message, dict) and message.get("tool_calls"):
+        said = {"role": "assistant", **message}
+        text = tokenizer.render_reply(chat, request.messages or [], said, request.tools)
+    return reply.content or "" if text is None else text
+
+
 class _Batch:
     """Requests with the texts to encode: chats and replies as they are, prompts with BOS."""
 
@@ -205,8 +214,7 @@ class _Batch:
         chat, prompt, reply = rendered(place, request, tokenizer), request.prompt, request.reply
         texts = [] if chat is None else [chat]
         if reply is not None and reply.token_ids is None:
-            needed(tokenizer, place)
-            texts.append(reply.content or "")
+            texts.append(_reply_text(reply, request, chat, needed(tokenizer, place)))
         if isinstance(prompt, str) and request.prompt_ids is None:
             needed(tokenizer, place)
             self.prompts.append(prompt)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from loadkit.analysis import analyze
+from loadkit.client.decoder import ToolCall
 from loadkit.client.prometheus import PrefixCounters
 from loadkit.core.blocks import packed_tokens
 from loadkit.runs.folder import finish_run
@@ -452,3 +453,35 @@ def test_prompts_that_no_block_fits_into_are_named(
         "no prompt reaches 529 tokens, the shortest that can hit in the server's blocks of 528 (the"
         " longest has 15): nothing that was sent can hit"
     )
+
+
+CALLING = (
+    "{% for m in messages %}{{ m.content }} {% for c in m.tool_calls or [] %}"
+    "{{ c.function.name }} {{ c.function.arguments.at }} {% endfor %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("ids", [None, GENERATED])
+def test_a_reply_that_calls_tools_is_predicted_as_generated_or_as_the_template_writes_it(
+    work: Path, tmp_path: Path, ids: list[int] | None
+) -> None:
+    """8 prompt tokens, the call "i j" between the words k and l, a result: blocks of 4."""
+    words = Tokenizer(models.WordLevel(IDS, unk_token="a"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=CALLING)
+    fast.save_pretrained(tmp_path / "tokenizer")
+    call = ToolCall("c1", "k", '{"at": "l"}')
+    reply = {"role": "assistant", "content": "i j", "tool_calls": [call.as_sent()]}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "m n o"}
+    said: dict[str, Any] = {"reply": "i j", "tool_calls": [call], "reply_token_ids": ids}
+    turns = [
+        answered("s", 0, 0.0, messages=FIRST, prompt_tokens=8, **said),
+        answered("s", 1, 1.0, messages=[*FIRST, reply, result], prompt_tokens=15, **said),
+    ]
+    turns[1].cached_tokens = 12
+    journal(work, 0, turns)
+    known = context(scheduled=2, tokenizer=str(tmp_path / "tokenizer"), block_size=4)
+    run = finish_run(work, tmp_path / "run", known)
+    assert run["reconciliation"]["prediction"] == {"cached_tokens": 12, "prompt_tokens": 23}
+    assert run["append_only"]["kept"] == 1
+    assert any("called tools" in note for note in run["notes"]) is (ids is None)
