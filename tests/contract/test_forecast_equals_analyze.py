@@ -215,6 +215,20 @@ def test_no_simulation_of_such_a_log_says_an_impossible_number(engine: str, mixe
     assert simulate(reuse, "lru", None).requests.total() == hit_curve(reuse).split(None)
 
 
+def test_shared_prefixes_have_the_tokens_that_prompts_have(tmp_path: Path) -> None:
+    """Three prompts of 3 tokens, all one partial block; then 5 tokens, the first 4 a block."""
+    ids = ([1], [1], [1], [2, 3], [2, 3])
+    rows = [
+        {"timestamp": 1000 * at, "input_length": 3 if len(chain) == 1 else 5, "output_length": 1,
+         "hash_ids": chain, "session_id": f"s{at}"}
+        for at, chain in enumerate(ids)
+    ]  # fmt: skip
+    found = analyze(trace_of(rows, tmp_path), engine="none")
+    shared = found.diversity.leaderboard
+    assert [(one.tokens, one.hit_tokens) for one in shared] == [(3, 6), (5, 5)]
+    assert found.infinite.hit_rate == 11 / 19
+
+
 def test_tiers_together_hit_what_one_cache_of_their_size_hits(mixed: Trace) -> None:
     reuse = reuse_of(mixed, "none")
     tiers = simulate_tiers(reuse, [5, 10])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadkit.analysis.engines import hit_tokens
 from loadkit.analysis.reuse import Reuse
 from loadkit.core.jit import compiled
 from loadkit.core.trace import BoolArray, IntArray, Trace
@@ -90,7 +91,9 @@ class Losses:
         """
         left = np.floor(share * self._left_by(before, after)).astype(np.int64)
         may_hit = np.minimum(left, self._may_hit[after])
-        lost: IntArray = may_hit * self.trace.block_size - self._reusable[after]
+        prompts = self.trace.prompt_tokens[after]
+        could: IntArray = hit_tokens(may_hit, prompts, self.trace.block_size)
+        lost: IntArray = could - self._reusable[after]
         return np.maximum(lost, 0)
 
     def _left_by(self, before: IntArray, after: IntArray) -> IntArray:

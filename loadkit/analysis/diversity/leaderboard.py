@@ -38,9 +38,9 @@ def leaderboard(
     trace: Trace, segments: Segments, show_text: bool = False
 ) -> tuple[SharedPrefix, ...]:
     """The PLACES parts with most hit tokens, the largest first."""
-    total = int(segments.hit_blocks.sum())
-    best = np.argsort(-segments.hit_blocks, kind="stable")[:PLACES]
-    best = best[segments.hit_blocks[best] > 0]
+    total = int(segments.hit_tokens.sum())
+    best = np.argsort(-segments.hit_tokens, kind="stable")[:PLACES]
+    best = best[segments.hit_tokens[best] > 0]
     return tuple(_shared_prefix(trace, segments, int(part), total, show_text) for part in best)
 
 
@@ -48,14 +48,14 @@ def _shared_prefix(
     trace: Trace, segments: Segments, part: int, total: int, show_text: bool
 ) -> SharedPrefix:
     size, start = trace.block_size, int(segments.start_block[part])
-    row, hits = int(segments.first_request[part]), int(segments.hit_blocks[part])
+    row, hits = int(segments.first_request[part]), int(segments.hit_tokens[part])
     index, words = _begins(trace, row, start) if _has_text(trace) else (None, None)
     return SharedPrefix(
         start_token=start * size,
-        tokens=int(segments.num_blocks[part]) * size,
+        tokens=int(segments.num_tokens[part]),
         sessions=int(segments.sessions[part]),
         requests=int(segments.requests[part]),
-        hit_tokens=hits * size,
+        hit_tokens=hits,
         hit_share=hits / total,
         first_request=row + 1,
         message_index=index,

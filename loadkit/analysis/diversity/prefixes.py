@@ -24,11 +24,11 @@ class Segments:
     """Parts of the block tree; g = number of segments, in order of first touch."""
 
     start_block: IntArray  # (g,) depth of the first block
-    num_blocks: IntArray  # (g,)
+    num_tokens: IntArray  # (g,) the most that a prompt has of it
     first_request: IntArray  # (g,) row that brought it
     requests: IntArray  # (g,) rows that have some of it
     sessions: IntArray  # (g,) sessions that have some of it
-    hit_blocks: IntArray  # (g,) hits of blocks that the session itself had not had
+    hit_tokens: IntArray  # (g,) hits on blocks that the session itself had not had
 
     @property
     def shared(self) -> IntArray:
@@ -43,9 +43,11 @@ def segments_of(reuse: Reuse) -> Segments:
     branches = num_children(trace.block_ptr, trace.block_ids, trace.num_ids) > 1
     size = _assign(trace.block_ptr, trace.block_ids, branches, segment)
     order = np.lexsort((np.arange(trace.num_requests), trace.session))
-    start, blocks, first, requests, sessions, hits = _count(
+    start, tokens, first, requests, sessions, hits = _count(
         trace.block_ptr,
         trace.block_ids,
+        trace.prompt_tokens,
+        trace.block_size,
         trace.session,
         order,
         reuse.own_blocks,
@@ -53,7 +55,7 @@ def segments_of(reuse: Reuse) -> Segments:
         segment,
         size,
     )
-    return Segments(start, blocks, first, requests, sessions, hits)
+    return Segments(start, tokens, first, requests, sessions, hits)
 
 
 @compiled
@@ -77,6 +79,8 @@ def _assign(ptr: IntArray, ids: IntArray, branches: BoolArray, segment: SmallInt
 def _count(
     ptr: IntArray,
     ids: IntArray,
+    prompt_tokens: IntArray,
+    block_size: int,
     session: IntArray,
     order: IntArray,
     own_blocks: IntArray,
@@ -84,8 +88,9 @@ def _count(
     segment: SmallInts,
     size: int,
 ) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray, IntArray]:
-    """See Segments. `order` goes session by session, so the last one seen tells them apart."""
-    start, blocks = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    """See Segments. `order` goes session by session, so the last one seen tells them apart. Tokens as
+    in `engines.hit_tokens`: a partial last block has what the prompt has left."""
+    start, tokens = np.zeros(size, np.int64), np.zeros(size, np.int64)
     first = np.full(size, len(ptr), np.int64)
     requests, sessions = np.zeros(size, np.int64), np.zeros(size, np.int64)
     hits, last = np.zeros(size, np.int64), np.full(size, -1, np.int64)
@@ -102,7 +107,8 @@ def _count(
                 if last[part] != session[request]:
                     last[part] = session[request]
                     sessions[part] += 1
-            blocks[part] = max(blocks[part], depth - start[part] + 1)
+            end = min((depth + 1) * block_size, prompt_tokens[request])
+            tokens[part] = max(tokens[part], end - start[part] * block_size)
             if own_blocks[request] <= depth < hit_blocks[request]:
-                hits[part] += 1
-    return start, blocks, first, requests, sessions, hits
+                hits[part] += end - depth * block_size
+    return start, tokens, first, requests, sessions, hits
