@@ -61,6 +61,9 @@ class Decoded:
         self._timings: Any = None
         self._x_groq: Any = None
         self._calls: dict[int, ToolCall] = {}
+        self._arguments: dict[
+            int, list[str]
+        ] = {}  # in pieces: adding text to text copies all of it
 
     @property
     def usage(self) -> Usage:
@@ -69,6 +72,8 @@ class Decoded:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls in the order of their index, their pieces joined."""
+        for index, pieces in self._arguments.items():
+            self._calls[index].arguments = "".join(pieces)
         calls = [call for _, call in sorted(self._calls.items())]
         for number, call in enumerate(calls):
             call.id = call.id or f"call_{number}"
@@ -152,10 +157,11 @@ class Decoded:
         call = self._calls.setdefault(index, ToolCall())
         call.id = call.id or (call_id if isinstance(call_id, str) else "")
         call.name = call.name or (name if isinstance(name, str) else "")
-        if isinstance(arguments, str):
-            call.arguments += arguments
-        elif arguments:
-            call.arguments += msgspec.json.encode(arguments).decode()
+        if arguments:
+            text = (
+                arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+            )
+            self._arguments.setdefault(index, []).append(text)
 
     def _add_anthropic(self, chunk: Chunk) -> bool:
         """message_start and message_delta carry usage and the reason to stop; a delta of

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ from client_faults import (
     table,
 )
 
-from loadkit.client.answer import Response
+from loadkit.client.answer import Response, decode
 from loadkit.client.endpoint import Endpoint
 from loadkit.client.exchange import MAX_ANSWER_BYTES, RECEIVE_BYTES
 from loadkit.client.receipt import Receipt
@@ -237,3 +238,20 @@ def test_an_answer_that_is_whole_before_the_user_leaves_is_ok() -> None:
         request = client.prepare({}, session="s")
         assert client.send(client.connect(), request, leave_after_s=5.0).outcome == "ok"
         client.close()
+
+
+def test_the_time_that_an_answer_takes_to_read_grows_as_it_does_not_as_its_square() -> None:
+    """Tool calls in pieces: 2 MB, then eight times as much."""
+    piece = b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"%s"}}]}}]}\n\n'
+
+    def seconds(num_events: int) -> float:
+        receipt = Receipt()
+        receipt.begin(0.0)
+        receipt.feed(HEAD + b"\r\n" + piece % (b"x" * 10_000) * num_events + FINISH + DONE)
+        receipt.forget_parser()
+        began = time.process_time()
+        assert len(decode(receipt).tool_calls[0].arguments) == 10_000 * num_events
+        return time.process_time() - began
+
+    small = min(seconds(200) for _ in range(3))
+    assert min(seconds(1600) for _ in range(2)) < 30 * max(small, 0.005)
