@@ -254,6 +254,11 @@ class _Seen:
         self.count += count
 
     @property
+    def in_rows(self) -> str:
+        rows = f"{self.rows:,} row{'s' if self.rows > 1 else ''}"
+        return f"{rows} {'are' if self.count > 1 else 'is'}"
+
+    @property
     def where(self) -> str:
         return f"{self.rows:,} row{'s' if self.rows > 1 else ''}, first {self.first}"
 
@@ -329,8 +334,8 @@ class Gaps:
             for name, seen in self._beside_ids.items()
         )
         parts = (
-            f"{seen.count:,} {what} in {seen.where} are not counted: a text tokenizer cannot count "
-            "them, so prompts are longer than said here"
+            f"{_counted(seen.count, what)} in {seen.in_rows} not counted, first {seen.first}: a text "
+            "tokenizer cannot count them, so prompts are longer than said here"
             for what, seen in self._parts.items()
         )
         missing = (
@@ -396,6 +401,11 @@ def _raw_holds_text(data: bytes) -> bool:
         return holds_text(msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
+
+
+def _counted(count: int, plural: str) -> str:
+    """`2 images`, `1 image`."""
+    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
 
 
 def _list(value: Any) -> list[Any]:

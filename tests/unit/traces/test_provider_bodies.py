@@ -276,10 +276,11 @@ def test_images_are_not_counted_and_their_number_is_said(
     log = read(path)
     assert log.format == name
     assert log.trace.prompt_tokens.tolist() == [9, 9]  # <user>see
-    told = f"4 images in 2 rows, first {path}:1 are not counted"
+    told = f"4 images in 2 rows are not counted, first {path}:1"
     assert any(warning.startswith(told) for warning in log.trace.warnings)
     with pytest.raises(InputError, match="4 images in 2 rows"):
         read(path, strict=True)
+    assert len(read_prompts(path)[0].messages[0]["content"]) == 3  # a replay sends them all
 
 
 def test_documents_with_text_are_counted_and_others_are_named(
@@ -295,7 +296,7 @@ def test_documents_with_text_are_counted_and_others_are_named(
     assert log.trace.prompt_tokens.tolist() == [len("<user>a?bcdef<assistant>")]
     said = " ".join(log.trace.warnings)
     for told in (
-        "1 documents",
+        "1 document in",
         "1 content parts of type `container_upload`",
         "1 redacted thinking",
     ):
