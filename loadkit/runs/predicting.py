@@ -301,6 +301,7 @@ def _predict(
     elif context.kept_blocks:
         where_kept = replace(trace, kept_blocks=context.kept_blocks)
         resident = per_request_of(reuse_of(where_kept, engine), None).reusable_tokens
+    is_exact = _is_exact(trace, setup, resident, context)
     server = server_of(context)
     if capacity is not None and not context.kept_blocks and server in POOLS:
         pool, whole = POOLS[server], server == "reference"
@@ -309,6 +310,7 @@ def _predict(
         )
         if hits is not None:
             resident, drawn = hits.likeliest, hits.drawn
+            is_exact &= drawn is not None
     return Prediction(
         prompt_tokens=trace.prompt_tokens,
         replay=tuple(REPLAY_KINDS[kind] for kind in requests.replay),
@@ -316,7 +318,7 @@ def _predict(
         reusable_tokens=requests.reusable_tokens,
         resident_tokens=resident,
         setup=setup,
-        exact=_is_exact(trace, setup, resident, context),
+        exact=is_exact,
         drawn_tokens=drawn,
         caching_off=context.prefix_caching is False,
         several_caches=_several(context),
@@ -385,6 +387,12 @@ def _doubts(best: Prediction, context: RunContext) -> list[str]:
             " prefix_cache_retention_interval 0): the prediction is of those places, without eviction"
         )
     notes += _too_short(best, context)
+    one_order = one_capacity(context) is not None and not context.kept_blocks
+    if one_order and best.setup is None and not best.exact:
+        notes.append(
+            "prediction: the run is too long to try other orders of the engine's work than the likeliest"
+            " one, so a difference in cached tokens is no disagreement"
+        )
     if best.setup is not None:
         slots = "1 slot" if context.num_slots == 1 else f"{context.num_slots} slots"
         notes.append(

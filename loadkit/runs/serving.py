@@ -26,7 +26,9 @@ from loadkit.analysis.simulate.pools import Chains, Pool, Times, serve
 from loadkit.core.trace import UNKNOWN, FloatArray, IntArray
 from loadkit.runs.record import Record
 
-DRAWS = 40
+DRAWS, LEAST_DRAWS = 40, 8
+# Blocks of prompts looked up in all draws together: half a minute or so of one core.
+MAX_TOUCHES = 4_000_000
 AsTimes = Callable[[FloatArray, Sequence[FloatArray], Sequence[float], float], Times]
 _PACE = 0.1  # the share of gaps between tokens that are shorter than a step is taken to be
 
@@ -44,10 +46,10 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class PoolHits:
     """Hit tokens (n,) in the likeliest order, and (draws, n) in others that the client cannot tell from
-    it; no draws where there is only one order."""
+    it; no draws where there is only one order. drawn None: too much to serve it several times."""
 
     likeliest: IntArray
-    drawn: IntArray
+    drawn: IntArray | None
 
 
 def pool_hits(
@@ -71,6 +73,9 @@ def pool_hits(
     likeliest = _hits(pool, chains, _times(seen, as_times))
     if not _overlap(seen):
         return PoolHits(likeliest, none)
+    draws = min(draws, MAX_TOUCHES // max(1, reuse.trace.num_blocks))
+    if 0 < draws < LEAST_DRAWS:
+        return PoolHits(likeliest, None)
     rng = np.random.default_rng(0)
     shares = [(number + 1) / draws for number in range(draws)]
     drawn = [_hits(pool, chains, _drawn(seen, share, rng, as_times)) for share in shares]

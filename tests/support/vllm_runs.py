@@ -112,6 +112,7 @@ def judged(recording: Recording) -> Judged:
     capacity = recording.capacity_blocks
     hits = pool_hits(lambda chains: VllmPool(chains, capacity), reuse, answered)
     assert hits is not None
+    assert hits.drawn is not None
     reported = np.array([one.cached_tokens for one in recording.requests])
     totals = [int(hits.likeliest.sum()), *hits.drawn.sum(axis=1).tolist()]
     return Judged(

@@ -10,6 +10,7 @@ pool equals the exact LRU pass to the token, SGLang's but for the whole nodes th
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -249,6 +250,8 @@ class _Loop:
     def _preempt(self, row: int, now: float) -> None:
         """With the tokens of this very instant; whoever has its last one needs no room any more."""
         started = self._started[row]
+        if self._times.token_s is not None:
+            self._sampled[row] = bisect_right(self._times.token_s[row], now)
         for at, kind, start, _, num in self._events:
             if kind == _SAMPLED and start == started and at <= now:
                 self._sampled[row] = max(self._sampled.get(row, 0), num)
@@ -297,7 +300,10 @@ class _Loop:
         first_s, last_s = float(self._times.first_s[row]), float(self._times.last_s[row])
         if self._times.token_s is not None:
             seen = self._times.token_s[row]
-            return [(num, seen[min(num, len(seen)) - 1]) for num in range(first, last + 1)]
+            size, length = self._chains.block_size, self._chains.prompt_tokens[row]
+            rest = {0, 1 % size}  # a block is full, or the next one begins
+            nums = (n for n in range(first, last + 1) if (length + n) % size in rest)
+            return [(n, seen[min(n, len(seen)) - 1]) for n in sorted({first, last, *nums})]
         step = max(1, -(-(last - first) // MAX_STEPS))
         counts = [*range(first, last, step), last]
         pace_s = (last_s - first_s) / max(last - 1, 1)

@@ -35,16 +35,21 @@ class VllmPool:
         self._users: dict[int, int] = {}
         self._held: dict[int, list[int]] = {}
         self._num_hashed: dict[int, int] = {}  # by row: its leading blocks with a hash
-        self._num_blocks = self._num_untold = 0
+        self._num_blocks = self._num_untold = self._num_ended = 0
+        self._refused: tuple[int, int, int, int] | None = None  # who found no room, and when
 
     def fits(self, row: int) -> bool:
         return self._chains.num_pages(row, 0) <= self._capacity
 
     def admit(self, row: int, num_sampled: int) -> int:
         """All or nothing."""
+        now = self._num_untold, self._num_ended, self._num_free
+        if self._refused == (row, *now):
+            return NO_ROOM
         found = self._find(row, num_sampled)
         num_new = self._num_pages(row, num_sampled) - len(found)
         if num_new + sum(block in self._idle for block in found) > self._num_free:
+            self._refused = (row, *now)
             return NO_ROOM
         for block in found:
             self._idle.pop(block, None)
@@ -73,6 +78,7 @@ class VllmPool:
         self.finish(row)
 
     def finish(self, row: int) -> None:
+        self._num_ended += 1
         for block in reversed(self._held.pop(row)):
             self._users[block] -= 1
             if not self._users[block]:

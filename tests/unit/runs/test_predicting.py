@@ -14,6 +14,7 @@ from loadkit.analysis import analyze
 from loadkit.client.decoder import ToolCall
 from loadkit.client.prometheus import PrefixCounters
 from loadkit.core.blocks import packed_tokens
+from loadkit.runs import serving
 from loadkit.runs.folder import finish_run
 from loadkit.runs.predicting import server_of
 from loadkit.runs.record import Record
@@ -485,3 +486,23 @@ def test_a_reply_that_calls_tools_is_predicted_as_generated_or_as_the_template_w
     assert run["reconciliation"]["prediction"] == {"cached_tokens": 12, "prompt_tokens": 23}
     assert run["append_only"]["kept"] == 1
     assert any("called tools" in note for note in run["notes"]) is (ids is None)
+
+
+def test_a_run_too_long_for_other_orders_of_work_leaves_agreement_open(
+    work: Path, tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two users at once in three blocks: 8 tokens are expected, none hit."""
+    monkeypatch.setattr(serving, "MAX_TOUCHES", 10)
+    text = [{"role": "user", "content": "a b c d e f g h i"}]
+    both = [
+        answered("s", 0, 0.0, messages=text, prompt_tokens=9, reply_token_ids=[1, 2, 25]),
+        answered("t", 0, 0.2, messages=text, prompt_tokens=9, reply_token_ids=[1, 2, 25]),
+    ]
+    journal(work, 0, both)
+    known = context(scheduled=2, tokenizer=tokenizer, block_size=4, capacity_blocks=3)
+    run = finish_run(work, tmp_path / "run", known)
+    found = run["reconciliation"]
+    assert found["prediction"]["cached_tokens"] == 8
+    assert (found["prediction_low_tokens"], found["prediction_high_tokens"]) == (None, None)
+    assert found["usage_vs_prediction"]["agrees"] is None
+    assert any("too long to try other orders" in note for note in run["notes"])
