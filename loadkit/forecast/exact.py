@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+import numpy as np
+
 from loadkit.analysis.curve import CurvePoint, hit_curve
-from loadkit.analysis.per_request import PerRequest
+from loadkit.analysis.per_request import PerRequest, per_request_of
 from loadkit.analysis.reuse import reuse_of
 from loadkit.analysis.simulate.engine_pools import Placement, place, with_pools
 from loadkit.analysis.weighted import weighted_hits
+from loadkit.core.spread import spread_of
 from loadkit.forecast.model import Estimate, Forecast
 from loadkit.forecast.question import Question, curve_point, split_from
 
@@ -33,7 +37,7 @@ def count_exactly(question: Question) -> Forecast:
     if served is not None:
         total, organic = served.total(), served.organic_hit_rate()
     return question.answer(
-        exactly(total.rate("hit")),
+        _with_spread(exactly(total.rate("hit")), question, served),
         exactly(organic),
         split=split_from(total),
         curve=_curve(question),
@@ -71,6 +75,23 @@ def _assumes(question: Question) -> str:
     """In a corpus without time a session's turns often stand together, which no server would see."""
     timed = question.stream.event_time_s is not None
     return ASSUMES if timed or question.scenario.capacity_blocks is None else ASSUMES_ORDER
+
+
+def _with_spread(rate: Estimate, question: Question, served: PerRequest | None) -> Estimate:
+    """How far another draw of the log's sessions would move the rate; not told with expiry."""
+    asked, trace = question.scenario, question.trace
+    if rate.estimate is None or asked.ttl_s is not None:
+        return rate
+    if served is None:
+        served = per_request_of(reuse_of(trace, asked.engine), asked.capacity_blocks)
+    hits, prompts = (
+        np.bincount(trace.session, tokens, minlength=trace.num_sessions).astype(np.float64)
+        for tokens in (served.resident_tokens, served.prompt_tokens)
+    )
+    found = spread_of(hits, prompts)
+    if found is None:
+        return rate
+    return msgspec.structs.replace(rate, error=found.error, freedom=found.freedom)
 
 
 def exactly(rate: float | None) -> Estimate:

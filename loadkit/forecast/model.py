@@ -67,6 +67,10 @@ class Estimate(msgspec.Struct, frozen=True):
     "thinning": parts of the log, for less traffic. "torn_requests": the same after sessions were made
     of requests sampled one by one. "tenants": copies are of whole tenants. "time_prefix": the log's
     window extended. "rerun": the log itself on other replicas or from other starts.
+
+    error and freedom, of a counted hit rate: its standard error by sessions, as a draw of such
+    sessions, and that error's degrees of freedom (`core.spread`). A rate that was counted has no other
+    uncertainty; whoever compares it with another draw needs them.
     """
 
     estimate: float | None = None
@@ -74,6 +78,8 @@ class Estimate(msgspec.Struct, frozen=True):
     high: float | None = None
     confidence: float | None = None
     method: str | None = None
+    error: float | None = None
+    freedom: float | None = None
 
     def __post_init__(self) -> None:
         ends = {"estimate": self.estimate, "low": self.low, "high": self.high}

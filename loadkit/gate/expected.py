@@ -6,16 +6,20 @@ from typing import Literal
 
 import msgspec
 
+from loadkit.core.spread import Spread
 from loadkit.gate.measured import SAME_RATE, Count, Rate, Seconds
 
 
 class ExpectedRate(msgspec.Struct, frozen=True):
-    """low and high None with an estimate: a forecast that does not say how sure it is."""
+    """low and high None with an estimate: a forecast that does not say how sure it is. error and
+    freedom: of a counted rate, as a draw of sessions; None in an older forecast."""
 
     estimate: Rate | None = None
     low: Rate | None = None
     high: Rate | None = None
     method: str | None = None
+    error: Seconds | None = None
+    freedom: Seconds | None = None
 
     def __post_init__(self) -> None:
         ends = (self.low, self.estimate, self.high)
@@ -88,6 +92,14 @@ class Expected(msgspec.Struct, frozen=True):
             raise ValueError("the hit rate or its split is missing")
         if whole is not None and abs(whole - (parts or 0.0)) > SAME_RATE:
             raise ValueError(f"the hit rate is {whole:.4f}, the parts of its split are {parts:.4f}")
+
+    @property
+    def spread(self) -> Spread | None:
+        """Of a rate that was counted in a log, which is a draw of sessions too; None: not told."""
+        rate = self.hit_rate
+        if rate.low != rate.high or rate.error is None or not rate.freedom:
+            return None
+        return Spread(rate.error, rate.freedom)
 
     @property
     def sessions(self) -> float | None:

@@ -6,10 +6,11 @@ from math import sqrt
 
 import numpy as np
 
+from loadkit.core.spread import of_difference, spread_of
 from loadkit.gate.blockers import is_large_enough
 from loadkit.gate.inputs import Expected, Measured
 from loadkit.gate.requests import Requests
-from loadkit.gate.sessions import Interval, ratio
+from loadkit.gate.sessions import Interval, ratio, t_quantile
 from loadkit.gate.verdict import Comparison
 from loadkit.thresholds import Thresholds
 
@@ -29,7 +30,13 @@ def compare(
         measured=split.hit_rate,
         expected_low=rate.estimate if rate.low is None else rate.low,
         expected_high=rate.estimate if rate.high is None else rate.high,
-        allowance=_allowance(run, half, other_draw, limits) if known else None,
+        allowance=(
+            _allowance(
+                run, _apart(requests, expected, limits) or (half or 0.0) * other_draw, limits
+            )
+            if known
+            else None
+        ),
         replay_allowance=_replay_allowance(run, replayed, other_draw, limits),
         measured_replay=split.replay_rate if known else None,
         expected_replay=expected.split.replay_rate,
@@ -82,12 +89,26 @@ def _other_draw(run: Measured, expected: Expected) -> float:
     return sqrt(1 + run.split.sessions / expected.log.sessions)
 
 
-def _allowance(
-    run: Measured, half_width: float | None, other_draw: float, limits: Thresholds
-) -> float | None:
-    if not is_large_enough(run, limits):
+def _apart(requests: Requests | None, expected: Expected, limits: Thresholds) -> float | None:
+    """Half width of the difference to a rate that was counted in a log, by the spread of both: a run
+    that missed the heavy sessions has a low rate and a small spread, the log still has its own. None
+    where one of them is not known."""
+    theirs = expected.spread
+    if requests is None or theirs is None:
         return None
-    return max((half_width or 0.0) * other_draw, limits.allowance)
+    rows = requests.is_split
+    ours = spread_of(
+        requests.by_session(requests.hit, rows),
+        requests.by_session(requests.number["prompt_tokens"], rows),
+    )
+    if ours is None:
+        return None
+    both = of_difference(ours, theirs)
+    return t_quantile(limits.confidence, both.freedom) * both.error
+
+
+def _allowance(run: Measured, half_width: float, limits: Thresholds) -> float | None:
+    return max(half_width, limits.allowance) if is_large_enough(run, limits) else None
 
 
 def _replay_allowance(
@@ -95,7 +116,8 @@ def _replay_allowance(
 ) -> float | None:
     """Never more than half of the least sure rate that passes: a few heavy replays spread so widely
     that chance would excuse 20 points of them."""
-    found = _allowance(run, replayed.half_width if replayed else None, other_draw, limits)
+    half = (replayed.half_width if replayed else None) or 0.0
+    found = _allowance(run, half * other_draw, limits)
     return None if found is None else min(found, max(limits.allowance, limits.max_half_width / 2))
 
 

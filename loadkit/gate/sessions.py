@@ -36,7 +36,7 @@ class Interval(msgspec.Struct, frozen=True):
         return max(least, self.low), min(most, self.high)
 
 
-def t_quantile(confidence: float, freedom: int) -> float:
+def t_quantile(confidence: float, freedom: float) -> float:
     """Two-sided quantile of Student's t (Cornish-Fisher, Abramowitz and Stegun 26.7.5); within
     0.1% from 5 degrees of freedom on."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)

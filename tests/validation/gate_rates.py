@@ -134,10 +134,13 @@ def _run_json(trace: Trace, requests: PerRequest, total: Split, blocks: int) -> 
         **{f"{name}_rate": total.rate(name) for name in names},
     }
     data["reconciliation"] |= {
-        **dict.fromkeys(("usage", "usage_all_phases", "prediction"), tokens),
+        **dict.fromkeys(
+            ("usage", "usage_all_phases", "prediction", "prediction_all_phases"), tokens
+        ),
         "prediction_infinite_tokens": int(requests.reusable_tokens.sum()),
         "prediction_capacity_blocks": blocks,
     }
+    data["reconciliation"]["impossible"]["judged"] = trace.num_requests
     return data
 
 
