@@ -220,8 +220,9 @@ class Decoded:
     def _add_usage(self, usage: Any, *, merge: bool) -> None:
         """Of two reports the later counts. Anthropic's two are halves of one."""
         if isinstance(usage, Mapping):
-            known = self._usage if merge else {}
-            self._usage = {**known, **{k: v for k, v in usage.items() if v is not None}}
+            if not merge:
+                self._usage = {}
+            self._usage.update((k, v) for k, v in usage.items() if v is not None)
 
 
 def _text_of(part: Any) -> Any:
