@@ -88,6 +88,29 @@ def test_every_planned_request_is_sent_once_with_its_history(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "truth.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        ("none", "witnesses agree: usage "),
+        ("strings", "one witness only, Prometheus "),
+        ("frozen", "because the server's counters stand still"),
+    ],
+)
+def test_a_server_that_misreports_its_cache_is_found_out_by_the_runs_own_readings(
+    tmp_path: Path, lie: str, says: str
+) -> None:
+    with scripted_server(tmp_path, "--lie", lie) as server:
+        run = launcher.run_profile(
+            profile(), conversations(8, 3), url=server.url, out=tmp_path / "out"
+        )
+    found = run["reconciliation"]
+    assert says in found["says"]
+    assert found["counters"]["silent"] is (lie == "frozen")
+    assert found["impossible"]["unreadable"] == (24 if lie == "strings" else 0)
+    moments = pq.read_table(tmp_path / "out" / "server_metrics.parquet")["moment"].to_pylist()
+    assert {"before", "after"} <= set(moments)
+
+
 def test_times_in_the_records_are_those_of_the_server(
     tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:

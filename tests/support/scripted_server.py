@@ -112,8 +112,9 @@ class Server:
             writer.write(plain(503, b'{"error": {"message": "queue full"}}'))
             return True
         prompt, cached = words(messages), cached_words(messages)
-        counters["queries"] += prompt
-        counters["hits"] += cached
+        if options.lie != "frozen":
+            counters["queries"] += prompt
+            counters["hits"] += cached
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
         writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
         writer.write(chunk(event({"choices": [{"delta": {"role": "assistant", "content": None}}]})))
@@ -138,7 +139,7 @@ class Server:
             if options.mode == "cut" and number == 1:
                 self.log.write(json.dumps({**row, "finished": False}) + "\n")
                 return False
-        details = {"cached_tokens": cached}
+        details = {"cached_tokens": str(cached) if options.lie == "strings" else cached}
         usage = {"prompt_tokens": prompt, "completion_tokens": num_tokens}
         usage["prompt_tokens_details"] = details
         usage["loadkit"] = dict.fromkeys(self.leaks(), 1)
@@ -158,6 +159,7 @@ async def main():
     parser.add_argument("--ttft", type=float, default=0.02)
     parser.add_argument("--gap", type=float, default=0.005)
     parser.add_argument("--mode", choices=("ok", "cut", "busy", "echo", "leak"), default="ok")
+    parser.add_argument("--lie", choices=("none", "strings", "frozen"), default="none")
     parser.add_argument("--key")
     options = parser.parse_args()
     server = await asyncio.start_server(Server(options).serve, "127.0.0.1", 0, limit=1 << 22)
