@@ -171,4 +171,5 @@ def test_analyze_of_single_turns_has_no_audit_and_no_leaderboard(
 def test_a_curve_that_was_asked_for_is_shown_whole(loadkit: Call, log: Path) -> None:
     _, out, _ = loadkit("analyze", log, "--capacity", ",".join(map(str, range(1, 13))))
     curve = out[out.index("LRU cache") : out.index("\nMore")].strip().splitlines()[2:]
+    assert curve.pop().startswith("placed on arrival")
     assert [line.split()[0] for line in curve] == [str(size) for size in range(1, 13)]
