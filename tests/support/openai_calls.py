@@ -93,7 +93,9 @@ def unknown_parameters() -> set[str]:
 
 
 def table(client: openai.OpenAI, model: str) -> list[str]:
-    """The rows of the table, in the order of their names."""
+    """The rows of the table, in the order of their names. A server that is busy with the stream that
+    was closed just before says 429 and when to come again: that is no answer to the parameter."""
+    client = client.with_options(max_retries=8)
     rows = ["| call | parameter | served | ignored | refused |", "|---|---|---|---|---|"]
     for name, values in sorted(OF_CHAT.items()):
         rows.append(_row("chat", name, [(v, _asks_chat(client, model, name, v)) for v in values]))
