@@ -297,9 +297,9 @@ def _too_small_log(run: Measured, expected: Expected, limits: Thresholds) -> Ite
 
 
 def _perhaps_warm(run: Measured, _: Thresholds) -> Iterator[Reason]:
-    """More hits than the answered requests explain may come from those whose answer never came."""
+    """More hits than the answered requests explain may come from those whose answer or record is missing."""
     reason = warm_cache(run)
-    if reason and run.reconciliation.unanswered_requests:
+    if reason and not run.all_known:
         yield reason
 
 

@@ -37,6 +37,7 @@ from loadkit.gate.verdict import (
 )
 from loadkit.runs.splits import unexplained_note
 
+_BLOCK_CODES = ("warm_cache", "impossible_answers", "cache_underperforms")
 _RATE_CODES = ("replay_mirage", "unlike_production", "cache_underperforms")
 
 
@@ -85,6 +86,10 @@ def _decide(
     changed = changes(found, old, limits.confidence) if found and old else ()
     asked = of_rate + _asked(run, policy, requests, found, old, changed)
     failures = [*(reason for reason in asked if reason.verdict == FAIL), *hard]
+    if forecast.scenario.block_size not in (None, run.block_size):
+        # One of the two sizes is wrong, perhaps the run's: what is counted in blocks proves nothing.
+        open_questions += (reason for reason in failures if _counts_blocks(reason))
+        failures = [reason for reason in failures if not _counts_blocks(reason)]
     if not failures and not open_questions and not of_rate:
         open_questions += doubts(run, forecast, rates, limits, requests)
     open_questions += (reason for reason in asked if reason.verdict == INCONCLUSIVE)
@@ -98,6 +103,11 @@ def _decide(
         _notes(run, forecast, policy, requests),
         _baseline(old, changed),
     )
+
+
+def _counts_blocks(reason: Reason) -> bool:
+    """Whether a fault rests on the prediction; a setting of the server has nothing to compare with."""
+    return reason.code in _BLOCK_CODES and reason.expected is not None
 
 
 def _asked(

@@ -25,7 +25,7 @@ def hard_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
     impossible, warm = impossible_answers(run), warm_cache(run)
     if impossible and is_proven(run, limits):
         yield impossible
-    if warm and not run.reconciliation.unanswered_requests:
+    if warm and run.all_known:
         yield warm
     if run.endpoint.prefix_caching is False:
         yield Reason(
@@ -55,12 +55,10 @@ def hard_failures(run: Measured, limits: Thresholds) -> Iterator[Reason]:
 
 
 def is_proven(run: Measured, limits: Thresholds) -> bool:
-    """Whether impossible answers move the rate for certain: every request was answered, and what was
-    too much is more than the least difference that counts."""
+    """Whether impossible answers move the rate for certain: every request is known, and what was too
+    much is more than the least difference that counts."""
     found, tokens = run.reconciliation, run.split.prompt_tokens or 0
-    return not found.unanswered_requests and (
-        found.impossible.excess_tokens > limits.allowance * tokens
-    )
+    return run.all_known and (found.impossible.excess_tokens > limits.allowance * tokens)
 
 
 def impossible_answers(run: Measured) -> Reason | None:
@@ -100,6 +98,8 @@ def warm_cache(run: Measured) -> Reason | None:
     if found.unanswered_requests:
         silent = counted(found.unanswered_requests, "request")
         aside = f", or {silent} without an answer put them there"
+    if run.records_lost:
+        aside += ", or requests whose records were lost put them there"
     return Reason(
         "warm_cache",
         f"the server took {cached:,} tokens from its cache, but what was sent could reuse at most"

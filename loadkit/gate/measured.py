@@ -177,3 +177,13 @@ class Measured(msgspec.Struct, frozen=True):
     @property
     def answered(self) -> int:
         return self.requests.ok
+
+    @property
+    def records_lost(self) -> bool:
+        """Whether requests may have been sent of which no record is left: they fill the cache, too."""
+        return any(reason.code in ("torn_journal", "missing_workers") for reason in self.reasons)
+
+    @property
+    def all_known(self) -> bool:
+        """Whether every request that may have filled the cache has its record and its answer."""
+        return not self.reconciliation.unanswered_requests and not self.records_lost

@@ -140,7 +140,7 @@ def invalid_reasons(
         (
             torn_bytes > 0,
             "torn_journal",
-            f"{torn_bytes} bytes of journals were cut short: a worker was killed while writing",
+            f"{torn_bytes} bytes of journals are damaged or cut short: their records are lost",
         ),
         (
             context.loop == "open" and (delay["p99"] or 0.0) > MAX_SCHEDULE_DELAY_P99_S,
