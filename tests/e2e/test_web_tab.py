@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from scripted import scripted_server
+from test_wire import CONTEXT
 from waiting import GENEROUS_S, until
 from web_ui import browse, free_port, locust_with_scripted_records, wait_until_up
 
@@ -59,6 +60,7 @@ def test_clicking_start_shows_the_split_of_a_real_run_in_the_tab(tmp_path: Path)
     with scripted_server(tmp_path, "--tokens", "8") as server:
         settings = Settings(url=server.url, model="scripted", loop="open", web=True, users=1)
         work = make_work_folder(tmp_path / "run", PLAN, settings)
+        work.write_context(CONTEXT)
         with LocustProcess(work, settings, key=None, web=("127.0.0.1", port)) as locust:
             url = f"http://127.0.0.1:{port}/"
             wait_until_up(url, locust._process, work.log)
