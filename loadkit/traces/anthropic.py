@@ -21,7 +21,7 @@ import msgspec
 from loadkit.traces.gaps import SAMPLING
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Length, Reading
-from loadkit.traces.texts import Logged, Message, Reply, Short, TextRequest
+from loadkit.traces.texts import Logged, Message, Short, TextRequest, reply_of
 
 NAME = "anthropic"
 # A client's note to the provider, other in every request; vLLM leaves it out of the prompt.
@@ -137,7 +137,7 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
             request.tools = _tools(place, row, reading)
             request.max_tokens = row.max_tokens if isinstance(row.max_tokens, int) else None
             if row.response is not None:
-                _add_response(request, row.response)
+                _add_response(place, request, row.response, reading)
             yield place, request
 
 
@@ -285,19 +285,20 @@ def _tools(place: Place, row: Row, reading: Reading) -> list[Message] | None:
     return out or None
 
 
-def _add_response(request: TextRequest, response: Response) -> None:
+def _add_response(place: Place, request: TextRequest, response: Response, reading: Reading) -> None:
     request.latency_s = response.latency_s
     usage = response.usage or Usage()
     if usage.input_tokens is not None:
         more = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
         request.usage_tokens = usage.input_tokens + more
     content, ids = response.content, response.token_ids
+    if content is None and ids is None:
+        return
+    said: list[Message] = [{"role": "assistant", "content": content}]
     if isinstance(content, list):
-        is_text = all(block.type == "text" for block in content)
-        content = "".join(block.text or "" for block in content) if is_text else None
-    if content is not None or ids is not None:
-        reason = "length" if response.stop_reason == "max_tokens" else response.stop_reason
-        request.reply = Reply(content, ids, response.finish_reason or reason)
+        said = _said(place, "assistant", content, reading)
+    reason = "length" if response.stop_reason == "max_tokens" else response.stop_reason
+    request.reply = reply_of(said, ids, response.finish_reason or reason)
 
 
 def as_json(place: Place, value: Any) -> str:

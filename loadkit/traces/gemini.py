@@ -21,7 +21,7 @@ from loadkit.traces.anthropic import as_json
 from loadkit.traces.gaps import SAMPLING
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Length, Reading
-from loadkit.traces.texts import Logged, Message, Reply, Short, TextRequest
+from loadkit.traces.texts import Logged, Message, Short, TextRequest, reply_of
 
 NAME = "gemini"
 _ROLES = {"user": "user", "model": "assistant", "function": "user", "tool": "user"}
@@ -141,7 +141,7 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
             if row.cachedContent or row.cached_content:
                 request.missing = ("the text that `cachedContent` names",)
             if row.response is not None:
-                _add_response(place, request, row.response)
+                _add_response(place, request, row.response, reading)
             yield place, request
 
 
@@ -245,11 +245,14 @@ def _asked(config: Any) -> int | None:
     return asked if isinstance(asked, int) and asked > 0 else None
 
 
-def _add_response(place: Place, request: TextRequest, response: Response) -> None:
+def _add_response(place: Place, request: TextRequest, response: Response, reading: Reading) -> None:
     request.latency_s = response.latency_s
     usage = response.usageMetadata
     request.usage_tokens = usage.promptTokenCount if usage else None
-    content, ids, reason = response.content, response.token_ids, response.finish_reason
+    ids, reason = response.token_ids, response.finish_reason
+    said: list[Message] = []
+    if response.content is not None:
+        said = [{"role": "assistant", "content": response.content}]
     if response.candidates is not None:
         if len(response.candidates) != 1:
             raise place.error(
@@ -257,8 +260,7 @@ def _add_response(place: Place, request: TextRequest, response: Response) -> Non
             )
         candidate = response.candidates[0]
         parts = (candidate.content.parts if candidate.content else None) or []
-        is_text = all(part.text is not None and not part.thought for part in parts)
-        content = "".join(part.text or "" for part in parts) if is_text else None
+        said = _turn(place, "assistant", parts, reading)
         reason = "length" if candidate.finishReason == "MAX_TOKENS" else candidate.finishReason
-    if content is not None or ids is not None:
-        request.reply = Reply(content, ids, reason)
+    if said or ids is not None:
+        request.reply = reply_of(said, ids, reason)

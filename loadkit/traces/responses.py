@@ -24,7 +24,7 @@ from loadkit.core.chats import part_text
 from loadkit.traces.gaps import SAMPLING
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Length, Name, Reading
-from loadkit.traces.texts import Logged, Message, Reply, Short, TextRequest
+from loadkit.traces.texts import Logged, Message, Short, TextRequest, reply_of
 
 NAME = "responses"
 
@@ -107,6 +107,7 @@ class Conversations:
 
     def __init__(self) -> None:
         self._past: dict[str, tuple[str | None, list[Message]]] = {}
+        self._no_reply: set[str] = set()  # responses of whose reply the log has no text
         self._items: dict[str, Item] = {}
 
     def requests(self, reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
@@ -115,7 +116,7 @@ class Conversations:
             with reading.row():
                 request = self.request_of(place, row, reading)
                 if row.response is not None:
-                    _add_response(request, row.response)
+                    _add_response(place, request, row.response, reading)
                 self._keep(place, row, reading)
                 yield place, request
 
@@ -129,7 +130,7 @@ class Conversations:
             raise place.error("`prompt` is text, as in completions", "--format openai")
         if body.input is None and body.previous_response_id is None and body.prompt is None:
             raise place.error("the row has no `input`")
-        told = [] if body.instructions is None else _instructions(place, body.instructions)
+        told = [] if body.instructions is None else _instructions(place, body.instructions, reading)
         past, missing = self._before(body)
         messages = [*told, *past, *self._given(place, body, reading, missing)]
         request = body.request(messages=messages)
@@ -151,6 +152,8 @@ class Conversations:
                 missing.append("the earlier turns of `previous_response_id`")
                 break
             seen.add(at)
+            if at in self._no_reply:
+                missing.append("a reply of the turns before `previous_response_id`")
             at, said = self._past[at]
             turns.append(said)
         if body.conversation is not None:
@@ -188,6 +191,8 @@ class Conversations:
             said += messages_of(place, thought, Reading(()))
         elif row.response is not None and row.response.content is not None:
             said.append({"role": "assistant", "content": row.response.content})
+        else:
+            self._no_reply.add(name)
         self._past[name] = row.previous_response_id, said
         given = row.input if isinstance(row.input, list) else []
         self._items.update((item.id, item) for item in [*given, *output] if item.id and item.type)
@@ -271,10 +276,10 @@ def _part(place: Place, part: Any) -> Message:
     return part
 
 
-def _instructions(place: Place, told: str | list[Item]) -> list[Message]:
+def _instructions(place: Place, told: str | list[Item], reading: Reading) -> list[Message]:
     if isinstance(told, str):
         return [{"role": "system", "content": told}]
-    return messages_of(place, told, Reading(()))
+    return messages_of(place, told, reading)
 
 
 def _tools(place: Place, tools: Sequence[Message], reading: Reading) -> list[Message] | None:
@@ -303,25 +308,17 @@ def _name_of(conversation: Any) -> Name | None:
     return name if isinstance(name, str) else None
 
 
-def _add_response(request: TextRequest, response: Response) -> None:
+def _add_response(place: Place, request: TextRequest, response: Response, reading: Reading) -> None:
     request.latency_s = response.latency_s
     request.usage_tokens = response.usage.input_tokens if response.usage else None
-    content, ids = response.content, response.token_ids
+    said: list[Message] = []
+    if response.content is not None:
+        said = [{"role": "assistant", "content": response.content}]
     if response.output is not None:
-        content = _only_text(response.output)
-    if content is not None or ids is not None:
-        request.reply = Reply(content, ids, response.finish_reason)
-
-
-def _only_text(output: Sequence[Item]) -> str | None:
-    """The reply's text; None if it is more than text, so that its tokens are not known."""
-    texts: list[str] = []
-    for item in output:
-        if item.type not in (None, "message"):
-            return None
-        parts = [item.content] if isinstance(item.content, str) else item.content or []
-        told = [part_text(part) for part in parts]
-        if None in told:
-            return None
-        texts += [text for text in told if text is not None]
-    return "".join(texts)
+        said = messages_of(place, response.output, reading)
+        if any(
+            item.type == "reasoning" for item in response.output
+        ):  # shown or not, it was computed
+            said = []
+    if said or response.token_ids is not None:
+        request.reply = reply_of(said, response.token_ids, response.finish_reason)

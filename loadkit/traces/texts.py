@@ -47,6 +47,25 @@ class Reply(msgspec.Struct):
     message: Any | None = None
 
 
+def reply_of(
+    said: Sequence[Message], token_ids: list[int] | None = None, reason: str | None = None
+) -> Reply | None:
+    """A reply that was mapped to chat messages. None if its tokens are not known: it is more than one
+    message, or holds reasoning or parts that are no text, and its token ids are not logged."""
+    if token_ids is not None:
+        return Reply(None, token_ids, reason)
+    if len(said) != 1 or said[0]["role"] != "assistant" or "reasoning_content" in said[0]:
+        return None
+    content = said[0].get("content") or ""
+    if not isinstance(content, str):
+        if any(part["type"] != "text" for part in content):
+            return None
+        content = "".join(part["text"] for part in content)
+    if not said[0].get("tool_calls"):
+        return Reply(content, None, reason)
+    return Reply(content, None, reason, message={**said[0], "content": content})
+
+
 class TextRequest(msgspec.Struct):
     """One request of a text log: either messages or a prompt. Times in seconds, None if unknown.
 
