@@ -92,6 +92,7 @@ class Response(Short):
 class Row(Logged, kw_only=True):
     """A body with what the log says around it."""
 
+    LOOK_INSIDE: ClassVar[bool] = True
     NO_TEXT: ClassVar[frozenset[str]] = SAMPLING | {
         "anthropic_beta",
         "anthropic_version",
@@ -272,7 +273,7 @@ def _converted(place: Place, value: Any, kind: Any) -> Any:
 
 def _tools(place: Place, row: Row, reading: Reading) -> list[Message] | None:
     for _ in row.mcp_servers or ():
-        reading.gaps.parts(place, "MCP servers' tool definitions")
+        reading.gaps.parts(place, "tool definitions of MCP servers")
     out = []
     for tool in row.tools or ():
         if tool.input_schema is None:

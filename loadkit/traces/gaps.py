@@ -2,17 +2,20 @@
 
 One mechanism for every format. A row type names the fields that it reads (its own), and in NO_TEXT
 those that hold no prompt text: ids, sampling options, answers. Any other field that holds text is
-named, because nobody knows whether that text was in the prompt. Images and other parts that a text
+named, because nobody knows whether that text was in the prompt. A row type with LOOK_INSIDE has its
+messages, parts and tools looked through in the same way, down to the types that they are read as. Images and other parts that a text
 tokenizer cannot count are named with their number, and so is text that the log only refers to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+from msgspec.structs import fields
 
 from loadkit.core.chats import part_text
 from loadkit.traces.lines import Place
@@ -237,6 +240,40 @@ _PARTS = {
     "video": "videos",
     "video_url": "videos",
 }
+# Inside messages, parts, calls and tools: which, whose, how to cache or show; never the prompt.
+_INNER = frozenset(
+    [
+        "allowed_callers",
+        "allowed_domains",
+        "annotations",
+        "behavior",
+        "blocked_domains",
+        "cache_control",
+        "caller",
+        "citations",
+        "created",
+        "created_at",
+        "defer_loading",
+        "detail",
+        "id",
+        "index",
+        "logprobs",
+        "object",
+        "partMetadata",
+        "part_metadata",
+        "phase",
+        "role",
+        "signature",
+        "status",
+        "thoughtSignature",
+        "thought_signature",
+        "type",
+        "user_location",
+        "videoMetadata",
+        "video_metadata",
+    ]
+)
+_PLURAL = re.compile(r"(?<=\w)s\b")
 _NAMES_ONLY = frozenset(("id", "type", "object"))
 _Raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -309,7 +346,24 @@ class Gaps:
         told = [key for key in unknown if _may_be_prompt(key, row[key])]
         for key in told:
             self.field(place, key, of_ids=getattr(row_type, "OF_IDS", False))
+        if getattr(row_type, "LOOK_INSIDE", False):
+            for key, inner in _inner_types(row_type).items():
+                if key in row and key != "response":  # a reply is no part of its own prompt
+                    self._inside(place, key, inner, _decoded(row[key]))
         return told
+
+    def _inside(self, place: Place, path: str, kind: Any, value: Any) -> None:
+        """Name the fields of an object, or of those in a list, that `kind` does not know."""
+        if isinstance(value, list):
+            for one in value:
+                self._inside(place, f"{path}[]" if path[-2:] != "[]" else path, kind, one)
+        if not isinstance(value, Mapping):
+            return
+        own, inner = {field.encode_name for field in fields(kind)}, _inner_types(kind)
+        for key in inner.keys() & value.keys():
+            self._inside(place, f"{path}.{key}", inner[key], value[key])
+        for key in unknown_inside(value, own):
+            self.field(place, f"{path}.{key}")
 
     def messages(self, place: Place, messages: Sequence[Mapping[str, Any]]) -> None:
         """Name what chat messages hold beside text: parts, fields and roles."""
@@ -317,9 +371,15 @@ class Gaps:
             for key in message.keys() - _MESSAGE:
                 if holds_text(message[key]):
                     self.field(place, f"messages[].{key}")
-            for part in _list(message.get("content")):
+            content = message.get("content")
+            if isinstance(content, Mapping) and holds_text(content):
+                self.field(place, "messages[].content")
+            for part in _list(content):
                 if part_text(part) is None:
                     self.parts(place, _noun(part))
+                elif isinstance(part, Mapping):
+                    for key in unknown_inside(part, ("text",)):
+                        self.field(place, f"messages[].content[].{key}")
 
     def warnings(self) -> list[str]:
         """A sentence for each kind."""
@@ -361,9 +421,38 @@ def raw_fields(line: bytes) -> Mapping[str, Any]:
 @cache
 def known_fields(row_type: Any) -> frozenset[str]:
     """The names of a row type's own fields, and of those that it says hold no prompt text."""
-    own = frozenset(field.encode_name for field in msgspec.structs.fields(row_type))
+    own = frozenset(field.encode_name for field in fields(row_type))
     quiet: frozenset[str] = getattr(row_type, "NO_TEXT", frozenset())
     return own | quiet | METADATA
+
+
+@cache
+def _inner_types(kind: Any) -> dict[str, Any]:
+    """The fields of a type that are read as another one, or a list of it, and that one."""
+    found = {}
+    for field in fields(kind):
+        waiting = [field.type]
+        while waiting:
+            one = waiting.pop()
+            waiting += get_args(one)
+            if isinstance(one, type) and issubclass(one, msgspec.Struct):
+                found[field.encode_name] = one
+    return found
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # its own reader says what is wrong with it
+
+
+def unknown_inside(value: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """Fields of a message, a part, a call or a tool that hold text, and are neither `known` nor any
+    of those that never hold prompt text."""
+    return [k for k in value if k not in known and k not in _INNER and holds_text(value[k])]
 
 
 def holds_text(value: Any) -> bool:
@@ -404,8 +493,8 @@ def _raw_holds_text(data: bytes) -> bool:
 
 
 def _counted(count: int, plural: str) -> str:
-    """`2 images`, `1 image`."""
-    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
+    """`2 images of a kind`, `1 image of a kind`: the first word in s is the noun."""
+    return f"{count:,} {_PLURAL.sub('', plural, count=1) if count == 1 else plural}"
 
 
 def _list(value: Any) -> list[Any]:

@@ -18,13 +18,19 @@ from typing import Any, ClassVar
 import msgspec
 
 from loadkit.traces.anthropic import as_json
-from loadkit.traces.gaps import SAMPLING
+from loadkit.traces.gaps import SAMPLING, holds_text
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Length, Reading
 from loadkit.traces.texts import Logged, Message, Short, TextRequest, reply_of
 
 NAME = "gemini"
 _ROLES = {"user": "user", "model": "assistant", "function": "user", "tool": "user"}
+_DECLARED = frozenset(
+    (
+        *("name", "description", "parameters", "behavior"),
+        *("parametersJsonSchema", "parameters_json_schema"),
+    )
+)
 # What a function answers, where it is that and nothing else.
 _ANSWERS = ("output", "result")
 
@@ -108,6 +114,7 @@ class Response(Short):
 class Row(Logged, kw_only=True):
     """A body with what the log says around it."""
 
+    LOOK_INSIDE: ClassVar[bool] = True
     NO_TEXT: ClassVar[frozenset[str]] = SAMPLING | {
         "safetySettings",
         "safety_settings",
@@ -148,6 +155,8 @@ def requests(reading: Reading) -> Iterator[tuple[Place, TextRequest]]:
 def _messages(place: Place, row: Row, reading: Reading) -> list[Message]:
     out: list[Message] = []
     told = row.systemInstruction or row.system_instruction
+    if row.systemInstruction and row.system_instruction:
+        reading.gaps.field(place, "system_instruction")  # beside one in the other spelling
     if isinstance(told, str):
         out.append({"role": "system", "content": told})
     elif told is not None:
@@ -172,6 +181,8 @@ def _turn(place: Place, role: str, parts: Sequence[Part], reading: Reading) -> l
         call = part.functionCall or part.function_call
         answer = part.functionResponse or part.function_response
         media = part.inlineData or part.inline_data or part.fileData or part.file_data
+        if part.text and (call or answer or media):
+            reading.gaps.parts(place, "texts in one part with a call, an answer or a file")
         if call is not None:
             function = {"name": call.name, "arguments": as_json(place, call.args or {})}
             told = {"type": "function", "id": call.id or call.name, "function": function}
@@ -224,9 +235,13 @@ def _tools(place: Place, row: Row, reading: Reading) -> list[Message] | None:
         except msgspec.ValidationError as error:
             raise place.error(f"a tool does not fit the format: {error}") from error
         declared = told.functionDeclarations or told.function_declarations
-        if not declared:
+        if not declared or set(tool) - {"functionDeclarations", "function_declarations"}:
             reading.gaps.parts(place, "definitions of the provider's own tools")
-        out += [{"type": "function", "function": _function(one)} for one in declared or ()]
+        for one in declared or ():
+            for key in set(one) - _DECLARED:
+                if holds_text(one[key]):
+                    reading.gaps.field(place, f"tools[].functionDeclarations[].{key}")
+            out.append({"type": "function", "function": _function(one)})
     return out or None
 
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from loadkit.core.chats import part_text
-from loadkit.traces.gaps import SAMPLING
+from loadkit.traces.gaps import SAMPLING, unknown_inside
 from loadkit.traces.lines import Place
 from loadkit.traces.reading import Length, Name, Reading
 from loadkit.traces.texts import Logged, Message, Short, TextRequest, reply_of
@@ -63,6 +63,7 @@ class Response(Short):
 class Body(Logged):
     """A body alone, as batch files hold it."""
 
+    LOOK_INSIDE: ClassVar[bool] = True
     NO_TEXT: ClassVar[frozenset[str]] = SAMPLING | {
         "background",
         "context_management",
@@ -239,6 +240,8 @@ def _add_reasoning(place: Place, out: list[Message], item: Item, reading: Readin
     parts = item.content if isinstance(item.content, list) and item.content else item.summary
     texts = [part.get("text") for part in parts or () if isinstance(part, dict)]
     text = "".join(text for text in texts if isinstance(text, str))
+    if isinstance(item.content, str):
+        text = item.content
     if text:
         _assistant(out, "reasoning_content")["reasoning_content"] = text
     elif item.encrypted_content:
@@ -259,13 +262,14 @@ def _content(place: Place, content: Any) -> str | list[Message]:
     if not isinstance(content, list):
         raise place.error("content is neither text nor a list of parts")
     parts = [_part(place, part) for part in content]
-    return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
+    return parts[0]["text"] if len(parts) == 1 and parts[0].keys() == {"type", "text"} else parts
 
 
 def _part(place: Place, part: Any) -> Message:
     text = part_text(part)
-    if text is not None:
-        return {"type": "text", "text": text}
+    if text is not None:  # with what nobody understands, so that it is named
+        odd = unknown_inside(part, ("text",)) if isinstance(part, dict) else []
+        return {"type": "text", "text": text, **{key: part[key] for key in odd}}
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise place.error("a content part has no type")
     if part["type"] == "input_image":

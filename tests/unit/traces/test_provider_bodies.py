@@ -297,7 +297,7 @@ def test_documents_with_text_are_counted_and_others_are_named(
     said = " ".join(log.trace.warnings)
     for told in (
         "1 document in",
-        "1 content parts of type `container_upload`",
+        "1 content part of type `container_upload`",
         "1 redacted thinking",
     ):
         assert told in said
@@ -527,6 +527,81 @@ def test_what_a_chain_of_responses_does_not_hold_is_named(
     told = [{"type": "web_search_call", "action": {}}]
     told_row = {"input": "a", "instructions": told}
     assert any("web_search_call" in text for text in read(write_log(told_row)).trace.warnings)
+
+
+def _said(**more: Any) -> Row:
+    return {"system": "s", "messages": [{"role": "user", "content": "a", **more}]}
+
+
+def _block(**more: Any) -> Row:
+    return {"system": "s", "messages": [{"role": "user", "content": [{"type": "text", **more}]}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        (_said(tool_calls=[{"function": {"arguments": "much"}}]), "messages[].tool_calls"),
+        (_said(reasoning_content="much"), "messages[].reasoning_content"),
+        (_block(text="a", context_text="much"), "messages[].content[].context_text"),
+        (
+            {"system": "s", "messages": ASK}
+            | {"tools": [{"name": "f", "input_schema": {}, "input_examples": ["much"]}]},
+            "tools[].input_examples",
+        ),
+        ({"input": [{"type": "message", "role": "user", "text": "much"}]}, "input[].text"),
+        (
+            {
+                "input": [
+                    {"role": "user", "content": [{"type": "input_text", "text": "a", "more": "b"}]}
+                ]
+            },
+            "messages[].content[].more",
+        ),
+        ({"contents": [{"parts": [{"text": "a", "more": "much"}]}]}, "contents[].parts[].more"),
+        (
+            {
+                "contents": TURN,
+                "tools": [
+                    {
+                        "functionDeclarations": [
+                            {"name": "f", "parameters": {}, "response": {"d": "e"}}
+                        ]
+                    }
+                ],
+            },
+            "tools[].functionDeclarations[].response",
+        ),
+        ({"messages": [{"role": "user", "content": {"text": "much"}}]}, "messages[].content"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a", "more": "b"}]}
+                ]
+            },
+            "messages[].content[].more",
+        ),
+    ],
+)
+def test_a_field_inside_that_nobody_understands_is_named(
+    write_log: WriteLog, read: ReadLog, row: Row, field: str
+) -> None:
+    warnings = read(write_log(row)).trace.warnings
+    assert [text for text in warnings if f"field `{field}`" in text], warnings
+
+
+def test_fields_inside_that_hold_no_prompt_text_are_not_named(
+    write_log: WriteLog, read: ReadLog
+) -> None:
+    cached = {"cache_control": {"type": "ephemeral"}, "citations": [{"cited_text": "a"}]}
+    noted = {"annotations": [{"title": "t"}], "logprobs": [{"token": "a"}]}
+    rows: list[Row] = [
+        _block(text="a", **cached),
+        {"input": [{"type": "message", "role": "user", "status": "completed", "content": [
+            {"type": "input_text", "text": "a", **noted}]}]},
+        {"contents": [{"parts": [{"text": "a", "thoughtSignature": "abc"}]}]},
+    ]  # fmt: skip
+    for row in rows:
+        assert "understood" not in " ".join(read(write_log(row)).trace.warnings)
 
 
 def test_the_providers_own_count_is_held_against_the_tokenizer(
