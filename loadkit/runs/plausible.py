@@ -13,7 +13,7 @@ clients move as well and that were started again; nothing here knows of those fo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -202,18 +202,26 @@ def _limit(prediction: Prediction | None, row: int, record: Record) -> int | Non
 
 
 def judge_counters(
-    records: Sequence[Record], prompt_tokens: Sequence[int | None], context: RunContext
+    records: Sequence[Record],
+    prompt_tokens: Sequence[int | None],
+    context: RunContext,
+    predicted: Mapping[int, tuple[int, int]] | None = None,
 ) -> CounterDoubts:
     """Hold every reading of the server's counters against the requests of all phases.
 
     prompt_tokens runs parallel to `records`: usage's count, else the tokenizer's; None: not known.
+    predicted: by row, the hit tokens that an answer without usage had at least and at most.
+    A reading that is no finite number is none.
     """
     before, after = context.counters_before, context.counters_after
     if before is None or after is None:
         return NOT_READ
     readings = [*context.counter_samples, CounterSample(np.inf, np.inf, after)]
+    if not all(map(_is_read, (before, after))):
+        return NOT_READ
+    readings = [reading for reading in readings if _is_read(reading.counters)]
     restarted = _restarted([before, *(reading.counters for reading in readings)])
-    bounds = _Bounds(records, prompt_tokens)
+    bounds = _Bounds(records, prompt_tokens, predicted or {})
     total = bounds.answered_tokens
     if restarted:
         return msgspec.structs.replace(
@@ -237,6 +245,10 @@ def judge_counters(
     )
 
 
+def _is_read(counters: PrefixCounters) -> bool:
+    return bool(np.isfinite(counters.queries) and np.isfinite(counters.hits))
+
+
 def _restarted(readings: Sequence[PrefixCounters]) -> bool:
     """Whether two readings in a row cannot be of one process that only counts up."""
     return any(
@@ -250,9 +262,14 @@ def _restarted(readings: Sequence[PrefixCounters]) -> bool:
 class _Bounds:
     """Tokens that were certainly and that were perhaps counted by a moment, by what was sent."""
 
-    def __init__(self, records: Sequence[Record], prompt_tokens: Sequence[int | None]) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        prompt_tokens: Sequence[int | None],
+        predicted: Mapping[int, tuple[int, int]],
+    ) -> None:
         least, most, sent, done, hits_least, hits_most = [], [], [], [], [], []
-        for record, tokens in zip(records, prompt_tokens, strict=True):
+        for row, (record, tokens) in enumerate(zip(records, prompt_tokens, strict=True)):
             answered = record.outcome == "ok"
             if record.sent_s is None or not (answered or may_have_been_counted(record)):
                 continue
@@ -260,18 +277,18 @@ class _Bounds:
             length = tokens if tokens is not None else len(record.prompt_key) or np.inf
             copies = record.attempts + record.resent
             usable = answered and has_usable_usage(record)
-            cached = record.cached_tokens or 0
+            hits = (record.cached_tokens or 0,) * 2 if usable else predicted.get(row)
             least.append(tokens if answered and tokens is not None else 0)
             most.append(copies * length)
-            hits_least.append(cached if usable else 0)
-            hits_most.append(cached + (copies - 1) * length if usable else copies * length)
+            hits_least.append(0 if hits is None or not answered else hits[0])
+            hits_most.append(copies * length if hits is None else hits[1] + (copies - 1) * length)
             sent.append(record.sent_s)
             done.append(np.inf if record.completed_s is None else record.completed_s)
         self.sent, self.done = np.array(sent), np.array(done)
         self.least, self.most = np.array(least), np.array(most)
         self.hits_least, self.hits_most = np.array(hits_least), np.array(hits_most)
         self.answered_tokens = int(self.least.sum())
-        self.has_usage = bool(self.hits_least.any()) or any(has_usable_usage(r) for r in records)
+        self.knows_hits = bool(predicted) or any(has_usable_usage(record) for record in records)
 
 
 class _Off:
@@ -289,7 +306,7 @@ class _Off:
         self.hits_short: int | None = None
         self.hits_over: int | None = None
         repeated = reading.counters.queries - before.queries > high  # so may hits be
-        if bounds.has_usage and not repeated:
+        if bounds.knows_hits and not repeated:
             hits = reading.counters.hits - before.hits
             self.hits_short = _whole(bounds.hits_least[done].sum() - hits)
             self.hits_over = _whole(hits - bounds.hits_most[sent].sum())

@@ -16,6 +16,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from loadkit.core.units import plural
 from loadkit.runs.context import PrefixCounters, RunContext
@@ -131,16 +132,21 @@ def _counter_doubts(
     predictions: Predictions | None,
     context: RunContext,
 ) -> CounterDoubts:
-    """Bounds by usage's prompt tokens, else by the tokenizer's."""
+    """Bounds by usage's prompt and cached tokens, else by the tokenizer's and the prediction's."""
     counted: dict[int, int] = {}
+    hits: dict[int, tuple[int, int]] = {}
     if predictions is not None:
-        tokens = predictions.best.prompt_tokens
-        counted = {id(record): int(tokens[row]) for row, record in enumerate(answered)}
+        best = predictions.best
+        counted = {id(record): int(best.prompt_tokens[row]) for row, record in enumerate(answered)}
+        most = best.reusable_tokens if best.possible_tokens is None else best.possible_tokens
+        least = best.expected_tokens if best.exact else np.zeros_like(best.expected_tokens)
+        hits = {id(one): (int(least[row]), int(most[row])) for row, one in enumerate(answered)}
     prompts = [
         record.prompt_tokens if record.prompt_tokens is not None else counted.get(id(record))
         for record in records
     ]
-    return judge_counters(records, prompts, context)
+    by_row = {row: hits[id(one)] for row, one in enumerate(records) if id(one) in hits}
+    return judge_counters(records, prompts, context, by_row)
 
 
 def retokenised_tokens(predictions: Predictions | None) -> int | None:

@@ -227,6 +227,7 @@ def lies() -> list[Lie]:
         Lie("counters frozen from the middle", page=_frozen_from(0.5)),
         Lie("counters of half of the tokens", page=lambda s, o, q, h: (0.5 * q, 0.5 * h)),
         Lie("counters of another client too", page=lambda s, o, q, h: (q + 150 * s, h + 90 * s)),
+        Lie("hits shown at the end alone", page=lambda s, o, q, h: (q, h if o >= 0.95 else 0.0)),
         Lie("counters restarted", page=lambda s, o, q, h: (q, h) if o < 0.4 else (q / 2, h / 2)),
         Lie("the answer before's count", _of_another(1), unlisted=True),
         Lie("capped at 64", cached(lambda one: min(64, one.cached_tokens)), unlisted=True),

@@ -167,3 +167,21 @@ def test_look_ups_that_are_repeated_for_one_request_are_not_other_traffic() -> N
     after = msgspec.structs.replace(counters(128, 400), prompts=200.0)
     known = context(counters_before=before, counters_after=after)
     assert judge_counters(RUN, [100, 100], known).queries_over == 0
+
+
+def test_hits_of_answers_without_usage_are_bounded_by_what_was_predicted() -> None:
+    """64 tokens were to hit at 0 s; at 50 s the counters show none of them, at the end all."""
+    silent = [answered("a", n, at, cached_tokens=None) for n, at in enumerate((0.0, 100.0))]
+    during = CounterSample(50.0, 50.0, counters(0, 100))
+    known = context(
+        counters_before=counters(0, 0), counter_samples=[during], counters_after=counters(64, 200)
+    )
+    assert judge_counters(silent, [100, 100], known).hits_short is None
+    assert judge_counters(silent, [100, 100], known, {0: (64, 64), 1: (0, 0)}).hits_short == 64
+    assert judge_counters(silent, [100, 100], known, {0: (0, 64), 1: (0, 0)}).hits_short == 0
+
+
+def test_a_reading_that_is_no_number_is_none() -> None:
+    found = doubts((50.0, float("nan"), float("nan")), (200.0, 200, 64))
+    assert (found.readings, found.queries_short, found.restarted) == (1, 0, False)
+    assert doubts((200.0, float("nan"), 64)).readings == 0
